@@ -1,1 +1,20 @@
-//! base.
+//! What every layer stands on: time, randomness, tasks, back-off, telemetry, keys, HTTP bodies.
+//!
+//! Must not know Kubernetes: no kind, no API path, no object appears here.
+
+pub mod backoff;
+pub mod clock;
+pub mod http;
+pub mod metrics;
+pub mod pki;
+pub mod rng;
+pub mod tasks;
+pub mod telemetry;
+
+pub use backoff::Backoff;
+pub use clock::Clock;
+pub use rng::Rng;
+pub use tasks::{Cancel, Tasks};
+
+/// An error of any kind, for places that only pass it on.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
