@@ -1,0 +1,153 @@
+//! The one spelling of an object: what upstream prints after reading it.
+//!
+//! Optional zero fields and nulls vanish; fields that Go always prints are present. It must not know defaults,
+//! which are the registry's.
+
+use serde_json::{Map, Value, json};
+
+use super::scalar;
+use crate::schema::{Base, FieldFacts, Scalar, Schema, Shape, TypeFacts};
+
+/// Brings a whole value of a built-in type into canonical form, dropping unknown fields.
+/// Leaves of a wrong type are left alone: decoding reports those.
+pub fn canonicalize(schema: Schema<'_>, value: &mut Value) {
+    match value {
+        Value::Object(object) => {
+            let facts = schema.object_type();
+            if let Some(facts) = facts {
+                object.retain(|key, _| facts.position(key).is_some());
+            }
+            for (key, inner) in object.iter_mut() {
+                let Some(place) = schema.field(key) else { continue };
+                canonicalize(place, inner);
+                if inner.is_null() && facts.is_none() && !matches!(place, Schema::Any) {
+                    *inner = zero(place);
+                }
+            }
+            if let Some(facts) = facts {
+                finish(facts, object);
+            }
+        }
+        Value::Array(items) => {
+            let place = schema.item();
+            for inner in items {
+                canonicalize(place, inner);
+                if inner.is_null() && !matches!(place, Schema::Any) {
+                    *inner = zero(place);
+                }
+            }
+        }
+        Value::Null | Value::Bool(_) => {}
+        Value::Number(_) | Value::String(_) => {
+            if let Some(kind) = leaf(schema)
+                && let Ok(spelled) = scalar::from_json(kind, value.clone(), None)
+            {
+                *value = spelled;
+            }
+        }
+    }
+}
+
+fn leaf(schema: Schema<'_>) -> Option<Scalar> {
+    let field = match schema {
+        Schema::Field(field) if field.shape == Shape::One => field,
+        Schema::Item(field) => field,
+        _ => return None,
+    };
+    match field.base {
+        Base::Scalar(
+            kind @ (Scalar::Quantity
+            | Scalar::Time
+            | Scalar::MicroTime
+            | Scalar::Duration
+            | Scalar::IntOrString),
+        ) => Some(kind),
+        _ => None,
+    }
+}
+
+/// Drops what Go would omit from one object and adds what it would always print.
+/// The fields' own values must already be canonical.
+pub fn finish(facts: &'static TypeFacts, object: &mut Map<String, Value>) {
+    for flat in facts.flat() {
+        let field = flat.field;
+        match object.get(field.json) {
+            Some(value) if omitted(field, value) => {
+                object.remove(field.json);
+                if let Some(printed) = always_printed(field) {
+                    object.insert(field.json.to_string(), printed);
+                }
+            }
+            Some(_) => {}
+            None => {
+                if let Some(printed) = always_printed(field) {
+                    object.insert(field.json.to_string(), printed);
+                }
+            }
+        }
+    }
+}
+
+/// Whether a present value counts as absent: null, or a zero that Go's `omitempty` drops.
+fn omitted(field: &FieldFacts, value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        _ if !field.omit_empty => false,
+        Value::Array(items) => items.is_empty(),
+        Value::Object(map) => field.shape == Shape::Map && map.is_empty(),
+        _ if field.pointer => false,
+        Value::Bool(set) => !set,
+        Value::String(text) => {
+            text.is_empty() && matches!(field.base, Base::Scalar(Scalar::Str | Scalar::Bytes))
+        }
+        Value::Number(n) => {
+            let counted =
+                matches!(field.base, Base::Scalar(Scalar::I32 | Scalar::I64 | Scalar::U8 | Scalar::F64));
+            counted && n.as_f64() == Some(0.0)
+        }
+    }
+}
+
+/// What Go prints for an absent field, or `None` when it prints nothing.
+fn always_printed(field: &'static FieldFacts) -> Option<Value> {
+    if field.pointer || field.shape != Shape::One {
+        return (!field.omit_empty).then_some(Value::Null);
+    }
+    match field.base {
+        Base::Message(_) if field.omit_zero => None,
+        Base::Message(_) => Some(zero(Schema::Field(field))),
+        Base::Scalar(Scalar::Time | Scalar::MicroTime | Scalar::Raw | Scalar::Json) => {
+            (!field.omit_zero).then_some(Value::Null)
+        }
+        // These are structs to Go, which `omitempty` never drops.
+        Base::Scalar(kind @ (Scalar::Quantity | Scalar::IntOrString | Scalar::Duration)) => {
+            Some(zero_scalar(kind))
+        }
+        Base::Scalar(kind) => (!field.omit_empty).then(|| zero_scalar(kind)),
+    }
+}
+
+/// The canonical zero of a place: `{}` with its always-printed fields, `""`, `0`, `false` or null.
+pub fn zero(schema: Schema<'_>) -> Value {
+    if let Some(facts) = schema.object_type() {
+        let mut object = Map::new();
+        finish(facts, &mut object);
+        return Value::Object(object);
+    }
+    match schema {
+        Schema::Field(FieldFacts { shape: Shape::One, base: Base::Scalar(kind), .. })
+        | Schema::Item(FieldFacts { base: Base::Scalar(kind), .. }) => zero_scalar(*kind),
+        _ => Value::Null,
+    }
+}
+
+fn zero_scalar(kind: Scalar) -> Value {
+    match kind {
+        Scalar::Bool => json!(false),
+        Scalar::I32 | Scalar::I64 | Scalar::U8 | Scalar::F64 | Scalar::IntOrString => json!(0),
+        Scalar::Str => json!(""),
+        Scalar::Quantity => json!("0"),
+        Scalar::Duration => json!("0s"),
+        _ => Value::Null,
+    }
+}

@@ -1,0 +1,633 @@
+//! JSON text to a value, guided by a schema.
+//!
+//! One pass: syntax, types, duplicate and unknown fields (in document order, upstream's wording), pruning and
+//! the canonical form. It must not know which schema is a custom resource's: those decode as [`Schema::Any`].
+
+use std::borrow::Cow;
+
+use serde_json::{Map, Number, Value};
+
+use super::canonical;
+use super::scalar::{self, ScalarError};
+use super::{DecodeError, MAX_DEPTH, MAX_STRICT_ERRORS};
+use crate::schema::{Base, FieldFacts, Scalar, Schema, Shape, Sort, TypeFacts};
+
+/// A decoded value and what a strict reader would object to.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Decoded {
+    /// The value, canonical for built-in types; `null` for an empty document.
+    pub value: Value,
+    /// `unknown field "spec.foo"` and `duplicate field "spec.replicas"`, in document order, at most 100.
+    pub strict_errors: Vec<String>,
+}
+
+/// Decodes JSON of a built-in type (or of anything with [`Schema::Any`]).
+///
+/// Unknown fields are dropped and reported; the last of duplicates wins and they are reported. The first type
+/// error fails the whole, as upstream's decoder does.
+pub fn decode(schema: Schema<'_>, bytes: &[u8]) -> Result<Decoded, DecodeError> {
+    let mut parser = Parser::new(bytes, true);
+    let value = parser.document(schema)?;
+    match parser.type_error {
+        Some(message) => Err(DecodeError::Type { message }),
+        None => Ok(Decoded { value, strict_errors: parser.strict_errors }),
+    }
+}
+
+/// Decodes any JSON, reporting duplicate fields.
+pub fn decode_any(bytes: &[u8]) -> Result<Decoded, DecodeError> {
+    decode(Schema::Any, bytes)
+}
+
+enum Segment<'a> {
+    Key(Cow<'a, str>),
+    Index(usize),
+}
+
+struct Parser<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    depth: usize,
+    strict: bool,
+    path: Vec<Segment<'a>>,
+    /// Go names of the structs and fields being decoded, for type errors.
+    go_fields: Vec<&'static str>,
+    go_struct: &'static str,
+    strict_errors: Vec<String>,
+    type_error: Option<String>,
+}
+
+type Parsed<T> = Result<T, DecodeError>;
+
+impl<'a> Parser<'a> {
+    fn new(bytes: &'a [u8], strict: bool) -> Self {
+        Parser {
+            bytes,
+            at: 0,
+            depth: 0,
+            strict,
+            path: Vec::new(),
+            go_fields: Vec::new(),
+            go_struct: "",
+            strict_errors: Vec::new(),
+            type_error: None,
+        }
+    }
+
+    fn document(&mut self, schema: Schema<'_>) -> Parsed<Value> {
+        let value = self.value(schema)?;
+        self.space();
+        match self.bytes.get(self.at) {
+            None => Ok(value),
+            Some(_) => Err(self.unexpected("after top-level value")),
+        }
+    }
+
+    // ---- lexing ----
+
+    fn space(&mut self) {
+        while let Some(b' ' | b'\n' | b'\r' | b'\t') = self.bytes.get(self.at) {
+            self.at += 1;
+        }
+    }
+
+    fn peek(&mut self) -> Parsed<u8> {
+        self.space();
+        self.bytes.get(self.at).copied().ok_or_else(end_of_input)
+    }
+
+    fn unexpected(&self, context: &str) -> DecodeError {
+        let Some(&byte) = self.bytes.get(self.at) else { return end_of_input() };
+        let shown = match byte {
+            b'\'' => "'\\''".to_string(),
+            b'"' => "'\"'".to_string(),
+            b'\n' => "'\\n'".to_string(),
+            b'\t' => "'\\t'".to_string(),
+            b'\r' => "'\\r'".to_string(),
+            0x20..0x7f => format!("'{}'", char::from(byte)),
+            0..0x80 => format!("'\\x{byte:02x}'"),
+            _ => format!("'{}'", char::from(byte)),
+        };
+        DecodeError::Syntax { message: format!("invalid character {shown} {context}") }
+    }
+
+    fn enter(&mut self) -> Parsed<()> {
+        self.depth += 1;
+        match self.depth > MAX_DEPTH {
+            true => Err(DecodeError::Syntax { message: "exceeded max depth".to_string() }),
+            false => Ok(()),
+        }
+    }
+
+    fn literal(&mut self, text: &'static str, value: Value) -> Parsed<Value> {
+        for (done, expected) in text.bytes().enumerate() {
+            match self.bytes.get(self.at) {
+                Some(&byte) if byte == expected => self.at += 1,
+                None => return Err(end_of_input()),
+                Some(_) if done == 0 => return Err(self.unexpected("looking for beginning of value")),
+                Some(_) => {
+                    let context = format!("in literal {text} (expecting '{}')", char::from(expected));
+                    return Err(self.unexpected(&context));
+                }
+            }
+        }
+        Ok(value)
+    }
+
+    /// The text of a number, checked against JSON's grammar.
+    fn number(&mut self) -> Parsed<&'a str> {
+        let start = self.at;
+        if self.bytes.get(self.at) == Some(&b'-') {
+            self.at += 1;
+        }
+        match self.bytes.get(self.at) {
+            Some(b'0') => self.at += 1,
+            Some(b'1'..=b'9') => self.digits(),
+            _ => return Err(self.unexpected("in numeric literal")),
+        }
+        if self.bytes.get(self.at) == Some(&b'.') {
+            self.at += 1;
+            match self.bytes.get(self.at) {
+                Some(b'0'..=b'9') => self.digits(),
+                _ => return Err(self.unexpected("after decimal point in numeric literal")),
+            }
+        }
+        if let Some(b'e' | b'E') = self.bytes.get(self.at) {
+            self.at += 1;
+            if let Some(b'+' | b'-') = self.bytes.get(self.at) {
+                self.at += 1;
+            }
+            match self.bytes.get(self.at) {
+                Some(b'0'..=b'9') => self.digits(),
+                _ => return Err(self.unexpected("in exponent of numeric literal")),
+            }
+        }
+        Ok(std::str::from_utf8(&self.bytes[start..self.at]).expect("digits and signs are ASCII"))
+    }
+
+    fn digits(&mut self) {
+        while let Some(b'0'..=b'9') = self.bytes.get(self.at) {
+            self.at += 1;
+        }
+    }
+
+    /// A string; invalid UTF-8 and lone surrogates become U+FFFD, as in Go.
+    fn string(&mut self) -> Parsed<Cow<'a, str>> {
+        self.at += 1;
+        let start = self.at;
+        loop {
+            match self.bytes.get(self.at) {
+                None => return Err(end_of_input()),
+                Some(b'"') => {
+                    let text = String::from_utf8_lossy(&self.bytes[start..self.at]);
+                    self.at += 1;
+                    return Ok(text);
+                }
+                Some(b'\\') => break,
+                Some(0..0x20) => return Err(self.unexpected("in string literal")),
+                Some(_) => self.at += 1,
+            }
+        }
+        let mut out = self.bytes[start..self.at].to_vec();
+        loop {
+            match self.bytes.get(self.at) {
+                None => return Err(end_of_input()),
+                Some(b'"') => {
+                    self.at += 1;
+                    return Ok(Cow::Owned(match String::from_utf8(out) {
+                        Ok(text) => text,
+                        Err(broken) => String::from_utf8_lossy(broken.as_bytes()).into_owned(),
+                    }));
+                }
+                Some(b'\\') => self.escape(&mut out)?,
+                Some(0..0x20) => return Err(self.unexpected("in string literal")),
+                Some(&byte) => {
+                    out.push(byte);
+                    self.at += 1;
+                }
+            }
+        }
+    }
+
+    fn escape(&mut self, out: &mut Vec<u8>) -> Parsed<()> {
+        self.at += 1;
+        let byte = match self.bytes.get(self.at) {
+            None => return Err(end_of_input()),
+            Some(b'"') => b'"',
+            Some(b'\\') => b'\\',
+            Some(b'/') => b'/',
+            Some(b'b') => 8,
+            Some(b'f') => 12,
+            Some(b'n') => b'\n',
+            Some(b'r') => b'\r',
+            Some(b't') => b'\t',
+            Some(b'u') => return self.unicode(out),
+            Some(_) => return Err(self.unexpected("in string escape code")),
+        };
+        self.at += 1;
+        out.push(byte);
+        Ok(())
+    }
+
+    fn unicode(&mut self, out: &mut Vec<u8>) -> Parsed<()> {
+        self.at += 1;
+        let first = self.hex4()?;
+        let mut code = u32::from(first);
+        if (0xd800..0xdc00).contains(&code) && self.bytes[self.at..].starts_with(b"\\u") {
+            let back = self.at;
+            self.at += 2;
+            let second = u32::from(self.hex4()?);
+            if (0xdc00..0xe000).contains(&second) {
+                code = 0x10000 + ((code - 0xd800) << 10) + (second - 0xdc00);
+            } else {
+                self.at = back;
+            }
+        }
+        let shown = char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER);
+        out.extend_from_slice(shown.encode_utf8(&mut [0; 4]).as_bytes());
+        Ok(())
+    }
+
+    fn hex4(&mut self) -> Parsed<u16> {
+        let mut code = 0u16;
+        for _ in 0..4 {
+            let digit = match self.bytes.get(self.at) {
+                None => return Err(end_of_input()),
+                Some(byte) => char::from(*byte).to_digit(16),
+            };
+            let Some(digit) = digit else {
+                return Err(self.unexpected("in \\u hexadecimal character escape"));
+            };
+            code = (code << 4) | u16::try_from(digit).expect("one hexadecimal digit");
+            self.at += 1;
+        }
+        Ok(code)
+    }
+
+    // ---- errors a strict reader reports ----
+
+    fn strict_error(&mut self, what: &str, key: &str) {
+        if !self.strict || self.strict_errors.len() >= MAX_STRICT_ERRORS {
+            return;
+        }
+        let mut path = String::new();
+        for segment in &self.path {
+            match segment {
+                Segment::Key(key) => {
+                    if !path.is_empty() {
+                        path.push('.');
+                    }
+                    path.push_str(key);
+                }
+                Segment::Index(index) => path.push_str(&format!("[{index}]")),
+            }
+        }
+        if !path.is_empty() {
+            path.push('.');
+        }
+        path.push_str(key);
+        let message = format!("{what} field {}", scalar::go_quote(&path));
+        if !self.strict_errors.contains(&message) {
+            self.strict_errors.push(message);
+        }
+    }
+
+    fn mismatch(&mut self, found: &str, go_type: &str) {
+        if self.type_error.is_none() {
+            self.type_error = Some(self.mismatch_text(found, go_type));
+        }
+    }
+
+    fn mismatch_text(&self, found: &str, go_type: &str) -> String {
+        match self.go_struct {
+            "" => format!("json: cannot unmarshal {found} into Go value of type {go_type}"),
+            name => format!(
+                "json: cannot unmarshal {found} into Go struct field {name}.{} of type {go_type}",
+                self.go_fields.join(".")
+            ),
+        }
+    }
+
+    // ---- values ----
+
+    fn value(&mut self, schema: Schema<'_>) -> Parsed<Value> {
+        let first = self.peek()?;
+        match schema.sort() {
+            Sort::Any => self.any(first),
+            Sort::Object | Sort::Map if first == b'{' => self.object(schema),
+            Sort::List if first == b'[' => self.array(schema),
+            Sort::Scalar(kind) => self.scalar(kind, schema),
+            _ if first == b'n' => self.literal("null", Value::Null),
+            _ => {
+                let found = self.skip_described()?;
+                self.mismatch(&found, &go_type(schema));
+                Ok(Value::Null)
+            }
+        }
+    }
+
+    fn any(&mut self, first: u8) -> Parsed<Value> {
+        match first {
+            b'{' => self.object(Schema::Any),
+            b'[' => self.array(Schema::Any),
+            b'"' => Ok(Value::String(self.string()?.into_owned())),
+            b't' => self.literal("true", Value::Bool(true)),
+            b'f' => self.literal("false", Value::Bool(false)),
+            b'n' => self.literal("null", Value::Null),
+            b'-' | b'0'..=b'9' => {
+                let text = self.number()?;
+                Ok(untyped_number(text).unwrap_or_else(|| {
+                    self.mismatch(&format!("number {text}"), "float64");
+                    Value::Null
+                }))
+            }
+            _ => Err(self.unexpected("looking for beginning of value")),
+        }
+    }
+
+    /// Parses a value whose type is wrong and names it as Go does.
+    fn skip_described(&mut self) -> Parsed<String> {
+        let first = self.peek()?;
+        let strict = std::mem::replace(&mut self.strict, false);
+        let value = self.any(first);
+        self.strict = strict;
+        Ok(match value? {
+            Value::Object(_) => "object",
+            Value::Array(_) => "array",
+            Value::String(_) => "string",
+            Value::Bool(_) => "bool",
+            _ => "number",
+        }
+        .to_string())
+    }
+
+    fn array(&mut self, schema: Schema<'_>) -> Parsed<Value> {
+        self.enter()?;
+        self.at += 1;
+        let item = schema.item();
+        let keep_null = matches!(item.sort(), Sort::Any);
+        let mut out = Vec::new();
+        if self.peek()? == b']' {
+            self.at += 1;
+        } else {
+            loop {
+                self.path.push(Segment::Index(out.len()));
+                let mut value = match schema {
+                    Schema::Field(FieldFacts { base: Base::Scalar(Scalar::Strs), .. }) => {
+                        self.string_item()?
+                    }
+                    Schema::Item(_) => self.string_item()?,
+                    _ => self.value(item)?,
+                };
+                if value.is_null() && !keep_null {
+                    value = canonical::zero(item);
+                }
+                out.push(value);
+                self.path.pop();
+                match self.peek()? {
+                    b',' => self.at += 1,
+                    b']' => {
+                        self.at += 1;
+                        break;
+                    }
+                    _ => return Err(self.unexpected("after array element")),
+                }
+            }
+        }
+        self.depth -= 1;
+        Ok(Value::Array(out))
+    }
+
+    fn string_item(&mut self) -> Parsed<Value> {
+        match self.peek()? {
+            b'"' => Ok(Value::String(self.string()?.into_owned())),
+            b'n' => self.literal("null", Value::String(String::new())),
+            _ => {
+                let found = self.skip_described()?;
+                self.mismatch(&found, "string");
+                Ok(Value::String(String::new()))
+            }
+        }
+    }
+
+    fn object(&mut self, schema: Schema<'_>) -> Parsed<Value> {
+        self.enter()?;
+        self.at += 1;
+        let facts = schema.object_type();
+        let mut out = Map::new();
+        let outer = (self.go_struct, self.go_fields.len());
+        if self.peek()? == b'}' {
+            self.at += 1;
+        } else {
+            loop {
+                self.member(schema, facts, &mut out)?;
+                self.go_struct = outer.0;
+                self.go_fields.truncate(outer.1);
+                match self.peek()? {
+                    b',' => self.at += 1,
+                    b'}' => {
+                        self.at += 1;
+                        break;
+                    }
+                    _ => return Err(self.unexpected("after object key:value pair")),
+                }
+            }
+        }
+        self.depth -= 1;
+        if let Some(facts) = facts {
+            canonical::finish(facts, &mut out);
+        }
+        Ok(Value::Object(out))
+    }
+
+    fn member(
+        &mut self,
+        schema: Schema<'_>,
+        facts: Option<&'static TypeFacts>,
+        out: &mut Map<String, Value>,
+    ) -> Parsed<()> {
+        if self.peek()? != b'"' {
+            return Err(self.unexpected("looking for beginning of object key string"));
+        }
+        let key = self.string()?;
+        if self.peek()? != b':' {
+            return Err(self.unexpected("after object key"));
+        }
+        self.at += 1;
+        let Some(facts) = facts else {
+            let inner = schema.field(&key).unwrap_or(Schema::Any);
+            return self.map_entry(inner, key, out);
+        };
+        let Some(position) = facts.position(&key) else {
+            self.strict_error("unknown", &key);
+            let strict = std::mem::replace(&mut self.strict, false);
+            let first = self.peek()?;
+            let skipped = self.any(first);
+            self.strict = strict;
+            return skipped.map(|_| ());
+        };
+        let flat = &facts.flat()[position];
+        if out.contains_key(key.as_ref()) {
+            self.strict_error("duplicate", &key);
+        }
+        self.go_struct = facts.go_name;
+        self.go_fields.extend(&flat.embeds);
+        self.go_fields.push(flat.field.json);
+        self.path.push(Segment::Key(Cow::Borrowed(flat.field.json)));
+        let value = self.value(Schema::Field(flat.field))?;
+        self.path.pop();
+        // A null is remembered until `canonical::finish`, so that a second one counts as a duplicate.
+        if !value.is_null() || !out.contains_key(key.as_ref()) {
+            out.insert(key.into_owned(), value);
+        }
+        Ok(())
+    }
+
+    fn map_entry(
+        &mut self,
+        schema: Schema<'_>,
+        key: Cow<'a, str>,
+        out: &mut Map<String, Value>,
+    ) -> Parsed<()> {
+        if out.contains_key(key.as_ref()) {
+            self.strict_error("duplicate", &key);
+        }
+        self.path.push(Segment::Key(key.clone()));
+        let mut value = self.value(schema)?;
+        self.path.pop();
+        if value.is_null() && !matches!(schema.sort(), Sort::Any) {
+            value = canonical::zero(schema);
+        }
+        out.insert(key.into_owned(), value);
+        Ok(())
+    }
+
+    fn scalar(&mut self, kind: Scalar, schema: Schema<'_>) -> Parsed<Value> {
+        let first = self.peek()?;
+        if first == b'n' {
+            return self.literal("null", Value::Null);
+        }
+        match (kind, first) {
+            (Scalar::Str, b'"') => return Ok(Value::String(self.string()?.into_owned())),
+            (Scalar::Bool, b't') => return self.literal("true", Value::Bool(true)),
+            (Scalar::Bool, b'f') => return self.literal("false", Value::Bool(false)),
+            (Scalar::I32 | Scalar::I64 | Scalar::U8 | Scalar::F64, b'-' | b'0'..=b'9') => {
+                return self.typed_number(kind, schema);
+            }
+            _ => {}
+        }
+        let number_text = match first {
+            b'-' | b'0'..=b'9' => {
+                let start = self.at;
+                let text = self.number()?;
+                self.at = start;
+                Some(text)
+            }
+            _ => None,
+        };
+        let schema_inside = match kind {
+            Scalar::SchemaOrArray | Scalar::SchemaOrBool | Scalar::SchemaOrStrings if first == b'{' => {
+                schema_props()
+            }
+            _ => None,
+        };
+        if let Some(facts) = schema_inside {
+            return self.value(Schema::Type(facts));
+        }
+        if kind == Scalar::SchemaOrArray && first == b'[' {
+            return self.schema_list();
+        }
+        let value = self.any(first)?;
+        match scalar::from_json(kind, value, number_text) {
+            Ok(value) => Ok(value),
+            Err(ScalarError::Mismatch { found, go_type: fallback }) => {
+                let wanted = match fallback {
+                    Some(name) => name.to_string(),
+                    None => go_type(schema),
+                };
+                self.mismatch(&found, &wanted);
+                Ok(Value::Null)
+            }
+            Err(ScalarError::Message(message)) => Err(DecodeError::Type { message }),
+        }
+    }
+
+    fn schema_list(&mut self) -> Parsed<Value> {
+        self.enter()?;
+        self.at += 1;
+        let mut out = Vec::new();
+        while self.peek()? != b']' {
+            out.push(self.value(schema_props().map_or(Schema::Any, Schema::Type))?);
+            match self.peek()? {
+                b',' => self.at += 1,
+                b']' => {}
+                _ => return Err(self.unexpected("after array element")),
+            }
+        }
+        self.at += 1;
+        self.depth -= 1;
+        Ok(Value::Array(out))
+    }
+
+    fn typed_number(&mut self, kind: Scalar, schema: Schema<'_>) -> Parsed<Value> {
+        let text = self.number()?;
+        let value = match kind {
+            Scalar::I32 => text.parse::<i32>().ok().map(Value::from),
+            Scalar::I64 => text.parse::<i64>().ok().map(Value::from),
+            Scalar::U8 => text.parse::<u8>().ok().map(Value::from),
+            _ => text.parse::<f64>().ok().filter(|n| n.is_finite()).and_then(float),
+        };
+        Ok(value.unwrap_or_else(|| {
+            self.mismatch(&format!("number {text}"), &go_type(schema));
+            Value::Null
+        }))
+    }
+}
+
+fn end_of_input() -> DecodeError {
+    DecodeError::Syntax { message: "unexpected end of JSON input".to_string() }
+}
+
+fn schema_props() -> Option<&'static TypeFacts> {
+    crate::schema::facts().by_name("io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps")
+}
+
+/// A number in an untyped place: an int64 when it is written as one and fits, else a double.
+fn untyped_number(text: &str) -> Option<Value> {
+    if !text.contains('.')
+        && let Ok(n) = text.parse::<i64>()
+    {
+        return Some(Value::from(n));
+    }
+    text.parse::<f64>().ok().filter(|n| n.is_finite()).and_then(float)
+}
+
+/// Go prints a whole double without a fraction, so a whole one is held as an integer.
+fn float(n: f64) -> Option<Value> {
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    if n.fract() == 0.0 && n.abs() < EXACT {
+        #[expect(clippy::cast_possible_truncation, reason = "a whole number below 2^53 is an i64")]
+        return Some(Value::from(n as i64));
+    }
+    Number::from_f64(n).map(Value::Number)
+}
+
+/// The Go type a place has, for error messages.
+fn go_type(schema: Schema<'_>) -> String {
+    let element = |field: &'static FieldFacts| match field.base {
+        Base::Message(_) => {
+            field.message().map_or(String::new(), |t| format!("{}.{}", t.go_package, t.go_name))
+        }
+        Base::Scalar(scalar) => field.go_type.unwrap_or(scalar::go_type(scalar)).to_string(),
+    };
+    match schema {
+        Schema::Field(field) => match field.shape {
+            Shape::One => element(field),
+            Shape::List => format!("[]{}", element(field)),
+            Shape::Map => format!("map[string]{}", element(field)),
+        },
+        Schema::Item(field) => element(field),
+        Schema::Type(facts) => format!("{}.{}", facts.go_package, facts.go_name),
+        Schema::Any | Schema::Node(_) => "interface {}".to_string(),
+    }
+}
