@@ -1,0 +1,299 @@
+//! Control groups of pods: made, limited, measured and removed, on cgroup v1 and v2.
+//!
+//! Must not know pods: a group is a path such as `/kubepods/burstable/pod1` and limits are numbers.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Where the kernel's hierarchies are mounted.
+const ROOT: &str = "/sys/fs/cgroup";
+/// The v1 controllers in which pod groups are made; runc makes the others as it needs them.
+const LIMITED_V1: [&str; 3] = ["cpu", "memory", "pids"];
+/// The controllers that pods need on v2.
+const NEEDED_V2: [&str; 4] = ["cpu", "memory", "pids", "cpuset"];
+
+/// Why a control group could not be used.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {action} cgroup file {path}: {source}")]
+pub struct CgroupError {
+    /// What was tried.
+    pub action: &'static str,
+    /// On which path.
+    pub path: PathBuf,
+    /// The cause.
+    pub source: io::Error,
+}
+
+/// The kernel's interface version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    /// One hierarchy a controller.
+    V1,
+    /// One hierarchy.
+    V2,
+}
+
+/// Limits of one group; `None` leaves the kernel's value.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Relative CPU weight in v1's units (1024 = one CPU).
+    pub cpu_shares: Option<u64>,
+    /// CPU time per period, µs; -1 = unlimited.
+    pub cpu_quota_us: Option<i64>,
+    /// The period, µs.
+    pub cpu_period_us: Option<u64>,
+    /// Memory, bytes; -1 = unlimited.
+    pub memory_bytes: Option<i64>,
+    /// Processes; -1 = unlimited.
+    pub pids: Option<i64>,
+}
+
+/// What a group uses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// CPU time, ns.
+    pub cpu_ns: u64,
+    /// Memory with caches, bytes.
+    pub memory_bytes: u64,
+    /// Memory less inactive file pages, bytes.
+    pub working_set_bytes: u64,
+    /// Anonymous memory, bytes.
+    pub rss_bytes: u64,
+    /// Page faults.
+    pub page_faults: u64,
+    /// Page faults that read a disk.
+    pub major_page_faults: u64,
+    /// Processes.
+    pub pids: u64,
+}
+
+/// The machine's control groups.
+#[derive(Clone, Debug)]
+pub struct Cgroups {
+    version: Version,
+    root: PathBuf,
+}
+
+/// v1 shares as a v2 weight, by the kernel documentation's linear map (2..262144 to 1..10000).
+pub fn weight_from_shares(shares: u64) -> u64 {
+    let shares = shares.clamp(2, 262_144);
+    1 + ((shares - 2) * 9_999) / 262_142
+}
+
+impl Cgroups {
+    /// What this machine has mounted.
+    pub fn detect() -> Cgroups {
+        Cgroups::at(Path::new(ROOT))
+    }
+
+    /// The hierarchies under `root`.
+    pub fn at(root: &Path) -> Cgroups {
+        let unified = root.join("cgroup.controllers").exists();
+        Cgroups { version: if unified { Version::V2 } else { Version::V1 }, root: root.to_owned() }
+    }
+
+    /// The interface version.
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    fn dir(&self, controller: &str, group: &str) -> PathBuf {
+        let group = group.trim_start_matches('/');
+        match self.version {
+            Version::V1 => self.root.join(controller).join(group),
+            Version::V2 => self.root.join(group),
+        }
+    }
+
+    /// Makes a group (and its parents) and sets its limits. Repeatable.
+    pub fn ensure(&self, group: &str, limits: &Limits) -> Result<(), CgroupError> {
+        match self.version {
+            Version::V1 => {
+                for controller in LIMITED_V1 {
+                    if self.root.join(controller).exists() {
+                        make(&self.dir(controller, group))?;
+                    }
+                }
+            }
+            Version::V2 => self.make_v2(group)?,
+        }
+        self.limit(group, limits)
+    }
+
+    fn make_v2(&self, group: &str) -> Result<(), CgroupError> {
+        let mut dir = self.root.clone();
+        let offered = fs::read_to_string(dir.join("cgroup.controllers")).unwrap_or_default();
+        for part in group.split('/').filter(|part| !part.is_empty()) {
+            for controller in NEEDED_V2.iter().filter(|name| offered.split_whitespace().any(|o| o == **name))
+            {
+                // Refused where the parent holds processes itself; the limits then fail and say so.
+                let _ = fs::write(dir.join("cgroup.subtree_control"), format!("+{controller}"));
+            }
+            dir.push(part);
+            make(&dir)?;
+        }
+        Ok(())
+    }
+
+    /// Sets the limits of an existing group.
+    pub fn limit(&self, group: &str, limits: &Limits) -> Result<(), CgroupError> {
+        for (controller, file, value) in settings(self.version, limits) {
+            let dir = self.dir(controller, group);
+            if self.version == Version::V1 && !self.root.join(controller).exists() {
+                continue;
+            }
+            put(&dir.join(file), &value)?;
+        }
+        Ok(())
+    }
+
+    /// Removes a group and the groups beneath it; processes must be gone. Repeatable.
+    pub fn remove(&self, group: &str) -> Result<(), CgroupError> {
+        match self.version {
+            Version::V2 => remove_tree(&self.dir("", group)),
+            Version::V1 => {
+                let mounted = fs::read_dir(&self.root).into_iter().flatten().flatten();
+                for entry in mounted.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+                    remove_tree(&entry.path().join(group.trim_start_matches('/')))?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// True when the group exists.
+    pub fn exists(&self, group: &str) -> bool {
+        self.dir("memory", group).exists()
+    }
+
+    /// Names of the groups directly beneath `group`.
+    pub fn children(&self, group: &str) -> Vec<String> {
+        let entries = fs::read_dir(self.dir("memory", group)).into_iter().flatten().flatten();
+        let dirs = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        let mut names: Vec<String> =
+            dirs.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+        names.sort();
+        names
+    }
+
+    /// What a group and those beneath it use; `None` when it does not exist.
+    pub fn usage(&self, group: &str) -> Option<Usage> {
+        match self.version {
+            Version::V1 => self.usage_v1(group),
+            Version::V2 => self.usage_v2(group),
+        }
+    }
+
+    fn usage_v1(&self, group: &str) -> Option<Usage> {
+        let memory = self.dir("memory", group);
+        let stat = fs::read_to_string(memory.join("memory.stat")).ok()?;
+        let total = number(&memory.join("memory.usage_in_bytes"));
+        Some(Usage {
+            cpu_ns: number(&self.dir("cpuacct", group).join("cpuacct.usage")),
+            memory_bytes: total,
+            working_set_bytes: total.saturating_sub(field(&stat, "total_inactive_file")),
+            rss_bytes: field(&stat, "total_rss"),
+            page_faults: field(&stat, "total_pgfault"),
+            major_page_faults: field(&stat, "total_pgmajfault"),
+            pids: number(&self.dir("pids", group).join("pids.current")),
+        })
+    }
+
+    fn usage_v2(&self, group: &str) -> Option<Usage> {
+        let dir = self.dir("", group);
+        let stat = fs::read_to_string(dir.join("memory.stat")).ok()?;
+        let cpu = fs::read_to_string(dir.join("cpu.stat")).unwrap_or_default();
+        let total = number(&dir.join("memory.current"));
+        Some(Usage {
+            cpu_ns: field(&cpu, "usage_usec") * 1000,
+            memory_bytes: total,
+            working_set_bytes: total.saturating_sub(field(&stat, "inactive_file")),
+            rss_bytes: field(&stat, "anon"),
+            page_faults: field(&stat, "pgfault"),
+            major_page_faults: field(&stat, "pgmajfault"),
+            pids: number(&dir.join("pids.current")),
+        })
+    }
+}
+
+/// Controller (v1 only), file and text of each limit.
+fn settings(version: Version, limits: &Limits) -> Vec<(&'static str, &'static str, String)> {
+    let mut out = Vec::new();
+    let unlimited = |value: i64| if value < 0 { "max".to_owned() } else { value.to_string() };
+    if version == Version::V1 {
+        out.extend(limits.cpu_shares.map(|shares| ("cpu", "cpu.shares", shares.to_string())));
+        out.extend(limits.cpu_period_us.map(|period| ("cpu", "cpu.cfs_period_us", period.to_string())));
+        out.extend(limits.cpu_quota_us.map(|quota| ("cpu", "cpu.cfs_quota_us", quota.to_string())));
+        out.extend(limits.memory_bytes.map(|bytes| ("memory", "memory.limit_in_bytes", bytes.to_string())));
+    } else {
+        out.extend(
+            limits.cpu_shares.map(|shares| ("", "cpu.weight", weight_from_shares(shares).to_string())),
+        );
+        if let Some(quota) = limits.cpu_quota_us {
+            let period = limits.cpu_period_us.unwrap_or(100_000);
+            out.push(("", "cpu.max", format!("{} {period}", unlimited(quota))));
+        }
+        out.extend(limits.memory_bytes.map(|bytes| ("", "memory.max", unlimited(bytes))));
+    }
+    out.extend(limits.pids.map(|pids| ("pids", "pids.max", unlimited(pids))));
+    out
+}
+
+fn make(dir: &Path) -> Result<(), CgroupError> {
+    fs::create_dir_all(dir).map_err(|source| CgroupError { action: "make", path: dir.to_owned(), source })
+}
+
+fn put(path: &Path, value: &str) -> Result<(), CgroupError> {
+    fs::write(path, value).map_err(|source| CgroupError { action: "write", path: path.to_owned(), source })
+}
+
+fn remove_tree(dir: &Path) -> Result<(), CgroupError> {
+    let Ok(entries) = fs::read_dir(dir) else { return Ok(()) };
+    for entry in entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+        remove_tree(&entry.path())?;
+    }
+    match fs::remove_dir(dir) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(CgroupError { action: "remove", path: dir.to_owned(), source })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn number(path: &Path) -> u64 {
+    fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+}
+
+fn field(stat: &str, name: &str) -> u64 {
+    let line = stat.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.and_then(|value| value.trim().parse().ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_as_files() {
+        let limits = Limits {
+            cpu_shares: Some(1024),
+            cpu_quota_us: Some(50_000),
+            cpu_period_us: Some(100_000),
+            memory_bytes: Some(-1),
+            pids: None,
+        };
+        let v2: Vec<_> =
+            settings(Version::V2, &limits).into_iter().map(|(_, file, value)| (file, value)).collect();
+        let expect = [("cpu.weight", "39"), ("cpu.max", "50000 100000"), ("memory.max", "max")];
+        assert_eq!(v2, expect.map(|(file, value)| (file, value.to_owned())));
+        assert_eq!(settings(Version::V1, &limits)[3], ("memory", "memory.limit_in_bytes", "-1".to_owned()));
+        assert_eq!((weight_from_shares(2), weight_from_shares(262_144)), (1, 10_000));
+    }
+
+    #[test]
+    fn stat_fields() {
+        assert_eq!(field("anon 5\nanon_thp 7\n", "anon"), 5);
+        assert_eq!(field("", "anon"), 0);
+    }
+}

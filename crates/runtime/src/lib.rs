@@ -1,0 +1,13 @@
+//! What a node runs containers with: the CRI client, containerd's settings, cgroups, mounts and safe paths.
+//!
+//! Must not know the Kubernetes API: no pod, no volume kind appears here. The only home of unsafe code.
+
+pub mod beneath;
+pub mod cgroup;
+pub mod containerd;
+pub mod cri;
+pub mod disk;
+pub mod events;
+pub mod mount;
+
+pub use cri::{Cri, CriError};
