@@ -67,6 +67,9 @@ pub enum EngineError {
     /// Restore would overwrite a store.
     #[error("{} already holds a store", .0.display())]
     NotEmpty(PathBuf),
+    /// A thread could not be started.
+    #[error("start a thread: {0}")]
+    Thread(#[source] io::Error),
     /// One write is larger than a store record may be.
     #[error("a write of {size} bytes is above the limit of {limit}")]
     TooLarge {

@@ -16,7 +16,10 @@ mod table;
 mod watch;
 mod writer;
 
-pub use engine::{Change, Engine, Journal, LoadEnd, Loaded};
+pub use engine::{
+    BackupSummary, Change, Disk, DiskOp, DiskOptions, Engine, Fault, Journal, Live, LoadEnd, Loaded,
+    RESTORE_JUMP, restore,
+};
 pub use error::{CommitError, EngineError, HistoryError};
 pub use intern::Interner;
 pub use key::Key;

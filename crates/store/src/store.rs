@@ -2,6 +2,7 @@
 //! engine keeps things.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -10,7 +11,7 @@ use base::clock::Clock;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, mpsc, oneshot};
 
-use crate::engine::{Engine, Forget};
+use crate::engine::{BackupSummary, Engine, Forget, write_backup};
 use crate::table::Table;
 use crate::watch::{Ring, Waiters};
 use crate::writer::{Command, Writer, run_writer};
@@ -251,11 +252,7 @@ impl Store {
         std::thread::Builder::new()
             .name("store-writer".into())
             .spawn(move || run_writer(shared, journal, queue, loaded))
-            .map_err(|source| EngineError::Io {
-                what: "start the writer thread",
-                path: std::path::PathBuf::new(),
-                source,
-            })?;
+            .map_err(EngineError::Thread)?;
         wait.await.map_err(|_| EngineError::Closed)??;
         Ok(Self { inner: Arc::new(Inner { core, mode: Mode::Thread(commands) }) })
     }
@@ -430,6 +427,21 @@ impl Store {
     /// All resources at one revision.
     pub async fn snapshot_all(&self) -> Result<(u64, Vec<Snapshot>), CommitError> {
         self.ask(|reply| Command::Snapshots { reply }).await
+    }
+
+    /// Writes all objects of one revision to one file, while reads and writes go on. The file is on
+    /// disk when this returns; [`crate::restore`] makes a store of it.
+    pub async fn backup(&self, path: &Path) -> Result<BackupSummary, CommitError> {
+        let (revision, snapshots) = self.snapshot_all().await?;
+        let version = self.core().options.indexer.version();
+        let path = path.to_path_buf();
+        let (done, wait) = oneshot::channel();
+        std::thread::Builder::new()
+            .name("store-backup".into())
+            .spawn(move || done.send(write_backup(&path, revision, &snapshots, version)))
+            .map_err(|source| Arc::new(EngineError::Thread(source)))?;
+        let summary = wait.await.map_err(|_| CommitError::Closed)?;
+        summary.map_err(|error| CommitError::Engine(Arc::new(error)))
     }
 
     /// Names of the resources that have been used.

@@ -9,7 +9,7 @@ use std::task::Waker;
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::engine::{Change, Journal, Loaded};
+use crate::engine::{Change, Journal, Live, Loaded};
 use crate::store::{Cell, Core};
 use crate::table::Table;
 use crate::{
@@ -37,6 +37,8 @@ struct Draft {
 
 #[derive(Default)]
 struct Batch {
+    /// Bytes of the objects in `changes`, those of writes taken back included.
+    bytes: usize,
     drafts: BTreeMap<Arc<str>, Draft>,
     changes: Vec<Change>,
     replies: Vec<(oneshot::Sender<CommitResult>, CommitResult)>,
@@ -57,6 +59,8 @@ pub(crate) struct Writer {
     revision: u64,
     history: VecDeque<Remembered>,
     history_bytes: usize,
+    /// Memory of all current objects, which is about what they take on disk.
+    live_bytes: u64,
     indexer_version: u32,
 }
 
@@ -70,8 +74,10 @@ impl Writer {
         let indexer_version = core.options.indexer.version();
         core.set_published(end.revision);
         core.disk_bytes.store(journal.disk_bytes(), Ordering::Relaxed);
+        let live_bytes = core.cells().iter().map(|cell| cell.state.read().table.bytes as u64).sum();
         let mut writer = Self {
             core,
+            live_bytes,
             journal: Some(journal),
             interner,
             revision: end.revision,
@@ -93,6 +99,9 @@ impl Writer {
                     None => Err(CommitError::Closed),
                 };
                 batch.replies.push((reply, result));
+                if batch.bytes >= BATCH_BYTES {
+                    self.finish(std::mem::take(&mut batch));
+                }
                 continue;
             }
             // Other commands see what was written before them.
@@ -170,6 +179,7 @@ impl Writer {
                 let object = Arc::new(Object::new(key, revision, &text, attrs));
                 draft.table.put(Arc::clone(&object));
                 let created = previous.is_none();
+                batch.bytes += object.json.len();
                 batch.changes.push(Change::Put { object: Arc::clone(&object), created });
                 (if created { EventKind::Added } else { EventKind::Modified }, object)
             }
@@ -186,7 +196,7 @@ impl Writer {
 
     /// Makes a batch durable, shows it, and answers.
     fn finish(&mut self, batch: Batch) {
-        let Batch { drafts, changes, mut replies } = batch;
+        let Batch { drafts, changes, mut replies, .. } = batch;
         if !changes.is_empty() {
             let time_ms = self.core.now_ms();
             let journal = self.journal.as_mut().expect("writes are staged only while open");
@@ -222,6 +232,8 @@ impl Writer {
                 self.history.push_back(Remembered { cell: Arc::clone(&cell), weight, time_ms });
             }
             let mut state = cell.state.write();
+            self.live_bytes += table.bytes as u64;
+            self.live_bytes -= state.table.bytes as u64;
             replaced.push(std::mem::replace(&mut state.table, table));
             for event in events {
                 let number = state.ring.push(Arc::clone(&event));
@@ -291,7 +303,8 @@ impl Writer {
             let state = cell.state.read();
             state.table.get(&key.namespace, &key.name).cloned()
         };
-        match journal.tidy(&current, core.now_ms()) {
+        let live = Live { bytes: self.live_bytes, current: &current };
+        match journal.tidy(&live, core.now_ms()) {
             Ok(more) => more,
             Err(error) => {
                 tracing::warn!(%error, "store: housekeeping failed, will be tried again");
@@ -452,8 +465,10 @@ impl<'a> Loader<'a> {
     }
 }
 
-/// Commands taken into one batch at most: it bounds the memory of a batch and the size of a frame.
+/// Commands taken off the queue at once.
 const BATCH_MAX: usize = 1024;
+/// Bytes after which a batch is written even if more commands are at hand.
+const BATCH_BYTES: usize = 4 << 20;
 
 /// The writer thread: loads, then serves commands until the store is closed or forgotten.
 pub(crate) fn run_writer(

@@ -1,7 +1,16 @@
 //! What keeps the store's changes: the trait, and the engine that keeps nothing. An engine must not
 //! know conditions, watches or indexes; it takes changes in order and gives them back on load.
 
+mod backup;
+mod codec;
+mod disk;
+mod segment;
+
 use std::sync::Arc;
+
+pub(crate) use backup::write_backup;
+pub use backup::{BackupSummary, RESTORE_JUMP, restore};
+pub use disk::{Disk, DiskOp, DiskOptions, Fault};
 
 use crate::{EngineError, Interner, Key, Object};
 
@@ -13,6 +22,13 @@ pub enum Engine {
     Journal(Box<dyn Journal>),
     /// Any journal, written in the caller's thread: for simulated disks.
     Inline(Box<dyn Journal>),
+}
+
+impl Engine {
+    /// The default: a journal in a directory, which is locked against a second process.
+    pub fn disk(options: DiskOptions) -> Result<Self, EngineError> {
+        Ok(Self::Journal(Box::new(Disk::open(options)?)))
+    }
 }
 
 /// One change to keep.
@@ -32,6 +48,16 @@ pub enum Change {
         /// The revision of the deletion.
         revision: u64,
     },
+}
+
+impl Change {
+    /// The revision of the change.
+    pub fn revision(&self) -> u64 {
+        match self {
+            Change::Put { object, .. } => object.revision,
+            Change::Delete { revision, .. } => *revision,
+        }
+    }
 }
 
 /// One change given back on load, in the order in which it was made.
@@ -70,8 +96,13 @@ pub struct LoadEnd {
     pub complete_after: u64,
 }
 
-/// Looks up the current version of an object.
-pub type Current<'a> = dyn Fn(&Key) -> Option<Arc<Object>> + 'a;
+/// What is current, for a journal that drops what is not.
+pub struct Live<'a> {
+    /// Bytes of all current objects, roughly.
+    pub bytes: u64,
+    /// Looks up the current version of an object.
+    pub current: &'a dyn Fn(&Key) -> Option<Arc<Object>>,
+}
 
 /// Keeps changes in order. Owned by the writer; called from one thread at a time; may block.
 pub trait Journal: Send {
@@ -82,12 +113,13 @@ pub trait Journal: Send {
         apply: &mut dyn FnMut(Loaded),
     ) -> Result<LoadEnd, EngineError>;
 
-    /// Makes the changes durable, all or none. After an error none of them may come back.
+    /// Makes the changes durable, all or none. After an error none of them may come back once a
+    /// later append has succeeded.
     fn append(&mut self, changes: &[Change], indexer_version: u32, time_ms: i64) -> Result<(), EngineError>;
 
     /// Does one short step of housekeeping; true if there is more to do.
-    fn tidy(&mut self, current: &Current<'_>, time_ms: i64) -> Result<bool, EngineError> {
-        let _ = (current, time_ms);
+    fn tidy(&mut self, live: &Live<'_>, time_ms: i64) -> Result<bool, EngineError> {
+        let _ = (live, time_ms);
         Ok(false)
     }
 
