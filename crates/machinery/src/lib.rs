@@ -4,4 +4,5 @@
 //! HTTP, storage, the clock or any kind's behaviour: a kind is only its [`schema::TypeFacts`].
 
 pub mod codec;
+pub mod patch;
 pub mod schema;

@@ -34,6 +34,11 @@ pub fn decode(schema: Schema<'_>, bytes: &[u8]) -> Result<Decoded, DecodeError> 
     }
 }
 
+/// Holds a value (a patched object, say) against its schema as [`decode`] does text.
+pub fn conform(schema: Schema<'_>, value: &Value) -> Result<Decoded, DecodeError> {
+    decode(schema, &serde_json::to_vec(value).expect("a value tree is always JSON"))
+}
+
 /// Decodes any JSON, reporting duplicate fields.
 pub fn decode_any(bytes: &[u8]) -> Result<Decoded, DecodeError> {
     decode(Schema::Any, bytes)
@@ -629,5 +634,122 @@ fn go_type(schema: Schema<'_>) -> String {
         Schema::Item(field) => element(field),
         Schema::Type(facts) => format!("{}.{}", facts.go_package, facts.go_name),
         Schema::Any | Schema::Node(_) => "interface {}".to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::schema::facts;
+
+    fn schema(kind: &str) -> Schema<'static> {
+        let name = format!("io.k8s.api.{kind}");
+        Schema::Type(facts().by_name(&name).expect("a known type"))
+    }
+
+    #[test]
+    fn strict_errors_are_in_document_order_and_upstream_words() {
+        let text = br#"{"kind":"Deployment","apiVersion":"apps/v1","spec":{"unknownField":{"x":1,"x":2},
+            "replicas":1,"replicas":2,"template":{"spec":{"containers":[{"name":"a","foo":1,"name":"b"}]}},
+            "selector":{"matchLabels":{"a":"b","a":"c"}}}}"#;
+        let decoded = decode(schema("apps.v1.Deployment"), text).expect("decodes");
+        assert_eq!(
+            decoded.strict_errors,
+            [
+                "unknown field \"spec.unknownField\"",
+                "duplicate field \"spec.replicas\"",
+                "unknown field \"spec.template.spec.containers[0].foo\"",
+                "duplicate field \"spec.template.spec.containers[0].name\"",
+                "duplicate field \"spec.selector.matchLabels.a\"",
+            ]
+        );
+        assert_eq!(decoded.value["spec"]["replicas"], json!(2));
+        assert_eq!(decoded.value["spec"].get("unknownField"), None);
+        assert_eq!(decoded.value["spec"]["strategy"], json!({}));
+        assert_eq!(decoded.value["status"], json!({}));
+    }
+
+    #[test]
+    fn type_errors_are_in_upstream_words() {
+        for (kind, text, expect) in [
+            (
+                "apps.v1.Deployment",
+                r#"{"spec":{"replicas":"3"}}"#,
+                "json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32",
+            ),
+            (
+                "apps.v1.Deployment",
+                r#"{"spec":{"replicas":1.5}}"#,
+                "json: cannot unmarshal number 1.5 into Go struct field DeploymentSpec.spec.replicas of type int32",
+            ),
+            (
+                "core.v1.Pod",
+                r#"{"spec":{"containers":{}}}"#,
+                "json: cannot unmarshal object into Go struct field PodSpec.spec.containers of type []v1.Container",
+            ),
+            (
+                "core.v1.Pod",
+                r#"{"metadata":{"labels":{"a":1}}}"#,
+                "json: cannot unmarshal number into Go struct field ObjectMeta.metadata.labels of type string",
+            ),
+            ("core.v1.Pod", r#"{"spec":"#, "unexpected end of JSON input"),
+            ("core.v1.Pod", r#"{"spec":x"#, "invalid character 'x' looking for beginning of value"),
+            (
+                "core.v1.Pod",
+                r#"{"spec":{"containers":[{"resources":{"limits":{"cpu":"x"}}}]}}"#,
+                "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'",
+            ),
+        ] {
+            let error = decode(schema(kind), text.as_bytes()).expect_err("refused").to_string();
+            assert_eq!(error, expect, "{text}");
+        }
+    }
+
+    #[test]
+    fn values_become_canonical() {
+        for (kind, text, expect) in [
+            (
+                "core.v1.Pod",
+                r#"{"metadata":{"name":"a","creationTimestamp":null,"labels":{}},"spec":{"containers":[{"name":"c","resources":{"limits":{"cpu":"1000m","memory":1024}},"tty":false,"command":null}],"hostNetwork":false,"priority":0}}"#,
+                json!({"metadata": {"name": "a"}, "spec": {"containers": [{"name": "c", "resources": {"limits": {"cpu": "1", "memory": "1024"}}}], "priority": 0}, "status": {}}),
+            ),
+            (
+                "core.v1.Secret",
+                r#"{"data":{"a":"Zm9v\nYmFy","b":null}}"#,
+                json!({"metadata": {}, "data": {"a": "Zm9vYmFy", "b": null}}),
+            ),
+            ("rbac.v1.Role", r#"{}"#, json!({"metadata": {}, "rules": null})),
+            (
+                "core.v1.PodCondition",
+                r#"{"type":"Ready","lastTransitionTime":"2030-01-01T01:00:00+01:00"}"#,
+                json!({"type": "Ready", "status": "", "lastProbeTime": null, "lastTransitionTime": "2030-01-01T00:00:00Z"}),
+            ),
+        ] {
+            let got = decode(schema(kind), text.as_bytes()).expect("decodes").value;
+            assert_eq!(got, expect, "{text}");
+        }
+    }
+
+    #[test]
+    fn odd_json_reads_as_in_go() {
+        for (text, expect) in [
+            (r#""\ud800x""#, Ok(json!("\u{fffd}x"))),
+            (r#""\ud83d\ude00""#, Ok(json!("\u{1f600}"))),
+            ("1.0", Ok(json!(1))),
+            ("1e2", Ok(json!(100))),
+            ("12345678901234567890", Ok(json!(12345678901234567890_f64))),
+            ("01", Err("invalid character '1' after top-level value")),
+            ("[1,]", Err("invalid character ']' looking for beginning of value")),
+            ("", Err("unexpected end of JSON input")),
+            ("tru", Err("unexpected end of JSON input")),
+            ("nulx", Err("invalid character 'x' in literal null (expecting 'l')")),
+        ] {
+            let got = decode_any(text.as_bytes()).map(|d| d.value).map_err(|e| e.to_string());
+            assert_eq!(got, expect.map_err(str::to_string), "{text}");
+        }
+        let deep = "[".repeat(100_000);
+        assert_eq!(decode_any(deep.as_bytes()).expect_err("too deep").to_string(), "exceeded max depth");
     }
 }
