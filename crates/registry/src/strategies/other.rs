@@ -1,0 +1,254 @@
+//! Strategies of the remaining groups.
+
+use serde_json::{Value, json};
+
+use crate::defaults::other as defaults;
+use crate::strategy::{
+    Context, Generation, PLAIN, Part, Rules, SPEC_STATUS, differs, take_over, take_over_all_but,
+};
+use crate::tree::Tree;
+use crate::validation::meta::NameRule;
+
+const SPEC: Generation = Generation::Fields(&["spec"]);
+
+/// MutatingAdmissionPolicy.
+pub static MUTATING_POLICY: Rules =
+    Rules { default: defaults::admission_policy, generation: SPEC, unconditional_update: false, ..PLAIN };
+/// MutatingAdmissionPolicyBinding.
+pub static MUTATING_POLICY_BINDING: Rules = Rules {
+    default: defaults::admission_policy_binding,
+    generation: SPEC,
+    unconditional_update: false,
+    ..PLAIN
+};
+/// ValidatingAdmissionPolicy.
+pub static VALIDATING_POLICY: Rules = Rules {
+    default: defaults::admission_policy,
+    unconditional_update: false,
+    update: |_, part, new, old| {
+        if part == Part::Status {
+            reset_meta(new, old);
+        }
+    },
+    ..SPEC_STATUS
+};
+/// ValidatingAdmissionPolicyBinding.
+pub static VALIDATING_POLICY_BINDING: Rules = Rules {
+    default: defaults::admission_policy_binding,
+    generation: SPEC,
+    unconditional_update: false,
+    ..PLAIN
+};
+/// MutatingWebhookConfiguration.
+pub static MUTATING_WEBHOOK: Rules = Rules {
+    default: defaults::mutating_webhook,
+    generation: Generation::Fields(&["webhooks"]),
+    unconditional_update: false,
+    ..PLAIN
+};
+/// ValidatingWebhookConfiguration.
+pub static VALIDATING_WEBHOOK: Rules = Rules {
+    default: defaults::validating_webhook,
+    generation: Generation::Fields(&["webhooks"]),
+    unconditional_update: false,
+    ..PLAIN
+};
+
+/// CustomResourceDefinition.
+pub static CRD: Rules = Rules {
+    default: defaults::crd,
+    unconditional_update: false,
+    create: |_, crd| note_stored_version(crd),
+    update: |_, part, new, _| {
+        if part == Part::Main {
+            note_stored_version(new);
+        }
+    },
+    ..SPEC_STATUS
+};
+
+fn note_stored_version(crd: &mut Value) {
+    let stored = crd.list("spec.versions").iter().find(|v| v.flag("storage"));
+    let Some(name) = stored.map(|v| v.at("name").clone()) else { return };
+    let mut all = crd.list("status.storedVersions").to_vec();
+    if !all.contains(&name) {
+        all.push(name);
+        crd.set("status.storedVersions", Value::Array(all));
+    }
+}
+
+/// APIService.
+pub static API_SERVICE: Rules = Rules {
+    default: defaults::api_service,
+    status: true,
+    unconditional_update: false,
+    create: |cx, service| {
+        if !service.has("spec.service") {
+            let condition = json!([{"type": "Available", "status": "True", "reason": "Local",
+                "message": "Local APIServices are always available",
+                "lastTransitionTime": api::time::format(cx.now)}]);
+            service.set("status.conditions", condition);
+        }
+    },
+    update: |_, part, new, old| {
+        if part == Part::Status {
+            reset_meta(new, old);
+        }
+    },
+    ..PLAIN
+};
+
+/// Metadata stays as it was, apart from what every write moves.
+fn reset_meta(new: &mut Value, old: &Value) {
+    let (Some(new), Some(old)) = (new.get_mut("metadata"), old.get("metadata")) else { return };
+    take_over(new, old, &["labels", "annotations", "finalizers", "ownerReferences", "deletionTimestamp"]);
+}
+
+fn reset_meta_for_status(_cx: &Context<'_>, part: Part, new: &mut Value, old: &Value) {
+    if part == Part::Status {
+        reset_meta(new, old);
+    }
+}
+
+/// EndpointSlice.
+pub static ENDPOINT_SLICE: Rules = Rules {
+    default: defaults::endpoint_slice,
+    generation: Generation::Function(|new, old| {
+        ["addressType", "endpoints", "ports"].iter().any(|f| differs(new.get(f), old.get(f)))
+            || differs(Some(new.at("metadata.labels")), Some(old.at("metadata.labels")))
+    }),
+    ..PLAIN
+};
+/// IngressClass.
+pub static INGRESS_CLASS: Rules = Rules { default: defaults::ingress_class, generation: SPEC, ..PLAIN };
+/// Ingress.
+pub static INGRESS: Rules = SPEC_STATUS;
+/// IPAddress.
+pub static IP_ADDRESS: Rules = Rules { name: NameRule::PathSegment, ..PLAIN };
+/// NetworkPolicy.
+pub static NETWORK_POLICY: Rules = Rules { default: defaults::network_policy, generation: SPEC, ..PLAIN };
+/// ServiceCIDR.
+pub static SERVICE_CIDR: Rules = Rules { status: true, update: reset_meta_for_status, ..PLAIN };
+
+/// PodDisruptionBudget.
+pub static PDB: Rules = Rules { unconditional_update: false, ..SPEC_STATUS };
+
+const RBAC: Rules = Rules { name: NameRule::PathSegment, create_on_update: true, ..PLAIN };
+/// Role.
+pub static ROLE: Rules = RBAC;
+/// ClusterRole.
+pub static CLUSTER_ROLE: Rules = RBAC;
+/// RoleBinding.
+pub static ROLE_BINDING: Rules = Rules { default: defaults::role_binding, ..RBAC };
+/// ClusterRoleBinding.
+pub static CLUSTER_ROLE_BINDING: Rules = Rules { default: defaults::role_binding, ..RBAC };
+
+/// FlowSchema.
+pub static FLOW_SCHEMA: Rules =
+    Rules { default: defaults::flow_schema, update: reset_meta_for_status, ..SPEC_STATUS };
+/// PriorityLevelConfiguration.
+pub static PRIORITY_LEVEL: Rules =
+    Rules { default: defaults::priority_level, update: reset_meta_for_status, ..SPEC_STATUS };
+
+/// CSIDriver: its generation starts with the first change.
+pub static CSI_DRIVER: Rules = Rules {
+    default: defaults::csi_driver,
+    generation: SPEC,
+    create: |_, driver| crate::strategy::set_generation(driver, 0),
+    unconditional_update: false,
+    ..PLAIN
+};
+/// CSINode.
+pub static CSI_NODE: Rules = Rules { unconditional_update: false, ..PLAIN };
+/// CSIStorageCapacity.
+pub static CSI_CAPACITY: Rules = Rules { unconditional_update: false, ..PLAIN };
+/// StorageClass.
+pub static STORAGE_CLASS: Rules = Rules { default: defaults::storage_class, ..PLAIN };
+/// VolumeAttachment.
+pub static VOLUME_ATTACHMENT: Rules =
+    Rules { status: true, unconditional_update: false, update: reset_meta_for_status, ..PLAIN };
+/// VolumeAttributesClass.
+pub static VOLUME_ATTRIBUTES_CLASS: Rules = PLAIN;
+
+/// CertificateSigningRequest: who asks is what the server saw, not what the client wrote.
+pub static CSR: Rules = Rules { create: create_csr, update: update_csr, ..PLAIN };
+
+fn create_csr(cx: &Context<'_>, csr: &mut Value) {
+    for field in ["username", "uid", "groups", "extra"] {
+        csr.unset(&format!("spec.{field}"));
+    }
+    if let Some(user) = cx.user {
+        csr.set("spec.username", user.name.clone());
+        csr.set("spec.uid", user.uid.clone());
+        csr.set("spec.groups", json!(user.groups));
+        if !user.extra.is_empty() {
+            csr.set("spec.extra", json!(user.extra));
+        }
+    }
+    csr.set("status", json!({}));
+}
+
+fn update_csr(cx: &Context<'_>, part: Part, new: &mut Value, old: &Value) {
+    match part {
+        Part::Status => {
+            take_over_all_but(new, old, &["metadata", "status"]);
+            keep_decisions(new, old);
+            stamp_conditions(cx, new, old);
+        }
+        Part::Approval => {
+            stamp_conditions(cx, new, old);
+            let conditions = new.at("status.conditions").clone();
+            take_over_all_but(new, old, &["metadata"]);
+            new.set("status.conditions", conditions);
+        }
+        _ => take_over(new, old, &["spec", "status"]),
+    }
+}
+
+/// Approved and Denied are the approval subresource's.
+fn keep_decisions(new: &mut Value, old: &Value) {
+    let decision = |c: &Value| matches!(c.text("type"), "Approved" | "Denied");
+    let old_ones: Vec<&Value> = old.list("status.conditions").iter().filter(|c| decision(c)).collect();
+    let mut all = new.list("status.conditions").to_vec();
+    for kept in old_ones {
+        match all.iter_mut().find(|c| c.text("type") == kept.text("type")) {
+            Some(same) => *same = kept.clone(),
+            None => all.push(kept.clone()),
+        }
+    }
+    if !all.is_empty() {
+        new.set("status.conditions", Value::Array(all));
+    }
+}
+
+fn stamp_conditions(cx: &Context<'_>, new: &mut Value, old: &Value) {
+    let now = api::time::format(cx.now);
+    for condition in new.list_mut("status.conditions") {
+        condition.set_default("lastUpdateTime", now.clone());
+        if condition.has("lastTransitionTime") {
+            continue;
+        }
+        let same = old.list("status.conditions").iter().find(|c| {
+            c.text("type") == condition.text("type") && c.text("status") == condition.text("status")
+        });
+        let time = same.map(|c| c.at("lastTransitionTime").clone()).filter(|t| !t.is_null());
+        condition.set("lastTransitionTime", time.unwrap_or_else(|| now.clone().into()));
+    }
+}
+
+/// Lease.
+pub static LEASE: Rules = Rules { create_on_update: true, unconditional_update: false, ..PLAIN };
+/// RuntimeClass.
+pub static RUNTIME_CLASS: Rules = Rules { create_on_update: true, unconditional_update: false, ..PLAIN };
+/// PriorityClass.
+pub static PRIORITY_CLASS: Rules =
+    Rules { default: defaults::priority_class, generation: Generation::Fields(&[]), ..PLAIN };
+/// DeviceClass.
+pub static DEVICE_CLASS: Rules = Rules { generation: SPEC, ..PLAIN };
+/// ResourceClaim.
+pub static RESOURCE_CLAIM: Rules =
+    Rules { default: defaults::resource_claim, status: true, update: reset_meta_for_status, ..PLAIN };
+/// ResourceClaimTemplate.
+pub static RESOURCE_CLAIM_TEMPLATE: Rules = Rules { default: defaults::resource_claim_template, ..PLAIN };
+/// ResourceSlice.
+pub static RESOURCE_SLICE: Rules = Rules { generation: SPEC, ..PLAIN };

@@ -1,0 +1,107 @@
+//! Strategies of apps, batch and autoscaling.
+
+use serde_json::{Map, Value};
+
+use crate::defaults::apps as defaults;
+use crate::strategy::{Context, Generation, PLAIN, Part, Rules, SPEC_STATUS, differs, generation};
+use crate::tree::Tree;
+
+/// ControllerRevision.
+pub static CONTROLLER_REVISION: Rules = PLAIN;
+
+/// Deployment. Annotations are copied to replica sets, so they count as spec.
+pub static DEPLOYMENT: Rules = Rules {
+    default: defaults::deployment,
+    generation: Generation::Function(|new, old| {
+        differs(new.get("spec"), old.get("spec"))
+            || differs(Some(new.at("metadata.annotations")), Some(old.at("metadata.annotations")))
+    }),
+    update: |_, part, new, old| {
+        if part == Part::Status {
+            keep(new, old, "metadata.labels");
+        }
+    },
+    ..SPEC_STATUS
+};
+
+fn keep(new: &mut Value, old: &Value, path: &str) {
+    match old.at(path) {
+        Value::Null => drop(new.unset(path)),
+        value => new.set(path, value.clone()),
+    }
+}
+
+/// ReplicaSet.
+pub static REPLICA_SET: Rules = Rules { default: defaults::replica_set, ..SPEC_STATUS };
+
+/// StatefulSet.
+pub static STATEFUL_SET: Rules = Rules { default: defaults::stateful_set, ..SPEC_STATUS };
+
+/// DaemonSet.
+pub static DAEMON_SET: Rules = Rules {
+    default: defaults::daemon_set,
+    create: |_, set| number_template(set, 1),
+    update: |_, part, new, old| {
+        if part != Part::Main {
+            return;
+        }
+        let before = template_generation(old).max(generation(old).min(1));
+        number_template(new, before);
+        let changed = differs(Some(new.at("spec.template")), Some(old.at("spec.template")));
+        if changed {
+            number_template(new, before + 1);
+        }
+    },
+    ..SPEC_STATUS
+};
+
+/// The old template generation lives on in an annotation.
+const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
+
+fn template_generation(set: &Value) -> i64 {
+    let found = set.map("metadata.annotations").get(TEMPLATE_GENERATION);
+    found.and_then(Value::as_str).and_then(|s| s.parse().ok()).unwrap_or(0)
+}
+
+fn number_template(set: &mut Value, number: i64) {
+    if !set.has("metadata.annotations") {
+        set.set("metadata.annotations", Value::Object(Map::new()));
+    }
+    if let Some(map) = set.at_mut("metadata.annotations").and_then(Value::as_object_mut) {
+        map.insert(TEMPLATE_GENERATION.into(), number.to_string().into());
+    }
+}
+
+/// Job.
+pub static JOB: Rules =
+    Rules { default: defaults::job, orphan_by_default: true, create: generate_selector, ..SPEC_STATUS };
+
+/// Labels the job's pods and selects them by the job's uid, unless the client does it by hand.
+fn generate_selector(_cx: &Context<'_>, job: &mut Value) {
+    if job.flag("spec.manualSelector") {
+        return;
+    }
+    let (name, uid) = (job.at("metadata.name").clone(), job.at("metadata.uid").clone());
+    let mut labels = job.map("spec.template.metadata.labels").clone();
+    for (key, value) in [
+        ("job-name", &name),
+        ("batch.kubernetes.io/job-name", &name),
+        ("controller-uid", &uid),
+        ("batch.kubernetes.io/controller-uid", &uid),
+    ] {
+        labels.entry(key).or_insert_with(|| value.clone());
+    }
+    job.set("spec.template.metadata.labels", Value::Object(labels));
+    let mut selector = job.map("spec.selector.matchLabels").clone();
+    selector.entry("batch.kubernetes.io/controller-uid").or_insert(uid);
+    job.set("spec.selector.matchLabels", Value::Object(selector));
+}
+
+/// CronJob.
+pub static CRON_JOB: Rules = Rules { default: defaults::cron_job, ..SPEC_STATUS };
+
+/// HorizontalPodAutoscaler of autoscaling/v1.
+pub static HPA_V1: Rules = Rules { default: defaults::hpa_v1, status: true, ..PLAIN };
+
+/// HorizontalPodAutoscaler of autoscaling/v2.
+pub static HPA_V2: Rules = Rules { default: defaults::hpa_v2, status: true, ..PLAIN };

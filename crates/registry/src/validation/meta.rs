@@ -1,0 +1,266 @@
+//! Metadata rules that hold for every kind (apimachinery pkg/api/validation/objectmeta.go), and
+//! label selectors.
+
+use api::names;
+use api::validation::{ErrorList, FieldError, Path};
+use serde_json::Value;
+
+use super::{NEGATIVE, each};
+use crate::tree::Tree;
+
+/// What names a kind accepts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NameRule {
+    /// RFC 1123 subdomain: most kinds.
+    DnsSubdomain,
+    /// RFC 1123 label: namespaces.
+    DnsLabel,
+    /// RFC 1035 label: services.
+    Dns1035Label,
+    /// Anything that is one path segment: RBAC kinds, custom checks.
+    PathSegment,
+}
+
+impl NameRule {
+    /// What is wrong with a name; `prefix` for metadata.generateName, where a dash may come last.
+    pub fn check(self, name: &str, prefix: bool) -> Vec<String> {
+        if self == NameRule::PathSegment {
+            return path_segment(name, prefix);
+        }
+        let masked;
+        let name = match name.strip_suffix('-') {
+            Some(rest) if prefix && !rest.is_empty() => {
+                masked =
+                    format!("{}a", &rest[..rest.len() - rest.chars().next_back().map_or(0, char::len_utf8)]);
+                masked.as_str()
+            }
+            _ => name,
+        };
+        match self {
+            NameRule::DnsSubdomain => names::dns1123_subdomain(name),
+            NameRule::DnsLabel => names::dns1123_label(name),
+            NameRule::Dns1035Label => names::dns1035_label(name),
+            NameRule::PathSegment => Vec::new(),
+        }
+    }
+}
+
+fn path_segment(name: &str, prefix: bool) -> Vec<String> {
+    if prefix && (name == "." || name == "..") { Vec::new() } else { names::path_segment(name) }
+}
+
+/// The longest sum of annotation keys and values, in bytes.
+pub const ANNOTATIONS_MAX: usize = 256 << 10;
+
+/// Checks the metadata of any object.
+pub fn check(object: &Value, namespaced: bool, rule: NameRule) -> ErrorList {
+    check_at(object.at("metadata"), namespaced, rule, &Path::new("metadata"))
+}
+
+/// As [`check`], of a metadata object anywhere (a claim template's, say).
+pub fn check_at(meta: &Value, namespaced: bool, rule: NameRule, path: &Path) -> ErrorList {
+    let mut errors = ErrorList::new();
+    let generate = meta.text("generateName");
+    if !generate.is_empty() {
+        each(&mut errors, &path.child("generateName"), generate, rule.check(generate, true));
+    }
+    match meta.text("name") {
+        "" => {
+            let detail = "name or generateName is required";
+            errors.push(FieldError::required(&path.child("name"), detail));
+        }
+        name => each(&mut errors, &path.child("name"), name, rule.check(name, false)),
+    }
+    let namespace = meta.text("namespace");
+    let at = path.child("namespace");
+    match (namespaced, namespace) {
+        (true, "") => errors.push(FieldError::required(&at, "")),
+        (true, ns) => each(&mut errors, &at, ns, names::dns1123_label(ns)),
+        (false, "") => {}
+        (false, _) => errors.push(FieldError::forbidden(&at, "not allowed on this type")),
+    }
+    if meta.int("generation") < 0 {
+        let generation = meta.int("generation");
+        errors.push(FieldError::invalid(&path.child("generation"), generation, NEGATIVE));
+    }
+    labels(&mut errors, meta.at("labels"), &path.child("labels"));
+    annotations(&mut errors, meta.at("annotations"), &path.child("annotations"));
+    owners(&mut errors, meta.at("ownerReferences"), &path.child("ownerReferences"));
+    finalizers(&mut errors, meta.at("finalizers"), &path.child("finalizers"));
+    errors
+}
+
+/// Label keys and values.
+pub fn labels(errors: &mut ErrorList, labels: &Value, path: &Path) {
+    for (key, value) in labels.as_object().into_iter().flatten() {
+        each(errors, path, key, names::qualified_name(key));
+        let value = value.as_str().unwrap_or("");
+        each(errors, path, value, names::label_value(value));
+    }
+}
+
+/// Annotation keys and their total size.
+pub fn annotations(errors: &mut ErrorList, annotations: &Value, path: &Path) {
+    let mut size = 0;
+    for (key, value) in annotations.as_object().into_iter().flatten() {
+        each(errors, path, key, names::qualified_name(&key.to_lowercase()));
+        size += key.len() + value.as_str().map_or(0, str::len);
+    }
+    if size > ANNOTATIONS_MAX {
+        errors.push(FieldError::too_long(path, ANNOTATIONS_MAX));
+    }
+}
+
+fn owners(errors: &mut ErrorList, owners: &Value, path: &Path) {
+    let mut controller: Option<String> = None;
+    for owner in owners.as_array().into_iter().flatten() {
+        let version = owner.text("apiVersion");
+        if version.rsplit('/').next().is_none_or(str::is_empty) {
+            let at = path.child("apiVersion");
+            errors.push(FieldError::invalid(&at, version, "version must not be empty"));
+        }
+        for field in ["kind", "name", "uid"] {
+            if owner.text(field).is_empty() {
+                errors.push(FieldError::invalid(&path.child(field), "", "must not be empty"));
+            }
+        }
+        if (version, owner.text("kind")) == ("v1", "Event") {
+            let detail = "/v1, Kind=Event is disallowed from being an owner";
+            errors.push(FieldError::invalid(path, owner.clone(), detail));
+        }
+        if !owner.flag("controller") {
+            continue;
+        }
+        let name = format!("{}/{}", owner.text("kind"), owner.text("name"));
+        match &controller {
+            None => controller = Some(name),
+            Some(first) => {
+                let detail = format!(
+                    "Only one reference can have Controller set to true. Found \"true\" in references for {first} and {name}"
+                );
+                errors.push(FieldError::invalid(path, owners.clone(), detail));
+            }
+        }
+    }
+}
+
+/// Finalizer names; orphan and foregroundDeletion exclude each other.
+pub fn finalizers(errors: &mut ErrorList, finalizers: &Value, path: &Path) {
+    let all = finalizers.as_array().map_or(&[][..], Vec::as_slice);
+    for name in all.iter().filter_map(Value::as_str) {
+        each(errors, path, name, names::qualified_name(name));
+    }
+    let has = |name: &str| all.iter().any(|f| f == name);
+    if has("orphan") && has("foregroundDeletion") {
+        let detail = "finalizer orphan and foregroundDeletion cannot be both set";
+        errors.push(FieldError::invalid(path, finalizers.clone(), detail));
+    }
+}
+
+/// What an update may not change in metadata.
+pub fn check_update(new: &Value, old: &Value) -> ErrorList {
+    let mut errors = ErrorList::new();
+    let path = Path::new("metadata");
+    let (new, old) = (new.at("metadata"), old.at("metadata"));
+    if old.has("deletionTimestamp") {
+        let before = old.list("finalizers");
+        let mut extra: Vec<&str> =
+            new.list("finalizers").iter().filter(|f| !before.contains(f)).filter_map(Value::as_str).collect();
+        extra.sort_unstable();
+        extra.dedup();
+        if !extra.is_empty() {
+            let shown: Vec<String> = extra.iter().map(|f| format!("{f:?}")).collect();
+            let detail = format!(
+                "no new finalizers can be added if the object is being deleted, found new finalizers []string{{{}}}",
+                shown.join(", ")
+            );
+            errors.push(FieldError::forbidden(&path.child("finalizers"), detail));
+        }
+    }
+    if new.text("resourceVersion").is_empty() {
+        let at = path.child("resourceVersion");
+        errors.push(FieldError::invalid(&at, "", "must be specified for an update"));
+    }
+    if new.int("generation") < old.int("generation") {
+        let at = path.child("generation");
+        errors.push(FieldError::invalid(&at, new.int("generation"), "must not be decremented"));
+    }
+    let fields =
+        ["name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"];
+    for field in fields {
+        super::immutable(&mut errors, new.at(field), old.at(field), &path.child(field));
+    }
+    errors
+}
+
+/// A metav1 LabelSelector.
+pub fn selector(errors: &mut ErrorList, selector: &Value, path: &Path) {
+    labels(errors, selector.at("matchLabels"), &path.child("matchLabels"));
+    for (i, rule) in selector.list("matchExpressions").iter().enumerate() {
+        let path = path.child("matchExpressions").index(i);
+        let values = rule.list("values");
+        match rule.text("operator") {
+            "In" | "NotIn" if values.is_empty() => {
+                let detail = "must be specified when `operator` is 'In' or 'NotIn'";
+                errors.push(FieldError::required(&path.child("values"), detail));
+            }
+            "Exists" | "DoesNotExist" if !values.is_empty() => {
+                let detail = "may not be specified when `operator` is 'Exists' or 'DoesNotExist'";
+                errors.push(FieldError::forbidden(&path.child("values"), detail));
+            }
+            "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
+            other => {
+                let detail = "not a valid selector operator";
+                errors.push(FieldError::invalid(&path.child("operator"), other, detail));
+            }
+        }
+        let key = rule.text("key");
+        each(errors, &path.child("key"), key, names::qualified_name(key));
+        for (i, value) in values.iter().enumerate() {
+            let text = value.as_str().unwrap_or("");
+            each(errors, &path.child("values").index(i), text, names::label_value(text));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn texts(errors: ErrorList) -> Vec<String> {
+        errors.0.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn names_and_namespaces() {
+        let found = texts(check(&json!({"metadata": {}}), true, NameRule::DnsSubdomain));
+        assert_eq!(
+            found,
+            [
+                "metadata.name: Required value: name or generateName is required",
+                "metadata.namespace: Required value"
+            ]
+        );
+        let bad = json!({"metadata": {"name": "A", "generateName": "a-", "namespace": "x"}});
+        let found = texts(check(&bad, false, NameRule::DnsLabel));
+        assert_eq!(found.len(), 2);
+        assert!(found[0].starts_with("metadata.name: Invalid value: \"A\": a lowercase RFC 1123 label"));
+        assert_eq!(found[1], "metadata.namespace: Forbidden: not allowed on this type");
+    }
+
+    #[test]
+    fn updates() {
+        let old =
+            json!({"metadata": {"name": "a", "uid": "1", "deletionTimestamp": "t", "finalizers": ["a/b"]}});
+        let new = json!({"metadata": {"name": "a", "uid": "2", "deletionTimestamp": "t", "finalizers": ["a/b", "c/d"]}});
+        assert_eq!(
+            texts(check_update(&new, &old)),
+            [
+                "metadata.finalizers: Forbidden: no new finalizers can be added if the object is being deleted, found new finalizers []string{\"c/d\"}",
+                "metadata.resourceVersion: Invalid value: \"\": must be specified for an update",
+                "metadata.uid: Invalid value: \"2\": field is immutable",
+            ]
+        );
+    }
+}
