@@ -116,7 +116,9 @@ impl Object {
         Self::from_parts(key, revision, draft.render(revision), draft.revision_at as u32, attrs)
     }
 
-    pub(crate) fn from_parts(key: Key, revision: u64, json: Bytes, revision_at: u32, attrs: Attrs) -> Self {
+    /// A version as an engine gives it back on load: `revision_at` is where in `json` its revision
+    /// stands.
+    pub fn from_parts(key: Key, revision: u64, json: Bytes, revision_at: u32, attrs: Attrs) -> Self {
         Self { key, revision, json, attrs, revision_at, protobuf: OnceLock::new() }
     }
 
