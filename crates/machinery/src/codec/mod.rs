@@ -8,6 +8,7 @@ pub mod canonical;
 pub mod json;
 pub mod proto;
 pub mod scalar;
+pub mod yaml;
 
 use thiserror::Error;
 
