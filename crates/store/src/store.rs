@@ -264,7 +264,9 @@ impl Store {
     async fn send(&self, command: Command) -> Result<(), CommitError> {
         match &self.inner.mode {
             Mode::Inline(writer) => {
-                writer.lock().run(vec![command]);
+                let mut writer = writer.lock();
+                writer.run(vec![command]);
+                writer.tidy();
                 Ok(())
             }
             Mode::Thread(commands) => commands.send(command).await.map_err(|_| CommitError::Closed),

@@ -147,12 +147,14 @@ impl Writer {
     fn stage(&mut self, batch: &mut Batch, writes: Vec<Write>) -> CommitResult {
         let mut done = Vec::with_capacity(writes.len());
         let before = (writes.len() > 1).then(|| batch.mark());
+        let revision = self.revision;
         for write in writes {
             match self.stage_one(batch, write) {
                 Ok(committed) => done.push(committed),
                 Err(error) => {
                     if let Some(before) = before {
                         batch.rewind(before);
+                        self.revision = revision;
                     }
                     return Err(error);
                 }
@@ -295,7 +297,7 @@ impl Writer {
     }
 
     /// One step of housekeeping; true if there is more to do.
-    fn tidy(&mut self) -> bool {
+    pub(crate) fn tidy(&mut self) -> bool {
         let Some(journal) = self.journal.as_mut() else { return false };
         let core = &self.core;
         let current = |key: &Key| {
