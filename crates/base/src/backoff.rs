@@ -33,6 +33,13 @@ impl Backoff {
         if self.jitter > 0.0 { delay.mul_f64(1.0 + self.jitter * rng.f64()) } else { delay }
     }
 
+    /// The delay before the next try, without jitter; counts the try.
+    pub fn next_plain(&mut self) -> Duration {
+        let delay = self.peek();
+        self.tries = self.tries.saturating_add(1);
+        delay
+    }
+
     /// The delay before the next try, without jitter and without counting.
     pub fn peek(&self) -> Duration {
         let exponent = i32::try_from(self.tries.min(60)).unwrap_or(60);

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::Frame;
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Empty, Full, Limited};
+use http_body_util::{BodyExt, Empty, Full};
 use tokio::sync::mpsc;
 
 use crate::BoxError;
@@ -71,12 +71,25 @@ pub enum ReadError {
 }
 
 /// Reads a whole body of at most `limit` bytes.
-pub async fn read(body: Body, limit: usize) -> Result<Bytes, ReadError> {
-    match Limited::new(body, limit).collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(ReadError::TooLarge { limit }),
-        Err(error) => Err(ReadError::Broken(error)),
+pub async fn read(mut body: Body, limit: usize) -> Result<Bytes, ReadError> {
+    let mut first = Bytes::new();
+    let mut rest = bytes::BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(ReadError::Broken)?.into_data() else { continue };
+        if first.len() + rest.len() + data.len() > limit {
+            return Err(ReadError::TooLarge { limit });
+        }
+        // Most bodies are one chunk: those are not copied.
+        if first.is_empty() && rest.is_empty() {
+            first = data;
+        } else {
+            if rest.is_empty() {
+                rest.extend_from_slice(&std::mem::take(&mut first));
+            }
+            rest.extend_from_slice(&data);
+        }
     }
+    Ok(if rest.is_empty() { first } else { rest.freeze() })
 }
 
 #[cfg(test)]

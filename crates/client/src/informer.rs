@@ -1,0 +1,366 @@
+//! Keeps a cache in step with the server: list, watch, resume, relist; tells handlers what changed.
+//!
+//! Must not know what its readers do with the objects.
+
+use std::any::{Any, TypeId};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base::{Backoff, Cancel, Clock, Rng, Tasks};
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, watch};
+
+use crate::client::{ListOptions, WatchOptions};
+use crate::{Cache, Change, Client, ClientError, Dynamic, Key, Kind, Meta, Partial, ResourceRef};
+use crate::{WatchEvent, WatchStream};
+
+/// First and longest pause between tries, as upstream's reflector.
+const BACKOFF: Backoff =
+    Backoff::doubling(Duration::from_millis(200), Duration::from_secs(30)).with_jitter(0.5);
+/// A watch ends after this many seconds, up to twice as long, so that servers can spread load.
+const WATCH_SECONDS: u64 = 300;
+/// A watch that ends sooner counts as a failure: no hot loop against a server that hangs up.
+const SHORT_WATCH: Duration = Duration::from_secs(1);
+
+/// Which objects of a resource an informer holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Scope {
+    /// Empty = all namespaces.
+    pub namespace: String,
+    /// A label selector.
+    pub labels: String,
+    /// A field selector.
+    pub fields: String,
+    /// Ask the server for metadata only.
+    pub metadata_only: bool,
+}
+
+type ChangeFn<K> = Box<dyn Fn(&Change<K>) + Send + Sync>;
+
+/// One resource kept in a cache.
+pub struct Informer<K> {
+    resource: ResourceRef,
+    scope: Scope,
+    cache: Cache<K>,
+    handlers: Mutex<Vec<ChangeFn<K>>>,
+    synced: watch::Sender<bool>,
+    changed: watch::Sender<u64>,
+    cancel: Cancel,
+}
+
+impl<K: Meta> Informer<K> {
+    /// An informer that nothing feeds yet.
+    pub fn new(resource: ResourceRef, scope: Scope, cancel: Cancel) -> Self {
+        Informer {
+            resource,
+            scope,
+            cache: Cache::new(),
+            handlers: Mutex::default(),
+            synced: watch::Sender::new(false),
+            changed: watch::Sender::new(0),
+            cancel,
+        }
+    }
+
+    /// The resource.
+    pub fn resource(&self) -> &ResourceRef {
+        &self.resource
+    }
+
+    /// The cache; complete once `synced`.
+    pub fn cache(&self) -> &Cache<K> {
+        &self.cache
+    }
+
+    /// Calls `handler` for every object there is (as added) and for every later change, in order. It runs on
+    /// the informer's task: it must be quick, must not block, and must not add handlers to this informer.
+    pub fn on_change(&self, handler: impl Fn(&Change<K>) + Send + Sync + 'static) {
+        let mut handlers = self.handlers.lock();
+        for object in self.cache.list() {
+            handler(&Change::Added(object));
+        }
+        handlers.push(Box::new(handler));
+    }
+
+    /// Changes as a stream, beginning with every object there is. The reader must keep up: nothing is dropped,
+    /// so what it leaves unread stays in memory.
+    pub fn subscribe(&self) -> mpsc::UnboundedReceiver<Change<K>> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        self.on_change(move |change| {
+            let _ = sender.send(change.clone());
+        });
+        receiver
+    }
+
+    /// Ticks after each batch of changes: for readers that only look at the cache.
+    pub fn ticks(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// True once the first list is in the cache.
+    pub fn is_synced(&self) -> bool {
+        *self.synced.borrow()
+    }
+
+    /// Waits for the first list.
+    pub async fn synced(&self) {
+        let mut synced = self.synced.subscribe();
+        // The sender lives in self, so waiting cannot fail.
+        let _ = synced.wait_for(|synced| *synced).await;
+    }
+
+    /// Stops watching; the cache keeps its last content.
+    pub fn stop(&self) {
+        self.cancel.cancel();
+    }
+
+    fn apply(&self, update: impl FnOnce(&Cache<K>) -> Vec<Change<K>>) {
+        let handlers = self.handlers.lock();
+        let changes = update(&self.cache);
+        for change in &changes {
+            for handler in handlers.iter() {
+                handler(change);
+            }
+        }
+        drop(handlers);
+        self.changed.send_modify(|count| *count += 1);
+    }
+}
+
+/// Feeds one informer.
+struct Reflector<K> {
+    informer: Arc<Informer<K>>,
+    client: Client,
+    clock: Clock,
+    rng: Rng,
+    /// Where to resume; empty = begin with the current state.
+    revision: String,
+    watch_list: bool,
+}
+
+impl<K: Meta> Reflector<K> {
+    async fn run(mut self) {
+        let mut backoff = BACKOFF;
+        loop {
+            let began = self.clock.monotonic();
+            let result = self.session().await;
+            let lasted = self.clock.monotonic().saturating_sub(began);
+            let resource = &self.informer.resource.gvr;
+            match result {
+                Ok(()) if lasted >= SHORT_WATCH => {
+                    backoff.reset();
+                    continue;
+                }
+                Ok(()) => {}
+                Err(error) if error.is_expired() => {
+                    tracing::debug!(%resource, "watch expired; listing again");
+                    self.revision.clear();
+                }
+                Err(error) => {
+                    if lasted >= SHORT_WATCH {
+                        backoff.reset();
+                    }
+                    tracing::debug!(%resource, %error, "watch failed; trying again");
+                }
+            }
+            self.clock.sleep(backoff.next_delay(&self.rng)).await;
+        }
+    }
+
+    /// One watch, preceded by the current state when there is nothing to resume from.
+    async fn session(&mut self) -> Result<(), ClientError> {
+        if !self.revision.is_empty() {
+            let stream = self.open(false).await?;
+            return self.follow(stream).await;
+        }
+        if self.watch_list {
+            match self.open(true).await {
+                Ok(mut stream) => {
+                    self.initial(&mut stream).await?;
+                    return self.follow(stream).await;
+                }
+                Err(ClientError::Api(error)) if matches!(error.code, 400 | 422) => self.watch_list = false,
+                Err(error) => return Err(error),
+            }
+        }
+        self.list().await?;
+        let stream = self.open(false).await?;
+        self.follow(stream).await
+    }
+
+    async fn open(&self, initial_events: bool) -> Result<WatchStream<K>, ClientError> {
+        let scope = &self.informer.scope;
+        let seconds = WATCH_SECONDS + self.rng.below(WATCH_SECONDS);
+        let options = WatchOptions {
+            labels: scope.labels.clone(),
+            fields: scope.fields.clone(),
+            resource_version: self.revision.clone(),
+            bookmarks: true,
+            initial_events,
+            timeout_seconds: u32::try_from(seconds).unwrap_or(u32::MAX),
+            metadata_only: scope.metadata_only,
+        };
+        self.client.watch_at(&self.informer.resource.gvr, &scope.namespace, &options).await
+    }
+
+    async fn list(&mut self) -> Result<(), ClientError> {
+        let scope = &self.informer.scope;
+        let options = ListOptions {
+            labels: scope.labels.clone(),
+            fields: scope.fields.clone(),
+            ..ListOptions::default()
+        };
+        let gvr = &self.informer.resource.gvr;
+        let list = self.client.list_at(gvr, &scope.namespace, &options, scope.metadata_only).await?;
+        self.replace(list.items, list.resource_version);
+        Ok(())
+    }
+
+    async fn initial(&mut self, stream: &mut WatchStream<K>) -> Result<(), ClientError> {
+        let mut objects = BTreeMap::new();
+        while let Some(event) = stream.next().await {
+            match event? {
+                WatchEvent::Added(object) | WatchEvent::Modified(object) => {
+                    objects.insert(Key::of(&object), object);
+                }
+                WatchEvent::Deleted(object) => {
+                    objects.remove(&Key::of(&object));
+                }
+                WatchEvent::Bookmark { resource_version, initial_events_end: true } => {
+                    self.replace(objects.into_values().collect(), resource_version);
+                    return Ok(());
+                }
+                WatchEvent::Bookmark { .. } => {}
+            }
+        }
+        // A server that ends the stream early may not know the option: list next time.
+        self.watch_list = false;
+        Err(ClientError::transport("reading the initial events", "the watch ended"))
+    }
+
+    fn replace(&mut self, mut objects: Vec<K>, resource_version: String) {
+        objects.iter_mut().for_each(trim);
+        let revision = resource_version.parse().unwrap_or(0);
+        self.revision = resource_version;
+        self.informer.apply(|cache| cache.replace(objects, revision));
+        self.informer.synced.send_replace(true);
+    }
+
+    async fn follow(&mut self, mut stream: WatchStream<K>) -> Result<(), ClientError> {
+        while let Some(event) = stream.next().await {
+            match event {
+                Ok(WatchEvent::Added(mut object) | WatchEvent::Modified(mut object)) => {
+                    trim(&mut object);
+                    self.note(object.meta().resource_version.as_deref());
+                    self.informer.apply(|cache| cache.put(object).into_iter().collect());
+                }
+                Ok(WatchEvent::Deleted(object)) => {
+                    self.note(object.meta().resource_version.as_deref());
+                    let (key, revision) = (Key::of(&object), object.revision());
+                    self.informer.apply(|cache| cache.remove(&key, revision).into_iter().collect());
+                }
+                Ok(WatchEvent::Bookmark { resource_version, .. }) => {
+                    self.note(Some(&resource_version));
+                    self.informer.cache.advance(resource_version.parse().unwrap_or(0));
+                }
+                Err(error @ ClientError::Decode { .. }) => {
+                    tracing::warn!(%error, "an event of a watch cannot be read");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, resource_version: Option<&str>) {
+        if let Some(text) = resource_version.filter(|text| !text.is_empty()) {
+            self.revision.clear();
+            self.revision.push_str(text);
+        }
+    }
+}
+
+/// managedFields are half of many objects and no reader of a cache needs them; the server keeps its own when
+/// an update comes without.
+fn trim<K: Meta>(object: &mut K) {
+    object.meta_mut().managed_fields = None;
+}
+
+type Slot = (TypeId, ResourceRef, Scope);
+
+struct Shared {
+    client: Client,
+    clock: Clock,
+    rng: Rng,
+    tasks: Tasks,
+    informers: Mutex<BTreeMap<Slot, Arc<dyn Any + Send + Sync>>>,
+}
+
+/// The informers of a process: one a resource and scope, started when first asked for; cheap to clone.
+#[derive(Clone)]
+pub struct SharedInformers(Arc<Shared>);
+
+impl SharedInformers {
+    /// None yet; they will list and watch with `client`.
+    pub fn new(client: Client, clock: Clock, rng: Rng, tasks: Tasks) -> Self {
+        SharedInformers(Arc::new(Shared { client, clock, rng, tasks, informers: Mutex::default() }))
+    }
+
+    /// The informer of all objects of a built-in type.
+    pub fn of<K: Kind>(&self) -> Arc<Informer<K>> {
+        self.scoped(Scope::default())
+    }
+
+    /// The informer of some objects of a built-in type.
+    pub fn scoped<K: Kind>(&self, scope: Scope) -> Arc<Informer<K>> {
+        self.any(ResourceRef::of::<K>(), scope)
+    }
+
+    /// The metadata of all objects of a resource.
+    pub fn metadata(&self, resource: ResourceRef) -> Arc<Informer<Partial>> {
+        self.any(resource, Scope { metadata_only: true, ..Scope::default() })
+    }
+
+    /// All objects of a resource, untyped.
+    pub fn dynamic(&self, resource: ResourceRef) -> Arc<Informer<Dynamic>> {
+        self.any(resource, Scope::default())
+    }
+
+    /// The informer of a resource and scope, read as `K`.
+    pub fn any<K: Meta>(&self, resource: ResourceRef, scope: Scope) -> Arc<Informer<K>> {
+        let shared = &self.0;
+        let slot = (TypeId::of::<K>(), resource.clone(), scope.clone());
+        let mut informers = shared.informers.lock();
+        if let Some(known) = informers.get(&slot) {
+            let known = known.clone().downcast::<Informer<K>>();
+            return known.unwrap_or_else(|_| unreachable!("the slot carries the type"));
+        }
+        let cancel = shared.tasks.cancel_token().child();
+        let informer = Arc::new(Informer::new(resource, scope, cancel.clone()));
+        let reflector = Reflector {
+            informer: informer.clone(),
+            client: shared.client.clone(),
+            clock: shared.clock.clone(),
+            rng: shared.rng.clone(),
+            revision: String::new(),
+            watch_list: true,
+        };
+        shared.tasks.spawn("informer", async move {
+            cancel.run(reflector.run()).await;
+        });
+        informers.insert(slot, informer.clone());
+        informer
+    }
+
+    /// Stops and forgets the metadata informer of a resource (its definition was deleted).
+    pub fn forget_metadata(&self, resource: &ResourceRef) {
+        let scope = Scope { metadata_only: true, ..Scope::default() };
+        let slot = (TypeId::of::<Partial>(), resource.clone(), scope);
+        if let Some(informer) = self.0.informers.lock().remove(&slot)
+            && let Ok(informer) = informer.downcast::<Informer<Partial>>()
+        {
+            informer.stop();
+        }
+    }
+}
