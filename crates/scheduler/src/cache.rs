@@ -1,0 +1,136 @@
+//! The snapshot kept up to date from watches, with pods assumed bound before the server says so.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use api::k8s::api::core::v1::{Node, Pod};
+
+use crate::pod::PodInfo;
+use crate::snapshot::Snapshot;
+
+/// Where a pod is counted.
+#[derive(Debug)]
+struct Placed {
+    node: String,
+    pod: Arc<PodInfo>,
+    assumed: bool,
+}
+
+/// Nodes and the pods on them, bound or assumed.
+#[derive(Debug, Default)]
+pub struct Cache {
+    snapshot: Snapshot,
+    placed: HashMap<String, Placed>,
+}
+
+impl Cache {
+    /// The state to decide on.
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
+    /// Namespaces' labels, for affinity.
+    pub fn set_namespace(&mut self, name: &str, labels: Option<Arc<std::collections::BTreeMap<String, String>>>) {
+        match labels {
+            Some(labels) => self.snapshot.namespaces.insert(name.to_owned(), labels),
+            None => self.snapshot.namespaces.remove(name),
+        };
+    }
+
+    /// A node came or changed.
+    pub fn set_node(&mut self, node: Arc<Node>) {
+        let name = node.metadata.name.clone().unwrap_or_default();
+        let new = self.snapshot.node(&name).is_none();
+        self.snapshot.set_node(node);
+        if new {
+            // Pods seen before their node.
+            for placed in self.placed.values().filter(|placed| placed.node == name) {
+                self.snapshot.change_node(&name, |info| info.add_pod(placed.pod.clone()));
+            }
+        }
+    }
+
+    /// A node went. Its pods stay known until they go themselves.
+    pub fn remove_node(&mut self, name: &str) {
+        self.snapshot.remove_node(name);
+    }
+
+    /// A bound pod came or changed. Ended pods use nothing.
+    pub fn set_pod(&mut self, pod: Arc<Pod>) {
+        let info = PodInfo::new(pod);
+        let Some(node) = info.node_name().map(str::to_owned) else { return };
+        if info.is_terminal() {
+            self.remove_pod(&info.uid);
+            return;
+        }
+        self.place(Arc::new(info), node, false);
+    }
+
+    /// Counts a pod on a node before the binding is written.
+    pub fn assume(&mut self, pod: Arc<PodInfo>, node: &str) {
+        self.place(pod, node.to_owned(), true);
+    }
+
+    /// Undoes `assume` after a failed binding; a pod meanwhile seen bound stays.
+    pub fn forget(&mut self, uid: &str) {
+        if self.placed.get(uid).is_some_and(|placed| placed.assumed) {
+            self.remove_pod(uid);
+        }
+    }
+
+    /// A pod went. True when it was counted on a node.
+    pub fn remove_pod(&mut self, uid: &str) -> bool {
+        let Some(placed) = self.placed.remove(uid) else { return false };
+        self.snapshot.change_node(&placed.node, |info| {
+            info.remove_pod(uid);
+        });
+        true
+    }
+
+    fn place(&mut self, pod: Arc<PodInfo>, node: String, assumed: bool) {
+        let uid = pod.uid.clone();
+        self.remove_pod(&uid);
+        self.snapshot.change_node(&node, |info| info.add_pod(pod.clone()));
+        self.placed.insert(uid, Placed { node, pod, assumed });
+    }
+
+    /// True when a pod is counted, bound or assumed.
+    pub fn is_placed(&self, uid: &str) -> bool {
+        self.placed.contains_key(uid)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn pod(uid: &str, node: &str, phase: &str) -> Arc<Pod> {
+        let pod = json!({"metadata": {"name": uid, "uid": uid}, "spec": {"nodeName": node, "containers": [
+            {"name": "c", "resources": {"requests": {"cpu": "100m"}}}]}, "status": {"phase": phase}});
+        Arc::new(serde_json::from_value(pod).expect("a pod"))
+    }
+
+    #[test]
+    fn counts_each_pod_once() {
+        let mut cache = Cache::default();
+        let used = |cache: &Cache| cache.snapshot().node("a").map(|info| info.requested.milli_cpu);
+        cache.set_pod(pod("early", "a", "Running"));
+        cache.set_node(Arc::new(serde_json::from_value(json!({"metadata": {"name": "a"}})).expect("a node")));
+        assert_eq!(used(&cache), Some(100));
+        cache.assume(Arc::new(PodInfo::new(pod("x", "", "Pending"))), "a");
+        assert_eq!(used(&cache), Some(200));
+        cache.set_pod(pod("x", "a", "Running"));
+        cache.forget("x");
+        assert_eq!(used(&cache), Some(200), "seen bound: no longer assumed");
+        cache.set_pod(pod("x", "a", "Succeeded"));
+        assert_eq!(used(&cache), Some(100));
+        cache.assume(Arc::new(PodInfo::new(pod("y", "", "Pending"))), "a");
+        cache.forget("y");
+        assert_eq!(used(&cache), Some(100));
+        assert!(cache.remove_pod("early"));
+        assert!(!cache.remove_pod("early"));
+        assert_eq!(used(&cache), Some(0));
+    }
+}
