@@ -1,11 +1,11 @@
-//! Runs the scheduler against any API server: `cargo run -p scheduler --example run -- KUBECONFIG`.
+//! Runs the scheduler against any API server: `cargo run -p scheduler --example schedule -- KUBECONFIG`.
 
 use base::{Clock, Rng, Tasks};
 use client::{Client, Https, SharedInformers};
 
 #[tokio::main]
 async fn main() {
-    base::telemetry::init("info,scheduler=debug", base::telemetry::LogFormat::Text);
+    base::telemetry::init("info,scheduler=debug,client=debug", base::telemetry::LogFormat::Text);
     let path = std::env::args().nth(1).expect("a kubeconfig");
     let (clock, rng, tasks) = (Clock::system(), Rng::system(), Tasks::new());
     let config = client::Kubeconfig::load(std::path::Path::new(&path)).expect("a kubeconfig");
