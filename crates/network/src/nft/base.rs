@@ -136,15 +136,25 @@ impl Base {
 
     /// Chooses one of `count` endpoints, each as likely as the other.
     ///
-    /// The second rule is for a packet that is on its way while a transaction takes the number of endpoints
-    /// down: the first rule then may find an empty slot, and slot 0 is never empty.
+    /// The random slot is put into the packet's queueing priority, because nft 1.0.6 cannot read back a map with
+    /// a bare number in its key, and so refuses later rules that use it. Nothing else would do: marks and zones
+    /// are other people's, while the kernel sets the priority anew when it forwards, and only the first packet
+    /// of a connection passes here.
+    ///
+    /// The second try is for a packet that is on its way while a transaction takes the number of endpoints down:
+    /// the first may then meet an empty slot, and slot 0 is never empty.
     fn pick(&self, rules: &mut Vec<String>, by_address: bool, map: &str, count: u32) {
         let family = self.family.word();
         let address = if by_address { format!("{family} daddr . ") } else { String::new() };
-        for slots in if count > 1 { vec![count, 1] } else { vec![1] } {
+        let mut slots = vec!["0:0".to_owned()];
+        if count > 1 {
+            slots.insert(0, format!("numgen random mod {count}"));
+        }
+        for slot in slots {
+            rules.push(format!("meta priority set {slot}"));
             rules.push(format!(
                 "meta l4proto {{ tcp, udp, sctp }} dnat {family} addr . port to {address}meta l4proto . th dport . \
-                 numgen random mod {slots} map @{map}"
+                 meta priority map @{map}"
             ));
         }
     }
@@ -160,10 +170,10 @@ impl Base {
         ];
         let mut incoming = vec![format!("ct state new {address} vmap @restricted-addresses")];
         incoming.extend(closed.iter().cloned());
-        let unused = format!("ct state new {ip} daddr @cluster-addresses goto reject");
+        let unused = format!("ct state new {ip} daddr @cluster-addresses goto refuse");
         let chain = |name, hook, rules| FixedChain { name, hook, rules };
         vec![
-            chain("reject", "", vec!["meta l4proto tcp reject with tcp reset".into(), "reject".into()]),
+            chain("refuse", "", vec!["meta l4proto tcp reject with tcp reset".into(), "reject".into()]),
             chain("guard", "type filter hook prerouting priority -300", self.guard()),
             chain("incoming", "type filter hook prerouting priority -110", incoming),
             chain("outgoing", "type filter hook output priority -110", closed),

@@ -50,22 +50,17 @@ impl Map {
     /// `map NAME { TYPE }` or `set NAME { TYPE }` behind the table's name.
     fn declaration(self, family: Family, table: &str) -> String {
         let (ip, address) = (family.word(), family.address_type());
-        // A slot is a bare number, which only `typeof` can express; 65536 is any number here.
-        let slot = "numgen random mod 65536";
+        // A slot is a queueing priority; see `Base::pick`.
+        let (port, to) = ("inet_proto . inet_service", format!("{address} . inet_service"));
         let (kind, of) = match self {
             Map::ServiceAddresses | Map::ClosedAddresses | Map::RestrictedAddresses => {
-                ("map", format!("type {address} . inet_proto . inet_service : verdict"))
+                ("map", format!("type {address} . {port} : verdict"))
             }
-            Map::ServicePorts | Map::ClosedPorts => {
-                ("map", "type inet_proto . inet_service : verdict".to_owned())
+            Map::ServicePorts | Map::ClosedPorts => ("map", format!("type {port} : verdict")),
+            Map::Endpoints | Map::LocalEndpoints => {
+                ("map", format!("type {address} . {port} . classid : {to}"))
             }
-            Map::Endpoints | Map::LocalEndpoints => (
-                "map",
-                format!("typeof {ip} daddr . meta l4proto . th dport . {slot} : {ip} daddr . th dport"),
-            ),
-            Map::PortEndpoints | Map::LocalPortEndpoints => {
-                ("map", format!("typeof meta l4proto . th dport . {slot} : {ip} daddr . th dport"))
-            }
+            Map::PortEndpoints | Map::LocalPortEndpoints => ("map", format!("type {port} . classid : {to}")),
             Map::ClusterAddresses => ("set", format!("type {address}")),
             Map::Hairpin => ("set", format!("type {address} . {address}")),
         };
@@ -93,12 +88,17 @@ fn key(key: &Key) -> String {
         Key::Address(address, protocol, port) => format!("{address} . {} . {port}", protocol.word()),
         Key::Port(protocol, port) => format!("{} . {port}", protocol.word()),
         Key::AddressSlot(address, protocol, port, slot) => {
-            format!("{address} . {} . {port} . {slot}", protocol.word())
+            format!("{address} . {} . {port} . {}", protocol.word(), slot_word(*slot))
         }
-        Key::PortSlot(protocol, port, slot) => format!("{} . {port} . {slot}", protocol.word()),
+        Key::PortSlot(protocol, port, slot) => format!("{} . {port} . {}", protocol.word(), slot_word(*slot)),
         Key::Plain(address) => address.to_string(),
         Key::Twice(address) => format!("{address} . {address}"),
     }
+}
+
+/// A number as nft writes a queueing priority.
+fn slot_word(slot: u32) -> String {
+    format!("{:x}:{:x}", slot >> 16, slot & 0xffff)
 }
 
 fn value(value: &Value) -> String {
@@ -106,7 +106,7 @@ fn value(value: &Value) -> String {
         Value::Present => String::new(),
         Value::Shape(shape) => format!(" : goto {}", shape.name()),
         Value::Chain(name) => format!(" : goto {name}"),
-        Value::Reject => " : goto reject".to_owned(),
+        Value::Reject => " : goto refuse".to_owned(),
         Value::Drop => " : drop".to_owned(),
         Value::Target(address, port) => format!(" : {address} . {port}"),
     }
