@@ -4,5 +4,6 @@
 //! HTTP, storage, the clock or any kind's behaviour: a kind is only its [`schema::TypeFacts`].
 
 pub mod codec;
+pub mod openapi;
 pub mod patch;
 pub mod schema;

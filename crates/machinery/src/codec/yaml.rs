@@ -616,7 +616,7 @@ mod tests {
         );
         assert_eq!(all[1].value, json!({"1": "x", "true": "z"}));
         assert_eq!(all[2].value, json!({"z": 2}));
-        assert_eq!(all[2].duplicates, ["line 11: key \"z\" already set in map"]);
+        assert_eq!(all[2].duplicates, ["line 12: key \"z\" already set in map"]);
         assert_eq!(all.len(), 3);
     }
 

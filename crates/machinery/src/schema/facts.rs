@@ -124,6 +124,8 @@ pub struct FieldFacts {
     pub patch: PatchMarks<'static>,
     /// The default as JSON text.
     pub default: Option<&'static str>,
+    /// The values of an enumeration, separated by commas, `_` standing for a space.
+    pub enumeration: Option<&'static str>,
     /// Go's name of a named scalar (`v1.PullPolicy`), for error messages.
     pub go_type: Option<&'static str>,
 }
@@ -132,6 +134,15 @@ impl FieldFacts {
     /// Whether the field's own fields stand in the parent's JSON object.
     pub fn inline(&self) -> bool {
         self.json.is_empty()
+    }
+
+    /// The values of an enumeration; empty when the field is none.
+    pub fn enumeration(&self) -> Vec<String> {
+        self.enumeration
+            .into_iter()
+            .flat_map(|all| all.split(','))
+            .map(|value| value.replace('_', " "))
+            .collect()
     }
 
     /// The type of the element when it is a message.
@@ -385,6 +396,7 @@ fn parse_field(
         map_atomic: false,
         patch: PatchMarks::default(),
         default: None,
+        enumeration: None,
         go_type,
     };
     for word in words {
@@ -406,6 +418,7 @@ fn parse_flag(word: &'static str, field: &mut FieldFacts) {
             }
         }
         Some(("m", key)) => field.patch.key = Some(key),
+        Some(("e", values)) => field.enumeration = Some(values),
         Some(("d", json)) => field.default = Some(json),
         _ => match word {
             "=" => field.omit_empty = false,

@@ -1,0 +1,272 @@
+//! OpenAPI documents: `/openapi/v2` and `/openapi/v3`, from the facts and the served resources.
+//!
+//! Made on demand; the caller caches the bytes and their hash. It must not know the registry: a resource comes
+//! as a [`ResourceDoc`].
+
+mod custom;
+mod definitions;
+mod descriptions;
+mod paths;
+
+use serde_json::{Map, Value, json};
+
+use definitions::Definitions;
+
+/// A served resource, as far as OpenAPI shows it.
+#[derive(Debug, Clone)]
+pub struct ResourceDoc<'a> {
+    /// API group; empty for core.
+    pub group: &'a str,
+    /// Version.
+    pub version: &'a str,
+    /// Kind.
+    pub kind: &'a str,
+    /// Kind of its list.
+    pub list_kind: &'a str,
+    /// Plural, as in paths.
+    pub plural: &'a str,
+    /// Whether it lives in namespaces.
+    pub namespaced: bool,
+    /// `get`, `list`, `watch`, `create`, `update`, `patch`, `delete`, `deletecollection`.
+    pub verbs: Vec<&'a str>,
+    /// Its subresources.
+    pub subresources: Vec<SubresourceDoc<'a>>,
+    /// Set for custom resources.
+    pub custom: Option<CustomDoc<'a>>,
+}
+
+/// A subresource.
+#[derive(Debug, Clone)]
+pub struct SubresourceDoc<'a> {
+    /// Name, such as `status`.
+    pub name: &'a str,
+    /// Group of the kind it takes and gives.
+    pub group: &'a str,
+    /// Version of that kind.
+    pub version: &'a str,
+    /// That kind.
+    pub kind: &'a str,
+    /// Verbs it serves.
+    pub verbs: Vec<&'a str>,
+}
+
+/// What a custom resource adds.
+#[derive(Debug, Clone, Default)]
+pub struct CustomDoc<'a> {
+    /// `openAPIV3Schema` of the version; `None` when it has none or it is not structural.
+    pub schema: Option<&'a Value>,
+    /// `spec.preserveUnknownFields` of the definition.
+    pub preserve_unknown: bool,
+    /// JSON paths of the selectable fields.
+    pub selectable_fields: Vec<&'a str>,
+}
+
+impl ResourceDoc<'_> {
+    /// The name of the kind's definition.
+    pub fn definition(&self) -> String {
+        definition_name(self.group, self.version, self.kind, self.custom.is_some())
+    }
+
+    fn list_definition(&self) -> String {
+        definition_name(self.group, self.version, self.list_kind, self.custom.is_some())
+    }
+}
+
+fn definition_name(group: &str, version: &str, kind: &str, custom: bool) -> String {
+    let builtin = if custom { None } else { crate::schema::facts().by_gvk(group, version, kind) };
+    match builtin {
+        Some(facts) => facts.name.clone(),
+        None => {
+            let reversed: Vec<&str> = group.split('.').rev().collect();
+            format!("{}.{version}.{kind}", reversed.join("."))
+        }
+    }
+}
+
+/// Which document is being written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Dialect {
+    V2,
+    V3,
+}
+
+impl Dialect {
+    fn reference(self, name: &str) -> Value {
+        match self {
+            Dialect::V2 => json!({"$ref": format!("#/definitions/{name}")}),
+            Dialect::V3 => json!({"$ref": format!("#/components/schemas/{name}")}),
+        }
+    }
+}
+
+/// The OpenAPI v3 document of one group and version, as JSON bytes. `resources` are those of that group and
+/// version only.
+pub fn v3(group: &str, version: &str, resources: &[ResourceDoc<'_>]) -> Vec<u8> {
+    let (definitions, paths) = parts(Dialect::V3, resources, &[(group, version)]);
+    let document = json!({
+        "openapi": "3.0.0",
+        "info": info(),
+        "paths": paths,
+        "components": {
+            "schemas": definitions,
+            "securitySchemes": {"BearerToken": bearer()},
+        },
+    });
+    to_bytes(&document)
+}
+
+/// The OpenAPI v2 document of everything served, as JSON bytes.
+pub fn v2(resources: &[ResourceDoc<'_>]) -> Vec<u8> {
+    let mut served: Vec<(&str, &str)> = resources.iter().map(|r| (r.group, r.version)).collect();
+    served.sort_unstable();
+    served.dedup();
+    let (definitions, paths) = parts(Dialect::V2, resources, &served);
+    let document = json!({
+        "swagger": "2.0",
+        "info": info(),
+        "paths": paths,
+        "definitions": definitions,
+        "parameters": paths::shared_parameters(),
+        "securityDefinitions": {"BearerToken": bearer()},
+        "security": [{"BearerToken": []}],
+    });
+    to_bytes(&document)
+}
+
+/// The index at `/openapi/v3`: each entry is a path below the root, such as `apis/apps/v1`, and the hash of its
+/// document.
+pub fn v3_index<'a>(entries: impl Iterator<Item = (&'a str, &'a str)>) -> Vec<u8> {
+    let paths: Map<String, Value> = entries
+        .map(|(path, hash)| {
+            (path.to_string(), json!({"serverRelativeURL": format!("/openapi/v3/{path}?hash={hash}")}))
+        })
+        .collect();
+    to_bytes(&json!({"paths": paths}))
+}
+
+fn parts(dialect: Dialect, resources: &[ResourceDoc<'_>], served: &[(&str, &str)]) -> (Value, Value) {
+    let mut definitions = Definitions::new(dialect, served);
+    for resource in resources {
+        match &resource.custom {
+            Some(custom) => custom::define(resource, custom, &mut definitions),
+            None => {
+                definitions.need(&resource.definition());
+                definitions.need(&resource.list_definition());
+            }
+        }
+        for subresource in &resource.subresources {
+            definitions.need(&definition_name(
+                subresource.group,
+                subresource.version,
+                subresource.kind,
+                false,
+            ));
+        }
+    }
+    for name in ["Status", "DeleteOptions", "Patch", "APIResourceList", "WatchEvent"] {
+        definitions.need(&format!("io.k8s.apimachinery.pkg.apis.meta.v1.{name}"));
+    }
+    let paths = paths::paths(dialect, resources, served);
+    (definitions.finish(), paths)
+}
+
+fn info() -> Value {
+    json!({"title": "Kubernetes", "version": "v1.36.2"})
+}
+
+fn bearer() -> Value {
+    json!({"type": "apiKey", "in": "header", "name": "authorization", "description": "Bearer Token authentication"})
+}
+
+fn to_bytes(document: &Value) -> Vec<u8> {
+    serde_json::to_vec(document).expect("a value tree is always JSON")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn deployment() -> ResourceDoc<'static> {
+        ResourceDoc {
+            group: "apps",
+            version: "v1",
+            kind: "Deployment",
+            list_kind: "DeploymentList",
+            plural: "deployments",
+            namespaced: true,
+            verbs: vec!["get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"],
+            subresources: vec![SubresourceDoc {
+                name: "scale",
+                group: "autoscaling",
+                version: "v1",
+                kind: "Scale",
+                verbs: vec!["get", "update", "patch"],
+            }],
+            custom: None,
+        }
+    }
+
+    #[test]
+    fn v3_serves_explain_and_validation() {
+        let document: Value = serde_json::from_slice(&v3("apps", "v1", &[deployment()])).expect("json");
+        let schemas = &document["components"]["schemas"];
+        let spec = &schemas["io.k8s.api.apps.v1.DeploymentSpec"];
+        assert_eq!(spec["required"], json!(["selector", "template"]));
+        assert_eq!(spec["properties"]["replicas"]["format"], "int32");
+        assert!(spec["properties"]["replicas"]["description"].as_str().is_some_and(|text| text.len() > 20));
+        assert_eq!(
+            schemas["io.k8s.api.core.v1.ContainerPort"]["properties"]["protocol"]["enum"],
+            json!(["SCTP", "TCP", "UDP"])
+        );
+        let patch = &document["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"]["patch"];
+        assert_eq!(patch["x-kubernetes-action"], "patch");
+        assert_eq!(patch["x-kubernetes-group-version-kind"]["kind"], "Deployment");
+        let names: Vec<&str> =
+            patch["parameters"].as_array().expect("list").iter().filter_map(|p| p["name"].as_str()).collect();
+        assert!(names.contains(&"fieldValidation"));
+        assert!(
+            document["paths"].get("/apis/apps/v1/namespaces/{namespace}/deployments/{name}/scale").is_some()
+        );
+    }
+
+    #[test]
+    fn custom_resources_are_published_as_v2_can_say_them() {
+        let schema = json!({"type": "object", "description": "Foo", "properties": {
+            "spec": {"type": "object", "required": ["a", "n"], "properties": {
+                "a": {"type": "string", "enum": ["x"]},
+                "n": {"type": "string", "nullable": true},
+                "free": {"type": "object", "x-kubernetes-preserve-unknown-fields": true, "properties": {"x": {"type": "string"}}},
+            }},
+        }});
+        let custom = ResourceDoc {
+            group: "stable.example.com",
+            version: "v1",
+            kind: "Foo",
+            list_kind: "FooList",
+            plural: "foos",
+            subresources: Vec::new(),
+            custom: Some(CustomDoc { schema: Some(&schema), ..CustomDoc::default() }),
+            ..deployment()
+        };
+        let document: Value = serde_json::from_slice(&v2(&[custom.clone()])).expect("json");
+        let foo = &document["definitions"]["com.example.stable.v1.Foo"];
+        assert_eq!(foo["description"], "Foo");
+        assert_eq!(
+            foo["x-kubernetes-group-version-kind"],
+            json!([{"group": "stable.example.com", "version": "v1", "kind": "Foo"}])
+        );
+        assert_eq!(
+            foo["properties"]["spec"],
+            json!({"type": "object", "required": ["a"], "properties": {
+                "a": {"type": "string", "enum": ["x"]}, "n": {}, "free": {"x-kubernetes-preserve-unknown-fields": true},
+            }})
+        );
+        assert!(document["definitions"].get("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta").is_some());
+        let open =
+            json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true, "properties": {"a": {}}});
+        let bare =
+            ResourceDoc { custom: Some(CustomDoc { schema: Some(&open), ..CustomDoc::default() }), ..custom };
+        let document: Value = serde_json::from_slice(&v2(&[bare])).expect("json");
+        assert_eq!(document["definitions"]["com.example.stable.v1.Foo"].get("properties"), None);
+    }
+}
