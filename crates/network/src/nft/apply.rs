@@ -52,14 +52,18 @@ impl Nft {
         self.in_step = false;
     }
 
-    /// Brings the kernel to the model's state in one transaction. True when there was something to do.
+    /// Brings the kernel to the model's state. True when there was something to do.
     ///
     /// After a failure the next call replaces the whole table.
     pub async fn apply(&mut self, model: &mut Model) -> Result<bool, ApplyError> {
-        let commands = if self.in_step { model.take_change() } else { Some(model.take_whole()) };
-        let Some(commands) = commands else { return Ok(false) };
+        let transactions = if self.in_step { model.take_changes() } else { vec![model.take_whole()] };
+        if transactions.is_empty() {
+            return Ok(false);
+        }
         self.in_step = false;
-        self.run(&commands).await?;
+        for commands in transactions {
+            self.run(&commands).await?;
+        }
         self.in_step = true;
         Ok(true)
     }

@@ -304,11 +304,12 @@ impl Model {
         text::whole(self)
     }
 
-    /// nft commands that take the table from its last written state to this one; `None` when nothing changed.
-    pub fn take_change(&mut self) -> Option<String> {
+    /// nft commands that take the table from its last written state to this one: a few transactions, to be run
+    /// in their order. Empty when nothing changed.
+    pub fn take_changes(&mut self) -> Vec<String> {
         let change = self.change();
         self.touched = Touched::default();
-        (change != Change::default()).then(|| text::change(self, &change))
+        if change == Change::default() { Vec::new() } else { text::change(self, &change) }
     }
 
     fn change(&self) -> Change {

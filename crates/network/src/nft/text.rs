@@ -47,6 +47,11 @@ impl Map {
         }
     }
 
+    /// Its elements send packets to chains that come and go.
+    fn leads_to_chains(self) -> bool {
+        matches!(self, Map::ServiceAddresses | Map::ServicePorts | Map::RestrictedAddresses)
+    }
+
     /// `map NAME { TYPE }` or `set NAME { TYPE }` behind the table's name.
     fn declaration(self, family: Family, table: &str) -> String {
         let (ip, address) = (family.word(), family.address_type());
@@ -223,14 +228,22 @@ pub(super) fn whole(model: &Model) -> String {
     to.out
 }
 
-/// Commands that take the table from one state to the next.
-pub(super) fn change(model: &Model, change: &Change) -> String {
+/// Transactions that take the table from one state to the next.
+///
+/// A packet that entered before a transaction's end may look up an element after it, and then would find a new
+/// chain still empty. So when an element is turned to another chain, new chains come a transaction earlier.
+pub(super) fn change(model: &Model, change: &Change) -> Vec<String> {
     let mut to = Writer::new(model);
     change.new_sets.iter().for_each(|name| to.set(name));
     change.new_shapes.iter().for_each(|shape| to.line("add chain", &shape.name()));
     change.new_chains.iter().for_each(|name| to.line("add chain", name));
     change.new_shapes.iter().for_each(|shape| to.shape(*shape));
     change.new_chains.iter().for_each(|name| to.own_chain(name));
+    let turned = |at: &(Map, Key)| at.0.leads_to_chains() && change.new_elements.binary_search(at).is_ok();
+    let mut transactions = Vec::new();
+    if !to.out.is_empty() && change.old_elements.iter().any(turned) {
+        transactions.push(std::mem::take(&mut to.out));
+    }
     for name in &change.changed_chains {
         to.line("flush chain", name);
         to.own_chain(name);
@@ -247,5 +260,6 @@ pub(super) fn change(model: &Model, change: &Change) -> String {
     old.iter().for_each(|name| to.line("flush chain", name));
     old.iter().for_each(|name| to.line("delete chain", name));
     change.old_sets.iter().for_each(|name| to.line("delete set", name));
-    to.out
+    transactions.push(to.out);
+    transactions
 }
