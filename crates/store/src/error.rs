@@ -70,6 +70,19 @@ pub enum EngineError {
     /// A thread could not be started.
     #[error("start a thread: {0}")]
     Thread(#[source] io::Error),
+    /// etcd cannot be reached.
+    #[error("connect to etcd: {0}")]
+    Connect(#[source] Arc<tonic::transport::Error>),
+    /// etcd refused, or did not answer in time.
+    #[error("{what} etcd: {reason} (code {code})")]
+    Etcd {
+        /// What was attempted.
+        what: &'static str,
+        /// The gRPC status code.
+        code: i32,
+        /// etcd's words.
+        reason: String,
+    },
     /// One write is larger than a store record may be.
     #[error("a write of {size} bytes is above the limit of {limit}")]
     TooLarge {

@@ -7,10 +7,12 @@
 
 mod engine;
 mod error;
+mod etcd;
 mod intern;
 mod key;
 mod object;
 mod plain;
+mod remote;
 mod store;
 mod table;
 mod watch;
@@ -21,10 +23,12 @@ pub use engine::{
     RESTORE_JUMP, restore,
 };
 pub use error::{CommitError, EngineError, HistoryError};
+pub use etcd::{Etcd, EtcdOptions, EtcdTls};
 pub use intern::Interner;
 pub use key::Key;
 pub use object::{Attrs, Committed, Draft, Event, EventKind, Expect, FRAME_FORMS, Object, Op, Pairs, Write};
 pub use plain::PlainIndexer;
+pub use remote::{Feed, Remote, Seen};
 pub use store::{HistoryLimits, Options, Stats, Store};
 pub use table::{Index, Indexer, Snapshot};
 pub use watch::{Interest, Watch, WatchFrom};

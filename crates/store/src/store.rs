@@ -16,8 +16,8 @@ use crate::table::Table;
 use crate::watch::{Ring, Waiters};
 use crate::writer::{Command, Writer, run_writer};
 use crate::{
-    CommitError, Committed, EngineError, Event, HistoryError, Index, Indexer, Interest, Key, Object,
-    Snapshot, Watch, WatchFrom, Write,
+    CommitError, Committed, EngineError, Event, Feed, HistoryError, Index, Indexer, Interest, Key, Object,
+    Remote, Snapshot, Watch, WatchFrom, Write,
 };
 
 /// How much of the past is kept for watches and paginated lists.
@@ -215,6 +215,7 @@ impl Core {
 enum Mode {
     Inline(Box<Mutex<Writer>>),
     Thread(mpsc::Sender<Command>),
+    Remote(Arc<Mutex<Writer>>, Arc<dyn Remote>),
 }
 
 struct Inner {
@@ -228,6 +229,9 @@ pub struct Store {
     inner: Arc<Inner>,
 }
 
+/// How long a consistent read waits for a change that may never be told.
+const TOUCH_AFTER: Duration = Duration::from_millis(20);
+
 /// Writes that may wait for the writer; further callers wait to hand theirs over.
 const QUEUE_MAX: usize = 4096;
 
@@ -240,6 +244,7 @@ impl Store {
             Engine::Memory => (Box::new(Forget) as Box<dyn crate::Journal>, true),
             Engine::Inline(journal) => (journal, true),
             Engine::Journal(journal) => (journal, false),
+            Engine::Remote(remote) => return Self::open_remote(core, remote).await,
         };
         if inline {
             let writer = Writer::load(Arc::clone(&core), journal)?;
@@ -257,6 +262,14 @@ impl Store {
         Ok(Self { inner: Arc::new(Inner { core, mode: Mode::Thread(commands) }) })
     }
 
+    async fn open_remote(core: Arc<Core>, remote: Arc<dyn Remote>) -> Result<Self, EngineError> {
+        let writer = Writer::load(Arc::clone(&core), Box::new(Forget))?;
+        let writer = Arc::new(Mutex::new(writer));
+        let feed = Feed { core: Arc::clone(&core), writer: Arc::clone(&writer) };
+        Arc::clone(&remote).start(feed).await?;
+        Ok(Self { inner: Arc::new(Inner { core, mode: Mode::Remote(writer, remote) }) })
+    }
+
     fn core(&self) -> &Arc<Core> {
         &self.inner.core
     }
@@ -267,6 +280,10 @@ impl Store {
                 let mut writer = writer.lock();
                 writer.run(vec![command]);
                 writer.tidy();
+                Ok(())
+            }
+            Mode::Remote(writer, _) => {
+                writer.lock().run(vec![command]);
                 Ok(())
             }
             Mode::Thread(commands) => commands.send(command).await.map_err(|_| CommitError::Closed),
@@ -289,8 +306,42 @@ impl Store {
 
     /// Commits several writes, all or none, each with a revision of its own, in order. The error is
     /// that of the first one whose condition does not hold.
+    ///
+    /// On a remote engine they share one revision.
     pub async fn commit_all(&self, writes: Vec<Write>) -> Result<Vec<Committed>, CommitError> {
+        if let Mode::Remote(_, remote) = &self.inner.mode {
+            return self.commit_remote(remote.as_ref(), writes).await;
+        }
         self.ask(|reply| Command::Write { writes, reply }).await?
+    }
+
+    async fn commit_remote(
+        &self,
+        remote: &dyn Remote,
+        writes: Vec<Write>,
+    ) -> Result<Vec<Committed>, CommitError> {
+        if self.core().is_closed() {
+            return Err(CommitError::Closed);
+        }
+        let keys: Vec<Key> = writes.iter().map(|write| write.key.clone()).collect();
+        let revision = remote.commit(writes).await?;
+        self.wait_for(revision).await.map_err(|_| CommitError::Closed)?;
+        keys.into_iter().map(|key| self.committed(key, revision)).collect()
+    }
+
+    /// What a change that has come back from a remote engine did.
+    fn committed(&self, key: Key, revision: u64) -> Result<Committed, CommitError> {
+        let cell = self.core().cell(&key.resource);
+        let state = cell.state.read();
+        let mut events = state.ring.since(revision - 1).take_while(|event| event.revision == revision);
+        if let Some(event) = events.find(|event| event.object.key == key) {
+            let (object, previous) = (Arc::clone(&event.object), event.previous.clone());
+            return Ok(Committed { object, previous, revision });
+        }
+        // History has been dropped meanwhile, as after a long time without etcd.
+        let object = state.table.get(&key.namespace, &key.name).cloned();
+        let object = object.ok_or(CommitError::NotFound(key))?;
+        Ok(Committed { object, previous: None, revision })
     }
 
     /// The current version of an object.
@@ -324,7 +375,18 @@ impl Store {
     /// Waits until memory is as fresh as any write acknowledged by any server before this call, and
     /// returns the revision reached: what a consistent read needs first.
     pub async fn latest(&self) -> Result<u64, CommitError> {
-        Ok(self.revision())
+        let Mode::Remote(_, remote) = &self.inner.mode else { return Ok(self.revision()) };
+        let revision = remote.latest().await.map_err(Arc::new)?;
+        let closed = |_| CommitError::Closed;
+        let wait = self.core().options.clock.timeout(TOUCH_AFTER, self.wait_for(revision)).await;
+        if let Some(reached) = wait {
+            reached.map_err(closed)?;
+            return Ok(revision);
+        }
+        // The newest change may be one that this store is not told of.
+        let touched = remote.touch().await.map_err(Arc::new)?;
+        self.wait_for(touched).await.map_err(closed)?;
+        Ok(touched)
     }
 
     /// The current state of a resource.
@@ -472,6 +534,9 @@ impl Store {
 
     /// Finishes the writes handed over, releases the engine and ends all watches.
     pub async fn close(&self) {
+        if let Mode::Remote(_, remote) = &self.inner.mode {
+            remote.stop();
+        }
         // An error means that it is closed already.
         let _ = self.ask(|reply| Command::Close { reply }).await;
     }

@@ -158,6 +158,11 @@ impl Table {
         table
     }
 
+    /// An empty table with the same indexes.
+    pub(crate) fn cleared(&self) -> Self {
+        Self::new(self.indexes.iter().map(|(index, _)| index.clone()).collect())
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.objects.len()
     }

@@ -89,6 +89,15 @@ impl Ring {
         Some(event)
     }
 
+    /// Forgets everything; a watch that is told of the number returned finds that it has lagged.
+    pub(crate) fn reset(&mut self, floor: u64) -> u64 {
+        let lost = self.end();
+        self.events.clear();
+        self.first = lost + 1;
+        self.floor = floor;
+        lost
+    }
+
     /// Number of the first event after `revision`.
     fn after(&self, revision: u64) -> u64 {
         self.first + self.events.partition_point(|event| event.revision <= revision) as u64
@@ -216,6 +225,13 @@ impl Waiters {
             if let Some(value) = before.filter(|value| Some(*value) != now) {
                 tell(Interest::Field(Arc::clone(path), Arc::clone(value)));
             }
+        }
+    }
+
+    /// Tells every watcher of `number`, whatever it wants.
+    pub(crate) fn mark_all(&self, number: u64, wake: &mut Vec<Waker>) {
+        for waiter in self.all.iter().chain(self.keyed.values().flatten()) {
+            waiter.mark(number, wake);
         }
     }
 

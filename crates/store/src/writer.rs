@@ -13,8 +13,8 @@ use crate::engine::{Change, Journal, Live, Loaded};
 use crate::store::{Cell, Core};
 use crate::table::Table;
 use crate::{
-    CommitError, Committed, EngineError, Event, EventKind, Expect, Index, Interner, Key, Object, Op,
-    Snapshot, Write,
+    Attrs, CommitError, Committed, EngineError, Event, EventKind, Expect, Index, Interner, Key, Object, Op,
+    Seen, Snapshot, Write,
 };
 
 type CommitResult = Result<Vec<Committed>, CommitError>;
@@ -166,34 +166,112 @@ impl Writer {
     fn stage_one(&mut self, batch: &mut Batch, write: Write) -> Result<Committed, CommitError> {
         let Write { mut key, expect, op } = write;
         self.interner.key(&mut key);
-        let draft = draft(&mut batch.drafts, &self.core, &key.resource);
-        let previous = draft.table.get(&key.namespace, &key.name).cloned();
-        check(&key, expect, matches!(op, Op::Delete), previous.as_ref())?;
+        let current = draft(&mut batch.drafts, &self.core, &key.resource);
+        let current = current.table.get(&key.namespace, &key.name);
+        check(&key, expect, matches!(op, Op::Delete), current)?;
         self.revision += 1;
         let revision = self.revision;
-        let (kind, object) = match (op, &previous) {
-            (Op::Put(text, mut attrs), previous) => {
-                attrs.sort();
-                if let Some(previous) = previous {
-                    key = previous.key.clone();
-                }
-                self.interner.attrs(&key, &mut attrs);
-                let object = Arc::new(Object::new(key, revision, &text, attrs));
-                draft.table.put(Arc::clone(&object));
-                let created = previous.is_none();
-                batch.bytes += object.json.len();
-                batch.changes.push(Change::Put { object: Arc::clone(&object), created });
-                (if created { EventKind::Added } else { EventKind::Modified }, object)
-            }
-            (Op::Delete, Some(previous)) => {
-                draft.table.remove(&key.namespace, &key.name, revision);
-                batch.changes.push(Change::Delete { key, revision });
-                (EventKind::Deleted, Arc::new(previous.deleted_at(revision)))
-            }
-            (Op::Delete, None) => unreachable!("checked: nothing to delete"),
+        let done = match op {
+            Op::Put(text, attrs) => self.put(batch, key, revision, &text, attrs),
+            Op::Delete => self.delete(batch, key, revision).expect("checked: it is there"),
         };
+        batch.changes.push(match &done {
+            (EventKind::Deleted, done) => Change::Delete { key: done.object.key.clone(), revision },
+            (kind, done) => {
+                batch.bytes += done.object.json.len();
+                let created = *kind == EventKind::Added;
+                Change::Put { object: Arc::clone(&done.object), created }
+            }
+        });
+        Ok(done.1)
+    }
+
+    /// Puts a version into a batch's copy of its table.
+    fn put(
+        &mut self,
+        batch: &mut Batch,
+        mut key: Key,
+        revision: u64,
+        text: &crate::Draft,
+        mut attrs: Attrs,
+    ) -> (EventKind, Committed) {
+        let draft = draft(&mut batch.drafts, &self.core, &key.resource);
+        let previous = draft.table.get(&key.namespace, &key.name).cloned();
+        if let Some(previous) = &previous {
+            key = previous.key.clone();
+        }
+        attrs.sort();
+        self.interner.attrs(&key, &mut attrs);
+        let object = Arc::new(Object::new(key, revision, text, attrs));
+        draft.table.put(Arc::clone(&object));
+        let kind = if previous.is_some() { EventKind::Modified } else { EventKind::Added };
         draft.events.push(Arc::new(Event::new(kind, Arc::clone(&object), previous.clone())));
-        Ok(Committed { object, previous, revision })
+        (kind, Committed { object, previous, revision })
+    }
+
+    /// Takes an object out of a batch's copy of its table, if it is there.
+    fn delete(&mut self, batch: &mut Batch, key: Key, revision: u64) -> Option<(EventKind, Committed)> {
+        let draft = draft(&mut batch.drafts, &self.core, &key.resource);
+        let previous = draft.table.remove(&key.namespace, &key.name, revision)?;
+        let object = Arc::new(previous.deleted_at(revision));
+        let kind = EventKind::Deleted;
+        draft.events.push(Arc::new(Event::new(kind, Arc::clone(&object), Some(Arc::clone(&previous)))));
+        Some((kind, Committed { object, previous: Some(previous), revision }))
+    }
+
+    /// Takes changes that a remote engine has decided on.
+    pub(crate) fn observe(&mut self, changes: Vec<Seen>, reached: u64) {
+        if self.journal.is_none() {
+            return;
+        }
+        let mut batch = Batch::default();
+        let known = self.revision;
+        for change in changes.into_iter().filter(|change| change.revision() > known) {
+            self.take(&mut batch, change);
+        }
+        self.revision = known.max(reached);
+        self.publish(batch.drafts, self.core.now_ms());
+        self.trim();
+    }
+
+    fn take(&mut self, batch: &mut Batch, change: Seen) {
+        match change {
+            Seen::Put { mut key, revision, draft, mut attrs, indexer_version } => {
+                self.interner.key(&mut key);
+                if indexer_version != self.indexer_version {
+                    attrs = self.core.options.indexer.attrs(&key, &draft.render(revision));
+                }
+                self.put(batch, key, revision, &draft, attrs);
+            }
+            Seen::Delete { mut key, revision } => {
+                self.interner.key(&mut key);
+                self.delete(batch, key, revision);
+            }
+        }
+    }
+
+    /// Takes a whole state that a remote engine has read, instead of what there was.
+    pub(crate) fn replace(&mut self, objects: Vec<Seen>, revision: u64) {
+        let mut batch = Batch::default();
+        for cell in self.core.cells() {
+            let table = cell.state.read().table.cleared();
+            batch.drafts.insert(Arc::clone(&cell.resource), Draft { cell, table, events: Vec::new() });
+        }
+        objects.into_iter().for_each(|object| self.take(&mut batch, object));
+        self.history.clear();
+        self.history_bytes = 0;
+        self.core.floor.store(revision, Ordering::Release);
+        let mut wake = Vec::new();
+        for Draft { cell, table, .. } in batch.drafts.into_values() {
+            let mut state = cell.state.write();
+            state.table = table;
+            let lost = state.ring.reset(revision);
+            state.waiters.mark_all(lost, &mut wake);
+        }
+        self.revision = self.revision.max(revision);
+        self.core.set_published(self.revision);
+        wake.into_iter().for_each(Waker::wake);
+        self.trim();
     }
 
     /// Makes a batch durable, shows it, and answers.
@@ -316,7 +394,13 @@ impl Writer {
     }
 }
 
-fn check(key: &Key, expect: Expect, delete: bool, current: Option<&Arc<Object>>) -> Result<(), CommitError> {
+/// Whether what is there is what a write expects.
+pub(crate) fn check(
+    key: &Key,
+    expect: Expect,
+    delete: bool,
+    current: Option<&Arc<Object>>,
+) -> Result<(), CommitError> {
     match (expect, current) {
         (Expect::Absent, Some(current)) => Err(CommitError::Exists(Arc::clone(current))),
         (Expect::Revision(_), None) => Err(CommitError::NotFound(key.clone())),

@@ -10,8 +10,8 @@ use std::task::{Context, Poll, Waker};
 use kit::{Pods, json, options, tiny};
 use proptest::prelude::*;
 use store::{
-    CommitError, Disk, Draft, Engine, Event, EventKind, Expect, HistoryError, Index, Indexer, Interest, Key,
-    Op, Store, Watch, WatchFrom, Write,
+    CommitError, Disk, DiskOptions, Draft, Engine, Event, EventKind, Expect, HistoryError, Index, Indexer,
+    Interest, Key, Op, Store, Watch, WatchFrom, Write,
 };
 
 const RESOURCES: [&str; 2] = ["pods", "apps/deployments"];
@@ -361,7 +361,10 @@ fn expected(objects: &BTreeMap<Key, Version>, resource: &str) -> Vec<(Key, u64, 
 async fn open(dir: Option<&tempfile::TempDir>) -> Store {
     let engine = match dir {
         None => Engine::Memory,
-        Some(dir) => Engine::Inline(Box::new(Disk::open(tiny(dir.path())).unwrap())),
+        Some(dir) => {
+            let options = DiskOptions { segment_bytes: 700, garbage_bytes: 1200, ..tiny(dir.path()) };
+            Engine::Inline(Box::new(Disk::open(options).unwrap()))
+        }
     };
     let mut options = options();
     options.history.events = 60;

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::engine::{Change, Loaded};
-use crate::{Attrs, Interner, Key, Object};
+use crate::{Attrs, Draft, Interner, Key, Object};
 
 /// Bytes before a frame's records.
 pub(crate) const FRAME_HEAD: usize = 32;
@@ -139,21 +139,51 @@ fn put(buffer: &mut Vec<u8>, kind: u8, object: &Object, indexer_version: u32) {
     buffer.push(kind);
     number(buffer, object.revision);
     write_key(buffer, &object.key);
-    number(buffer, u64::from(object.revision_at));
+    body(buffer, object.revision_at, indexer_version, &object.attrs, &object.json);
+}
+
+fn body(buffer: &mut Vec<u8>, revision_at: u32, indexer_version: u32, attrs: &Attrs, json: &[u8]) {
+    number(buffer, u64::from(revision_at));
     number(buffer, u64::from(indexer_version));
-    for pairs in [&object.attrs.labels, &object.attrs.fields] {
+    for pairs in [&attrs.labels, &attrs.fields] {
         number(buffer, pairs.len() as u64);
         for (name, value) in pairs {
             text(buffer, name.as_bytes());
             text(buffer, value.as_bytes());
         }
     }
-    text(buffer, object.attrs.uid.as_bytes());
-    number(buffer, object.attrs.owners.len() as u64);
-    for owner in &object.attrs.owners {
+    text(buffer, attrs.uid.as_bytes());
+    number(buffer, attrs.owners.len() as u64);
+    for owner in &attrs.owners {
         text(buffer, owner.as_bytes());
     }
-    text(buffer, &object.json);
+    text(buffer, json);
+}
+
+/// First byte of a value in etcd; another layout would begin with another one.
+const VALUE_LAYOUT: u8 = 1;
+
+/// An object as a value of its own: without key and revision, which etcd has.
+pub(crate) fn encode_value(draft: &Draft, attrs: &Attrs, indexer_version: u32) -> Vec<u8> {
+    let mut buffer = Vec::with_capacity(draft.json.len() + 512);
+    buffer.push(VALUE_LAYOUT);
+    body(&mut buffer, draft.revision_at as u32, indexer_version, attrs, &draft.json);
+    buffer
+}
+
+/// Reads what [`encode_value`] wrote; `None` if this is something else.
+pub(crate) fn decode_value(value: &[u8], interner: &mut Interner) -> Option<(Draft, Attrs, u32)> {
+    let (&VALUE_LAYOUT, rest) = value.split_first()? else { return None };
+    let body = Reader(rest).body(interner).ok()?;
+    let draft = Draft { json: body.json.to_vec(), revision_at: body.revision_at as usize };
+    Some((draft, body.attrs, body.indexer_version))
+}
+
+struct Body<'a> {
+    revision_at: u32,
+    indexer_version: u32,
+    attrs: Attrs,
+    json: &'a [u8],
 }
 
 /// A frame whose checksum holds.
@@ -313,6 +343,21 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
+    fn body(&mut self, interner: &mut Interner) -> Result<Body<'a>, Malformed> {
+        let revision_at = u32::try_from(self.number()?).map_err(|_| Malformed)?;
+        let indexer_version = u32::try_from(self.number()?).map_err(|_| Malformed)?;
+        let labels = self.pairs(interner)?;
+        let fields = self.pairs(interner)?;
+        let uid = Arc::from(self.str()?);
+        let count = self.count()?;
+        let mut owners = Vec::with_capacity(count);
+        for _ in 0..count {
+            owners.push(interner.str(self.str()?));
+        }
+        let attrs = Attrs { labels, fields, uid, owners: owners.into() };
+        Ok(Body { revision_at, indexer_version, attrs, json: self.bytes()? })
+    }
+
     fn pairs(&mut self, interner: &mut Interner) -> Result<crate::Pairs, Malformed> {
         let count = self.count()?;
         let mut pairs = Vec::with_capacity(count);
@@ -345,21 +390,11 @@ impl Record<'_> {
             return Ok(Loaded::Delete { key, revision: self.revision, time_ms });
         }
         let mut rest = self.rest;
-        let revision_at = u32::try_from(rest.number()?).map_err(|_| Malformed)?;
-        let indexer_version = u32::try_from(rest.number()?).map_err(|_| Malformed)?;
-        let labels = rest.pairs(interner)?;
-        let mut fields = rest.pairs(interner)?;
-        for (_, value) in fields.iter_mut().filter(|(_, value)| **value == *key.name) {
+        let Body { revision_at, indexer_version, mut attrs, json } = rest.body(interner)?;
+        for (_, value) in attrs.fields.iter_mut().filter(|(_, value)| **value == *key.name) {
             *value = Arc::clone(&key.name);
         }
-        let uid = Arc::from(rest.str()?);
-        let count = rest.count()?;
-        let mut owners = Vec::with_capacity(count);
-        for _ in 0..count {
-            owners.push(interner.str(rest.str()?));
-        }
-        let attrs = Attrs { labels, fields, uid, owners: owners.into() };
-        let json = Bytes::copy_from_slice(rest.bytes()?);
+        let json = Bytes::copy_from_slice(json);
         Ok(Loaded::Put {
             object: Object::from_parts(key, self.revision, json, revision_at, attrs),
             indexer_version,
@@ -373,7 +408,6 @@ impl Record<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Draft;
 
     fn object(name: &str, revision: u64) -> Object {
         let draft = Draft { json: br#"{"rv":""}"#.to_vec(), revision_at: 7 };

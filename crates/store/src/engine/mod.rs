@@ -2,7 +2,7 @@
 //! know conditions, watches or indexes; it takes changes in order and gives them back on load.
 
 mod backup;
-mod codec;
+pub(crate) mod codec;
 mod disk;
 mod segment;
 
@@ -12,7 +12,7 @@ pub(crate) use backup::write_backup;
 pub use backup::{BackupSummary, RESTORE_JUMP, restore};
 pub use disk::{Disk, DiskOp, DiskOptions, Fault};
 
-use crate::{EngineError, Interner, Key, Object};
+use crate::{EngineError, Etcd, EtcdOptions, Interner, Key, Object, Remote};
 
 /// Which engine to open.
 pub enum Engine {
@@ -22,12 +22,19 @@ pub enum Engine {
     Journal(Box<dyn Journal>),
     /// Any journal, written in the caller's thread: for simulated disks.
     Inline(Box<dyn Journal>),
+    /// An engine that several servers share.
+    Remote(Arc<dyn Remote>),
 }
 
 impl Engine {
     /// The default: a journal in a directory, which is locked against a second process.
     pub fn disk(options: DiskOptions) -> Result<Self, EngineError> {
         Ok(Self::Journal(Box::new(Disk::open(options)?)))
+    }
+
+    /// An etcd, which several API servers can share.
+    pub fn etcd(options: EtcdOptions) -> Result<Self, EngineError> {
+        Ok(Self::Remote(Arc::new(Etcd::new(options)?)))
     }
 }
 
