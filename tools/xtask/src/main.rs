@@ -1,0 +1,32 @@
+//! The tasks of development: `cargo xtask tidy`, and more as `cargo xtask help` lists them.
+
+mod tidy;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+/// A task: name, what it does, the function.
+type Task = (&'static str, &'static str, fn(&Path, &[String]) -> ExitCode);
+
+const TASKS: &[Task] = &[("tidy", "check the rules of the code that a compiler does not", run_tidy)];
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let name = args.first().map(String::as_str).unwrap_or("help");
+    match TASKS.iter().find(|task| task.0 == name) {
+        Some(task) => task.2(&root, &args[1..]),
+        None => {
+            println!("usage: cargo xtask TASK\n");
+            TASKS.iter().for_each(|task| println!("    {:<10} {}", task.0, task.1));
+            if name == "help" { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+    }
+}
+
+fn run_tidy(root: &Path, _args: &[String]) -> ExitCode {
+    let problems = tidy::check(root);
+    problems.iter().for_each(|problem| println!("{problem}"));
+    println!("{} broken rules", problems.len());
+    if problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
