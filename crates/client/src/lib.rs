@@ -6,6 +6,7 @@
 
 pub mod cache;
 pub mod client;
+pub mod discovery;
 pub mod error;
 pub mod events;
 pub mod https;
@@ -21,6 +22,7 @@ pub mod watch;
 
 pub use cache::{Cache, Change, Key};
 pub use client::{Client, DeleteOptions, List, ListOptions, Patch, Preconditions, Propagation, WriteOptions};
+pub use discovery::{Discovered, Discovery};
 pub use error::ClientError;
 pub use events::{EventKind, Recorder};
 pub use https::Https;

@@ -1,0 +1,17 @@
+//! All of kube-controller-manager's controllers: pure plans over shared caches, written by one runner.
+//!
+//! Must not know how the API server is reached or what it stores: everything goes through `client`.
+
+pub mod context;
+pub mod deployment;
+pub mod namespace;
+pub mod owner;
+pub mod pods;
+pub mod replicaset;
+pub mod serviceaccount;
+pub mod table;
+pub mod template;
+pub mod worker;
+
+pub use context::{ClientFor, Config, Context};
+pub use table::{ROWS, Row, WATCHER, run, start_all, start_with};

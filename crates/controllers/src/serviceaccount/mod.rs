@@ -1,0 +1,107 @@
+//! What every namespace is given: the `default` ServiceAccount and the `kube-root-ca.crt` ConfigMap. Watches
+//! namespaces, ServiceAccounts and ConfigMaps. Also removes token Secrets whose account is gone.
+
+mod plan;
+
+use std::sync::Arc;
+
+use api::k8s::api::core::v1::{ConfigMap, Namespace, Secret, ServiceAccount};
+use client::{Cache, Change, Key, Meta, Plan, Reconcile, ReconcileError};
+use jiff::Timestamp;
+
+use crate::context::Context;
+
+const WORKERS: usize = 2;
+
+struct Accounts {
+    namespaces: Cache<Namespace>,
+    accounts: Cache<ServiceAccount>,
+}
+
+impl Reconcile for Accounts {
+    fn reconcile(&self, key: &Key, _: Timestamp) -> Result<Plan, ReconcileError> {
+        let known = self.accounts.get(&key.name, plan::ACCOUNT).is_some();
+        Ok(plan::account(self.namespaces.get_key(key).as_deref(), known))
+    }
+}
+
+struct RootCa {
+    namespaces: Cache<Namespace>,
+    maps: Cache<ConfigMap>,
+    bundle: String,
+}
+
+impl Reconcile for RootCa {
+    fn reconcile(&self, key: &Key, _: Timestamp) -> Result<Plan, ReconcileError> {
+        let known = self.maps.get(&key.name, plan::ROOT_CA);
+        Ok(plan::root_ca(self.namespaces.get_key(key).as_deref(), known.as_deref(), &self.bundle))
+    }
+}
+
+struct Tokens {
+    secrets: Cache<Secret>,
+    accounts: Cache<ServiceAccount>,
+}
+
+impl Reconcile for Tokens {
+    fn reconcile(&self, key: &Key, _: Timestamp) -> Result<Plan, ReconcileError> {
+        let Some(secret) = self.secrets.get_key(key) else { return Ok(Plan::none()) };
+        let account = secret.annotation(plan::ACCOUNT_NAME).and_then(|name| self.accounts.get(&key.namespace, name));
+        Ok(plan::token(&secret, account.as_deref()))
+    }
+}
+
+/// Starts the controller of `default` accounts.
+pub fn start_accounts(context: &Context) {
+    let mut setup = context.setup("service-account-controller", "service-account-controller");
+    let namespaces = setup.read::<Namespace>();
+    let accounts = setup.watch::<ServiceAccount>();
+    setup.enqueue(&namespaces);
+    setup.map(&accounts, |change| match change {
+        Change::Deleted(account) if account.name() == plan::ACCOUNT => vec![Key::new("", account.namespace())],
+        _ => Vec::new(),
+    });
+    let controller =
+        Accounts { namespaces: namespaces.cache().clone(), accounts: accounts.cache().clone() };
+    setup.start(Arc::new(controller), WORKERS);
+}
+
+/// Starts the publisher of the cluster's CA, if there is one to publish.
+pub fn start_root_ca(context: &Context) {
+    if context.config.root_ca.is_empty() {
+        return;
+    }
+    let mut setup = context.setup("root-ca-cert-publisher", "root-ca-cert-publisher");
+    let namespaces = setup.read::<Namespace>();
+    let maps = setup.watch::<ConfigMap>();
+    setup.enqueue(&namespaces);
+    setup.map(&maps, |change| {
+        let map = change.object();
+        if map.name() == plan::ROOT_CA { vec![Key::new("", map.namespace())] } else { Vec::new() }
+    });
+    let bundle = context.config.root_ca.clone();
+    let controller = RootCa { namespaces: namespaces.cache().clone(), maps: maps.cache().clone(), bundle };
+    setup.start(Arc::new(controller), WORKERS);
+}
+
+/// Starts the controller that removes token Secrets without an account.
+pub fn start_tokens(context: &Context) {
+    let mut setup = context.setup("tokens-controller", "tokens-controller");
+    let secrets = setup.watch::<Secret>();
+    let accounts = setup.read::<ServiceAccount>();
+    setup.map(&secrets, |change| {
+        let secret = change.object();
+        if plan::is_token(secret) { vec![Key::of(&**secret)] } else { Vec::new() }
+    });
+    let all = secrets.cache().clone();
+    setup.map(&accounts, move |change| {
+        let account = change.object();
+        let of = |secret: &Arc<Secret>| {
+            plan::is_token(secret) && secret.annotation(plan::ACCOUNT_NAME) == Some(account.name())
+        };
+        let secrets = all.namespace(account.namespace());
+        secrets.iter().filter(|secret| of(secret)).map(|secret| Key::of(&**secret)).collect()
+    });
+    let controller = Tokens { secrets: secrets.cache().clone(), accounts: accounts.cache().clone() };
+    setup.start(Arc::new(controller), WORKERS);
+}

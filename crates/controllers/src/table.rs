@@ -1,0 +1,104 @@
+//! All controllers: their names, their service accounts, how they start. And the entry that runs them.
+
+use std::time::Duration;
+
+use base::{Clock, Rng, Tasks};
+use client::{Election, LeaseConfig, SharedInformers};
+
+use crate::context::{ClientFor, Config, Context};
+use crate::{deployment, namespace, replicaset, serviceaccount};
+
+/// One controller.
+pub struct Row {
+    /// Upstream's name of it, as in `--controllers`.
+    pub name: &'static str,
+    /// Its service account in `kube-system`.
+    pub account: &'static str,
+    /// Starts it.
+    pub start: fn(&Context),
+}
+
+macro_rules! rows {
+    ($($name:literal, $account:literal, $start:expr;)*) => {
+        /// Every controller, in the order they start.
+        pub const ROWS: &[Row] = &[$(Row { name: $name, account: $account, start: $start }),*];
+    };
+}
+
+rows! {
+    "namespace-controller", "namespace-controller", namespace::start;
+    "serviceaccount-controller", "service-account-controller", serviceaccount::start_accounts;
+    "root-ca-certificate-publisher-controller", "root-ca-cert-publisher", serviceaccount::start_root_ca;
+    "serviceaccount-token-controller", "tokens-controller", serviceaccount::start_tokens;
+    "replicaset-controller", "replicaset-controller", replicaset::start_replica_sets;
+    "deployment-controller", "deployment-controller", deployment::start;
+    "replicationcontroller-controller", "replication-controller", replicaset::start_replication_controllers;
+}
+
+/// The service account whose client lists and watches for all.
+pub const WATCHER: &str = "kube-controller-manager";
+
+/// How to take part in an election, when several processes run controllers.
+pub type Candidate = Option<LeaseConfig>;
+
+/// Runs the enabled controllers until `tasks` are cancelled, or until leadership is lost. `client_for` gives
+/// the client of a service account of `kube-system`; `WATCHER` stands for the process itself.
+pub async fn run(client_for: ClientFor, config: Config, candidate: Candidate, clock: Clock, rng: Rng, tasks: Tasks) {
+    let client = client_for(WATCHER);
+    let Some(lease) = candidate else {
+        start_all(client_for, config, clock, rng, &tasks);
+        return tasks.cancel_token().cancelled().await;
+    };
+    let mut election = Election::new(client, lease, clock.clone(), rng.clone());
+    let cancel = tasks.cancel_token().clone();
+    if cancel.run(election.acquire()).await.is_none() {
+        return;
+    }
+    let leading = tasks.child();
+    start_all(client_for, config, clock.clone(), rng, &leading);
+    if cancel.run(election.keep()).await.is_none() {
+        // Shutting down: the next leader need not wait for the lease to run out.
+        let _ = clock.timeout(Duration::from_secs(2), election.release()).await;
+    } else {
+        tracing::error!("leadership lost");
+    }
+    leading.cancel_token().cancel();
+}
+
+/// Starts the enabled controllers; they share one set of caches.
+pub fn start_all(client_for: ClientFor, config: Config, clock: Clock, rng: Rng, tasks: &Tasks) {
+    let informers = SharedInformers::new(client_for(WATCHER), clock.clone(), rng.clone(), tasks.clone());
+    start_with(informers, client_for, config, clock, rng, tasks);
+}
+
+/// Starts the enabled controllers on caches that other components may share.
+pub fn start_with(
+    informers: SharedInformers,
+    client_for: ClientFor,
+    config: Config,
+    clock: Clock,
+    rng: Rng,
+    tasks: &Tasks,
+) {
+    let config = config.into();
+    let context = Context { client_for, informers, config, clock, rng, tasks: tasks.clone() };
+    for row in ROWS.iter().filter(|row| context.config.enabled(row.name)) {
+        tracing::debug!(controller = row.name, "starting");
+        (row.start)(&context);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_select() {
+        let mut names: Vec<&str> = ROWS.iter().map(|row| row.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), ROWS.len());
+        let config = Config { controllers: vec!["*".into(), "-a".into()], ..Config::default() };
+        assert!(config.enabled("b") && !config.enabled("a"));
+    }
+}
