@@ -1,0 +1,140 @@
+//! Admission: what may change or refuse an object between decoding and storing, as one ordered table.
+
+use api::ApiError;
+use registry::Resource;
+use serde_json::Value;
+
+use crate::config::Config;
+use crate::server::{Exchange, Server};
+use crate::verbs::Call;
+use crate::write::WriteOptions;
+
+/// What is done to an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// Created.
+    Create,
+    /// Changed.
+    Update,
+    /// Deleted.
+    Delete,
+    /// Connected to (exec, attach, portforward, proxy).
+    Connect,
+}
+
+impl Operation {
+    /// As webhooks and policies name it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Operation::Create => "CREATE",
+            Operation::Update => "UPDATE",
+            Operation::Delete => "DELETE",
+            Operation::Connect => "CONNECT",
+        }
+    }
+}
+
+/// One request in the eyes of admission.
+pub struct Review<'a> {
+    /// The server.
+    pub server: &'a Server,
+    /// The request.
+    pub exchange: &'a Exchange,
+    /// The row.
+    pub row: &'a Resource,
+    /// What is done.
+    pub operation: Operation,
+    /// The subresource.
+    pub subresource: String,
+    /// The namespace.
+    pub namespace: String,
+    /// The name; empty while it is not generated.
+    pub name: String,
+    /// Nothing will be stored.
+    pub dry_run: bool,
+}
+
+impl<'a> Review<'a> {
+    /// Of a call.
+    pub fn new(call: &'a Call<'_>, operation: Operation, options: &WriteOptions) -> Review<'a> {
+        let info = &call.exchange.info;
+        Review {
+            server: call.server,
+            exchange: call.exchange,
+            row: &call.served.row,
+            operation,
+            subresource: info.subresource.clone(),
+            namespace: if call.served.row.namespaced { info.namespace.clone() } else { String::new() },
+            name: info.name.clone(),
+            dry_run: options.dry_run,
+        }
+    }
+
+    /// True for this built-in resource (group and plural).
+    pub fn is(&self, group: &str, plural: &str) -> bool {
+        self.row.group == group && self.row.plural == plural
+    }
+
+    /// 403 in the words of upstream's admission errors.
+    pub fn forbidden(&self, object: Option<&Value>, why: &str) -> ApiError {
+        let own = object.and_then(|o| o["metadata"]["name"].as_str()).filter(|n| !n.is_empty());
+        let generated = object.and_then(|o| o["metadata"]["generateName"].as_str());
+        let name = own.or(generated).unwrap_or(&self.name);
+        ApiError::forbidden(&self.row.group, &self.row.plural, name, why)
+    }
+}
+
+type Mutate = fn(&Review<'_>, &mut Value, Option<&Value>) -> Result<(), ApiError>;
+type Validate = fn(&Review<'_>, Option<&Value>, Option<&Value>) -> Result<(), ApiError>;
+
+/// One built-in plugin.
+struct Plugin {
+    name: &'static str,
+    mutate: Option<Mutate>,
+    validate: Option<Validate>,
+}
+
+mod plugins;
+
+/// The chain that is configured.
+pub struct Admission {
+    chain: Vec<&'static Plugin>,
+}
+
+impl Admission {
+    /// The default plugins but those turned off, and those turned on.
+    pub fn new(config: &Config) -> Admission {
+        let on = |plugin: &&'static Plugin| !config.admission_off.iter().any(|off| off == plugin.name);
+        Admission { chain: plugins::TABLE.iter().filter(on).collect() }
+    }
+
+    /// Runs what changes objects.
+    pub async fn mutate(
+        &self,
+        review: &mut Review<'_>,
+        object: &mut Value,
+        old: Option<&Value>,
+    ) -> Result<(), ApiError> {
+        for plugin in &self.chain {
+            if let Some(mutate) = plugin.mutate {
+                mutate(review, object, old)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs what refuses objects.
+    pub async fn validate(
+        &self,
+        review: &Review<'_>,
+        object: Option<&Value>,
+        old: Option<&Value>,
+    ) -> Result<(), ApiError> {
+        for plugin in &self.chain {
+            if let Some(validate) = plugin.validate {
+                validate(review, object, old)?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,228 @@
+//! What a user may do: system:masters, the Node authorizer, RBAC; and the words of a refusal.
+
+pub mod bootstrap;
+mod node;
+pub mod rbac;
+
+use std::collections::BTreeMap;
+
+use api::ApiError;
+use api::error::Reason;
+use api::user::UserInfo;
+
+use crate::config::Config;
+use crate::request::RequestInfo;
+use crate::server::{Exchange, Server};
+
+/// What a decision is about.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Attributes {
+    /// True for resources, false for other paths.
+    pub is_resource: bool,
+    /// The verb.
+    pub verb: String,
+    /// API group.
+    pub group: String,
+    /// API version.
+    pub version: String,
+    /// Resource.
+    pub resource: String,
+    /// Subresource.
+    pub subresource: String,
+    /// Namespace.
+    pub namespace: String,
+    /// Object name.
+    pub name: String,
+    /// Path, when not a resource.
+    pub path: String,
+    /// The field selector's text, for node decisions.
+    pub field_selector: String,
+}
+
+impl Attributes {
+    /// Of a request.
+    pub fn of(info: &RequestInfo) -> Attributes {
+        Attributes {
+            is_resource: info.is_resource,
+            verb: info.verb.clone(),
+            group: info.group.clone(),
+            version: info.version.clone(),
+            resource: info.resource.clone(),
+            subresource: info.subresource.clone(),
+            namespace: info.namespace.clone(),
+            name: info.name.clone(),
+            path: info.path.clone(),
+            field_selector: String::new(),
+        }
+    }
+
+    /// A question about a resource.
+    pub fn resource(verb: &str, group: &str, resource: &str, namespace: &str, name: &str) -> Attributes {
+        Attributes {
+            is_resource: true,
+            verb: verb.to_owned(),
+            group: group.to_owned(),
+            version: "v1".to_owned(),
+            resource: resource.to_owned(),
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            ..Attributes::default()
+        }
+    }
+
+    fn combined(&self) -> String {
+        if self.subresource.is_empty() {
+            self.resource.clone()
+        } else {
+            format!("{}/{}", self.resource, self.subresource)
+        }
+    }
+}
+
+/// The answer of the authorizers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// Allowed.
+    pub allowed: bool,
+    /// Why, when there is more to say.
+    pub reason: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    Node,
+    Rbac,
+    AlwaysAllow,
+    AlwaysDeny,
+}
+
+/// The configured authorizers.
+pub struct Authorizer {
+    modes: Vec<Mode>,
+    /// RBAC's view of roles and bindings.
+    pub rbac: rbac::Cache,
+}
+
+impl Authorizer {
+    /// From `--authorization-mode`.
+    pub fn new(config: &Config) -> Authorizer {
+        let mode = |name: &String| match name.as_str() {
+            "Node" => Some(Mode::Node),
+            "RBAC" => Some(Mode::Rbac),
+            "AlwaysAllow" => Some(Mode::AlwaysAllow),
+            "AlwaysDeny" => Some(Mode::AlwaysDeny),
+            _ => None,
+        };
+        Authorizer {
+            modes: config.authorizers.iter().filter_map(mode).collect(),
+            rbac: rbac::Cache::default(),
+        }
+    }
+
+    /// A write to this resource happened.
+    pub fn note(&self, resource: &str) {
+        if resource.starts_with("rbac.authorization.k8s.io/") {
+            self.rbac.stale();
+        }
+    }
+
+    /// Decides.
+    pub fn decide(&self, server: &Server, user: &UserInfo, attributes: &Attributes) -> Decision {
+        let yes = |reason: String| Decision { allowed: true, reason };
+        if user.in_group("system:masters") {
+            return yes(String::new());
+        }
+        let mut reasons = Vec::new();
+        for mode in &self.modes {
+            let verdict = match mode {
+                Mode::AlwaysAllow => Ok(String::new()),
+                Mode::AlwaysDeny => Err("Everything is forbidden.".to_owned()),
+                Mode::Node => node::decide(server, user, attributes),
+                Mode::Rbac => self.rbac.decide(server, user, attributes),
+            };
+            match verdict {
+                Ok(reason) => return yes(reason),
+                Err(reason) if reason.is_empty() => {}
+                Err(reason) => reasons.push(reason),
+            }
+        }
+        Decision { allowed: false, reason: reasons.join("\n") }
+    }
+}
+
+/// Lets a request pass or refuses it with 403.
+pub async fn authorize(server: &Server, exchange: &Exchange) -> Result<(), ApiError> {
+    let mut attributes = Attributes::of(&exchange.info);
+    attributes.field_selector = exchange.query.text("fieldSelector").to_owned();
+    require(server, &exchange.user, &attributes).await
+}
+
+/// 403 unless the user may.
+pub async fn require(server: &Server, user: &UserInfo, attributes: &Attributes) -> Result<(), ApiError> {
+    let decision = server.authorizer.decide(server, user, attributes);
+    if decision.allowed { Ok(()) } else { Err(forbidden(user, attributes, &decision.reason)) }
+}
+
+/// The refusal in upstream's words.
+pub fn forbidden(user: &UserInfo, attributes: &Attributes, reason: &str) -> ApiError {
+    let quote = api::validation::go_quote;
+    if !attributes.is_resource {
+        let mut message = format!(
+            "forbidden: User {} cannot {} path {}",
+            quote(&user.name),
+            attributes.verb,
+            quote(&attributes.path)
+        );
+        if !reason.is_empty() {
+            message = format!("{message}: {reason}");
+        }
+        let mut error = ApiError::new(Reason::Forbidden, message);
+        error.details = Some(Box::default());
+        return error;
+    }
+    let mut why = format!(
+        "User {} cannot {} resource {} in API group {}",
+        quote(&user.name),
+        attributes.verb,
+        quote(&attributes.combined()),
+        quote(&attributes.group)
+    );
+    if attributes.namespace.is_empty() {
+        why.push_str(" at the cluster scope");
+    } else {
+        why.push_str(&format!(" in the namespace {}", quote(&attributes.namespace)));
+    }
+    if !reason.is_empty() {
+        why = format!("{why}: {reason}");
+    }
+    ApiError::forbidden(&attributes.group, &attributes.resource, &attributes.name, &why)
+}
+
+/// The questions that impersonation asks.
+pub fn impersonation(
+    name: &str,
+    groups: &[String],
+    uid: &str,
+    extra: &BTreeMap<String, Vec<String>>,
+) -> Vec<Attributes> {
+    let mut checks = Vec::new();
+    match name.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':')) {
+        Some((namespace, account)) => {
+            checks.push(Attributes::resource("impersonate", "", "serviceaccounts", namespace, account));
+        }
+        None => checks.push(Attributes::resource("impersonate", "", "users", "", name)),
+    }
+    checks.extend(groups.iter().map(|group| Attributes::resource("impersonate", "", "groups", "", group)));
+    if !uid.is_empty() {
+        checks.push(Attributes::resource("impersonate", "authentication.k8s.io", "uids", "", uid));
+    }
+    for (key, values) in extra {
+        for value in values {
+            let mut check =
+                Attributes::resource("impersonate", "authentication.k8s.io", "userextras", "", value);
+            check.subresource = key.clone();
+            checks.push(check);
+        }
+    }
+    checks
+}

@@ -1,0 +1,320 @@
+//! Configuration: upstream's flags, and the settings made of them. It must not know requests.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use base::pki::Identity;
+use clap::Args;
+use ipnet::IpNet;
+
+/// The flags of `navarch apiserver`, named as kube-apiserver's.
+#[derive(Args, Clone, Debug)]
+#[allow(missing_docs, reason = "each flag carries its help")]
+pub struct Flags {
+    /// The port on which to serve HTTPS.
+    #[arg(long, default_value_t = 6443)]
+    pub secure_port: u16,
+    /// The address on which to listen.
+    #[arg(long, default_value = "0.0.0.0")]
+    pub bind_address: IpAddr,
+    /// The address on which members of the cluster reach the server.
+    #[arg(long)]
+    pub advertise_address: Option<IpAddr>,
+    /// Where certificates are kept.
+    #[arg(long, default_value = "/var/run/kubernetes")]
+    pub cert_dir: PathBuf,
+    /// The serving certificate (PEM).
+    #[arg(long)]
+    pub tls_cert_file: Option<PathBuf>,
+    /// The serving certificate's key (PEM).
+    #[arg(long)]
+    pub tls_private_key_file: Option<PathBuf>,
+    /// Client certificates signed by one of these authorities authenticate.
+    #[arg(long)]
+    pub client_ca_file: Option<PathBuf>,
+    /// CSV of token,user,uid,"group1,group2".
+    #[arg(long)]
+    pub token_auth_file: Option<PathBuf>,
+    /// Keys that verify service-account tokens (PEM); may be repeated.
+    #[arg(long)]
+    pub service_account_key_file: Vec<PathBuf>,
+    /// The key that signs service-account tokens (PEM).
+    #[arg(long)]
+    pub service_account_signing_key_file: Option<PathBuf>,
+    /// The issuer of service-account tokens; the first signs.
+    #[arg(long, default_value = "https://kubernetes.default.svc.cluster.local")]
+    pub service_account_issuer: Vec<String>,
+    /// URI of the JSON web key set, for the discovery document.
+    #[arg(long)]
+    pub service_account_jwks_uri: Option<String>,
+    /// Audiences of this API; the issuer when absent.
+    #[arg(long, value_delimiter = ',')]
+    pub api_audiences: Vec<String>,
+    /// etcd servers; the embedded store when absent.
+    #[arg(long, value_delimiter = ',')]
+    pub etcd_servers: Vec<String>,
+    /// Addresses for services, at most one range per family.
+    #[arg(long, default_value = "10.96.0.0/12", value_delimiter = ',')]
+    pub service_cluster_ip_range: Vec<IpNet>,
+    /// Ports for services of type NodePort.
+    #[arg(long, default_value = "30000-32767")]
+    pub service_node_port_range: String,
+    /// Authorizers, in order.
+    #[arg(long, default_value = "Node,RBAC", value_delimiter = ',')]
+    pub authorization_mode: Vec<String>,
+    /// Requests without credentials pass as system:anonymous.
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub anonymous_auth: bool,
+    /// Admission plugins beside the default ones.
+    #[arg(long, value_delimiter = ',')]
+    pub enable_admission_plugins: Vec<String>,
+    /// Admission plugins to leave out.
+    #[arg(long, value_delimiter = ',')]
+    pub disable_admission_plugins: Vec<String>,
+    /// The client certificate shown to agents.
+    #[arg(long)]
+    pub kubelet_client_certificate: Option<PathBuf>,
+    /// Its key.
+    #[arg(long)]
+    pub kubelet_client_key: Option<PathBuf>,
+    /// The authority that agents' serving certificates must be from; unchecked when absent.
+    #[arg(long)]
+    pub kubelet_certificate_authority: Option<PathBuf>,
+    /// Node address types, preferred first.
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "Hostname,InternalDNS,InternalIP,ExternalDNS,ExternalIP"
+    )]
+    pub kubelet_preferred_address_types: Vec<String>,
+    /// The client certificate shown to aggregated API servers.
+    #[arg(long)]
+    pub proxy_client_cert_file: Option<PathBuf>,
+    /// Its key.
+    #[arg(long)]
+    pub proxy_client_key_file: Option<PathBuf>,
+    /// The authority of front proxies.
+    #[arg(long)]
+    pub requestheader_client_ca_file: Option<PathBuf>,
+    /// Names that a front proxy's certificate may carry.
+    #[arg(long, value_delimiter = ',')]
+    pub requestheader_allowed_names: Vec<String>,
+    /// Headers that carry the user's name.
+    #[arg(long, value_delimiter = ',', default_value = "X-Remote-User")]
+    pub requestheader_username_headers: Vec<String>,
+    /// Headers that carry the user's groups.
+    #[arg(long, value_delimiter = ',', default_value = "X-Remote-Group")]
+    pub requestheader_group_headers: Vec<String>,
+    /// Prefixes of headers that carry further facts of the user.
+    #[arg(long, value_delimiter = ',', default_value = "X-Remote-Extra-")]
+    pub requestheader_extra_headers_prefix: Vec<String>,
+    /// Bootstrap tokens authenticate.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set, default_value_t = false)]
+    pub enable_bootstrap_token_auth: bool,
+    /// Reading requests at work at one time.
+    #[arg(long, default_value_t = 400)]
+    pub max_requests_inflight: usize,
+    /// Changing requests at work at one time.
+    #[arg(long, default_value_t = 200)]
+    pub max_mutating_requests_inflight: usize,
+    /// Accepted for scripts written for kube-apiserver; always allowed.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set, default_value_t = true)]
+    pub allow_privileged: bool,
+    /// Accepted for scripts; the server takes part in aggregation anyway.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "false", action = clap::ArgAction::Set, default_value_t = false)]
+    pub enable_aggregator_routing: bool,
+    /// Accepted for scripts; has no effect.
+    #[arg(long)]
+    pub runtime_config: Vec<String>,
+    /// Accepted for scripts; has no effect.
+    #[arg(long)]
+    pub feature_gates: Vec<String>,
+    /// Accepted for scripts; has no effect.
+    #[arg(long)]
+    pub audit_policy_file: Option<PathBuf>,
+    /// Accepted for scripts; has no effect.
+    #[arg(long)]
+    pub audit_log_path: Option<PathBuf>,
+    /// Accepted for scripts; has no effect.
+    #[arg(long)]
+    pub etcd_cafile: Option<PathBuf>,
+    /// Accepted for scripts; has no effect.
+    #[arg(long)]
+    pub etcd_certfile: Option<PathBuf>,
+    /// Accepted for scripts; has no effect.
+    #[arg(long)]
+    pub etcd_keyfile: Option<PathBuf>,
+    /// Accepted for scripts; has no effect.
+    #[arg(long)]
+    pub storage_backend: Option<String>,
+    /// Accepted for scripts; has no effect.
+    #[arg(long, short = 'v')]
+    pub v: Option<u32>,
+}
+
+/// What a server is told.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Serving certificate and key.
+    pub identity: Option<Identity>,
+    /// Authorities of client certificates, PEM.
+    pub client_ca: Option<String>,
+    /// Text of the token file.
+    pub tokens: String,
+    /// Public keys or certificates that verify service-account tokens, PEM.
+    pub service_account_keys: Vec<String>,
+    /// The key that signs service-account tokens, PEM.
+    pub service_account_signing_key: Option<String>,
+    /// Issuers of service-account tokens; the first signs.
+    pub issuers: Vec<String>,
+    /// URI of the key set in the discovery document.
+    pub jwks_uri: Option<String>,
+    /// Audiences of this API.
+    pub audiences: Vec<String>,
+    /// Addresses for services.
+    pub service_ranges: Vec<IpNet>,
+    /// Lowest and highest node port.
+    pub node_ports: (u16, u16),
+    /// Authorizers, in order.
+    pub authorizers: Vec<String>,
+    /// Requests without credentials pass as system:anonymous.
+    pub anonymous: bool,
+    /// Bootstrap tokens authenticate.
+    pub bootstrap_tokens: bool,
+    /// Admission plugins beside the default ones.
+    pub admission_on: Vec<String>,
+    /// Admission plugins left out.
+    pub admission_off: Vec<String>,
+    /// The client certificate shown to agents.
+    pub kubelet_client: Option<Identity>,
+    /// The authority of agents' serving certificates, PEM.
+    pub kubelet_ca: Option<String>,
+    /// Node address types, preferred first.
+    pub address_types: Vec<String>,
+    /// The client certificate shown to aggregated API servers.
+    pub proxy_client: Option<Identity>,
+    /// The authority of front proxies, PEM.
+    pub requestheader_ca: Option<String>,
+    /// Names that a front proxy's certificate may carry; any when empty.
+    pub requestheader_names: Vec<String>,
+    /// Headers of a front proxy: users, groups, prefixes of extra facts.
+    pub requestheaders: [Vec<String>; 3],
+    /// Where the cluster reaches this server: endpoints of default/kubernetes.
+    pub advertise: Option<(IpAddr, u16)>,
+    /// Reading requests at work at one time.
+    pub max_requests_inflight: usize,
+    /// Changing requests at work at one time.
+    pub max_mutating_requests_inflight: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            identity: None,
+            client_ca: None,
+            tokens: String::new(),
+            service_account_keys: Vec::new(),
+            service_account_signing_key: None,
+            issuers: vec!["https://kubernetes.default.svc.cluster.local".to_owned()],
+            jwks_uri: None,
+            audiences: Vec::new(),
+            service_ranges: vec!["10.96.0.0/12".parse().expect("a network")],
+            node_ports: (30_000, 32_767),
+            authorizers: vec!["Node".to_owned(), "RBAC".to_owned()],
+            anonymous: true,
+            bootstrap_tokens: true,
+            admission_on: Vec::new(),
+            admission_off: Vec::new(),
+            kubelet_client: None,
+            kubelet_ca: None,
+            address_types: ["InternalIP", "Hostname", "InternalDNS", "ExternalDNS", "ExternalIP"]
+                .map(str::to_owned)
+                .to_vec(),
+            proxy_client: None,
+            requestheader_ca: None,
+            requestheader_names: Vec::new(),
+            requestheaders: ["X-Remote-User", "X-Remote-Group", "X-Remote-Extra-"]
+                .map(|name| vec![name.to_owned()]),
+            advertise: None,
+            max_requests_inflight: 400,
+            max_mutating_requests_inflight: 200,
+        }
+    }
+}
+
+/// Why flags could not become a configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A file could not be read.
+    #[error("cannot read {path}: {source}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A flag's value is wrong.
+    #[error("--{flag}: {detail}")]
+    Flag {
+        /// The flag.
+        flag: &'static str,
+        /// What is wrong.
+        detail: String,
+    },
+}
+
+fn read(path: &Option<PathBuf>) -> Result<Option<String>, ConfigError> {
+    let Some(path) = path else { return Ok(None) };
+    std::fs::read_to_string(path).map(Some).map_err(|source| ConfigError::File { path: path.clone(), source })
+}
+
+fn identity(cert: &Option<PathBuf>, key: &Option<PathBuf>) -> Result<Option<Identity>, ConfigError> {
+    Ok(read(cert)?.zip(read(key)?).map(|(cert, key)| Identity { cert, key }))
+}
+
+impl Config {
+    /// Reads the files that the flags name.
+    pub fn from_flags(flags: &Flags) -> Result<Config, ConfigError> {
+        let ports = flags.service_node_port_range.split_once('-').and_then(|(low, high)| {
+            Some((low.trim().parse::<u16>().ok()?, high.trim().parse::<u16>().ok()?))
+        });
+        let bad =
+            || ConfigError::Flag { flag: "service-node-port-range", detail: "must be LOW-HIGH".to_owned() };
+        let mut keys = Vec::new();
+        for path in &flags.service_account_key_file {
+            keys.extend(read(&Some(path.clone()))?);
+        }
+        let address = flags.advertise_address.or(Some(flags.bind_address).filter(|ip| !ip.is_unspecified()));
+        Ok(Config {
+            identity: identity(&flags.tls_cert_file, &flags.tls_private_key_file)?,
+            client_ca: read(&flags.client_ca_file)?,
+            tokens: read(&flags.token_auth_file)?.unwrap_or_default(),
+            service_account_keys: keys,
+            service_account_signing_key: read(&flags.service_account_signing_key_file)?,
+            issuers: flags.service_account_issuer.clone(),
+            jwks_uri: flags.service_account_jwks_uri.clone(),
+            audiences: flags.api_audiences.clone(),
+            service_ranges: flags.service_cluster_ip_range.clone(),
+            node_ports: ports.filter(|p| p.0 > 0 && p.0 <= p.1).ok_or_else(bad)?,
+            authorizers: flags.authorization_mode.clone(),
+            anonymous: flags.anonymous_auth,
+            bootstrap_tokens: flags.enable_bootstrap_token_auth,
+            admission_on: flags.enable_admission_plugins.clone(),
+            admission_off: flags.disable_admission_plugins.clone(),
+            kubelet_client: identity(&flags.kubelet_client_certificate, &flags.kubelet_client_key)?,
+            kubelet_ca: read(&flags.kubelet_certificate_authority)?,
+            address_types: flags.kubelet_preferred_address_types.clone(),
+            proxy_client: identity(&flags.proxy_client_cert_file, &flags.proxy_client_key_file)?,
+            requestheader_ca: read(&flags.requestheader_client_ca_file)?,
+            requestheader_names: flags.requestheader_allowed_names.clone(),
+            requestheaders: [
+                flags.requestheader_username_headers.clone(),
+                flags.requestheader_group_headers.clone(),
+                flags.requestheader_extra_headers_prefix.clone(),
+            ],
+            advertise: address.map(|ip| (ip, flags.secure_port)),
+            max_requests_inflight: flags.max_requests_inflight.max(1),
+            max_mutating_requests_inflight: flags.max_mutating_requests_inflight.max(1),
+        })
+    }
+}

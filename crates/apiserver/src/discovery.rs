@@ -1,0 +1,459 @@
+//! What is served: discovery documents, OpenAPI, version, health, metrics, keys; everything that is no
+//! resource. Documents are made once per catalog.
+
+use std::sync::Arc;
+
+use api::ApiError;
+use base::http::Body;
+use bytes::Bytes;
+use http::header::{ACCEPT, ETAG, IF_NONE_MATCH, VARY};
+use http::{HeaderValue, Method, Response, StatusCode};
+use parking_lot::Mutex;
+use registry::{Catalog, Resource};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha512};
+
+use crate::negotiate::{Accept, Offer};
+use crate::server::{Exchange, Server};
+use crate::{negotiate, respond};
+
+/// Paths that the root lists, beside API groups.
+const PATHS: &[&str] = &[
+    "/.well-known/openid-configuration",
+    "/healthz",
+    "/healthz/etcd",
+    "/healthz/log",
+    "/healthz/ping",
+    "/livez",
+    "/livez/etcd",
+    "/livez/log",
+    "/livez/ping",
+    "/metrics",
+    "/openapi/v2",
+    "/openapi/v3",
+    "/openapi/v3/",
+    "/openid/v1/jwks",
+    "/readyz",
+    "/readyz/etcd",
+    "/readyz/informer-sync",
+    "/readyz/log",
+    "/readyz/ping",
+    "/readyz/shutdown",
+    "/version",
+];
+
+/// Health checks in the order they are told.
+const CHECKS: &[&str] = &[
+    "ping",
+    "log",
+    "etcd",
+    "informer-sync",
+    "poststarthook/start-apiextensions-controllers",
+    "poststarthook/rbac/bootstrap-roles",
+    "poststarthook/scheduling/bootstrap-system-priority-classes",
+    "poststarthook/start-kube-apiserver-identity-lease-controller",
+    "poststarthook/apiservice-registration-controller",
+    "autoregister-completion",
+    "shutdown",
+];
+
+/// Documents made of one catalog.
+#[derive(Default)]
+pub struct Documents(Mutex<Option<(Arc<Catalog>, Arc<Made>)>>);
+
+/// Documents that cost something to make.
+pub struct Made {
+    aggregated: [(Bytes, String); 2],
+    /// OpenAPI v2 with its ETag.
+    v2: std::sync::OnceLock<(Bytes, String)>,
+    /// OpenAPI v3: path, document, hash.
+    v3: std::sync::OnceLock<Vec<(String, Bytes, String)>>,
+}
+
+impl Documents {
+    fn of(&self, catalog: &Arc<Catalog>) -> Arc<Made> {
+        let mut held = self.0.lock();
+        if let Some((of, made)) = held.as_ref()
+            && Arc::ptr_eq(of, catalog)
+        {
+            return made.clone();
+        }
+        let core = tagged(&aggregated(catalog, true));
+        let made = Arc::new(Made {
+            aggregated: [core, tagged(&aggregated(catalog, false))],
+            v2: std::sync::OnceLock::new(),
+            v3: std::sync::OnceLock::new(),
+        });
+        *held = Some((catalog.clone(), made.clone()));
+        made
+    }
+}
+
+fn tagged(document: &Value) -> (Bytes, String) {
+    let bytes = Bytes::from(document.to_string());
+    let tag = tag(&bytes);
+    (bytes, tag)
+}
+
+/// Upper-case hexadecimal SHA-512, as upstream's.
+fn tag(bytes: &[u8]) -> String {
+    Sha512::digest(bytes).iter().map(|byte| format!("{byte:02X}")).collect()
+}
+
+/// Serves a path that is no resource.
+pub async fn serve(server: &Server, exchange: &Exchange) -> Result<Response<Body>, ApiError> {
+    let info = &exchange.info;
+    let path = info.path.trim_end_matches('/');
+    if exchange.head.method != Method::GET && exchange.head.method != Method::HEAD {
+        return Err(no_such_path(exchange));
+    }
+    let segments: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+    match segments.as_slice() {
+        [""] => Ok(root(server, exchange)),
+        ["api"] => api_versions(server, exchange),
+        ["apis"] => api_groups(server, exchange),
+        ["api", version] => resource_list(server, exchange, "", version),
+        ["apis", group] => api_group(server, exchange, group),
+        ["apis", group, version] => resource_list(server, exchange, group, version),
+        ["version"] => object(exchange, &version()),
+        ["healthz" | "livez" | "readyz", rest @ ..] => health(server, exchange, segments[0], &rest.join("/")),
+        ["metrics"] => Ok(respond::bytes(
+            StatusCode::OK,
+            "text/plain; version=0.0.4; charset=utf-8",
+            server.metrics.render(),
+        )),
+        ["openapi", "v2"] => openapi_v2(server, exchange),
+        ["openapi", "v3", rest @ ..] => openapi_v3(server, exchange, &rest.join("/")),
+        [".well-known", "openid-configuration"] => Ok(openid(server)),
+        ["openid", "v1", "jwks"] => {
+            let keys = server.authenticator.accounts.key_set().to_string();
+            Ok(respond::bytes(StatusCode::OK, "application/jwk-set+json", keys))
+        }
+        _ => Err(no_such_path(exchange)),
+    }
+}
+
+/// A resource path that names no row: 404 with the path's text.
+pub async fn unknown(_server: &Server, exchange: &Exchange, _body: Body) -> Result<Response<Body>, ApiError> {
+    Err(no_such_path(exchange))
+}
+
+fn no_such_path(_exchange: &Exchange) -> ApiError {
+    let mut error = ApiError::no_such_path();
+    error.details = Some(Box::default());
+    error
+}
+
+fn object(exchange: &Exchange, value: &Value) -> Result<Response<Body>, ApiError> {
+    let accept = exchange.accept(Offer { tables: false, protobuf: true, watch: false })?;
+    Ok(respond::tree(&accept, StatusCode::OK, value))
+}
+
+fn root(server: &Server, exchange: &Exchange) -> Response<Body> {
+    let mut paths: Vec<String> = PATHS.iter().map(|path| (*path).to_owned()).collect();
+    paths.extend(["/api", "/api/v1", "/apis", "/apis/"].map(str::to_owned));
+    for group in server.rows.now().groups().into_iter().filter(|g| !g.name.is_empty()) {
+        paths.push(format!("/apis/{}", group.name));
+        paths.extend(group.versions.iter().map(|version| format!("/apis/{}/{version}", group.name)));
+    }
+    paths.extend(CHECKS.iter().map(|check| format!("/livez/{check}")));
+    paths.sort();
+    paths.dedup();
+    let accept =
+        exchange.accept(Offer { tables: false, protobuf: false, watch: false }).unwrap_or(Accept::PLAIN);
+    respond::bytes(StatusCode::OK, negotiate::JSON, respond::write(accept.format, &json!({"paths": paths})))
+}
+
+/// The version of aggregated discovery that the client asks for, if it does.
+fn aggregated_version(exchange: &Exchange) -> Option<&'static str> {
+    let accept = exchange.headers().get(ACCEPT)?.to_str().ok()?;
+    accept.split(',').find_map(|clause| {
+        let compact: String = clause.chars().filter(|c| !c.is_whitespace()).collect();
+        if !compact.starts_with("application/json") && !compact.starts_with("*/*") {
+            return None;
+        }
+        let has = |part: &str| compact.split(';').any(|p| p == part);
+        if !has("g=apidiscovery.k8s.io") || !has("as=APIGroupDiscoveryList") {
+            // The first clause that can be served wins.
+            return compact.starts_with("application/json").then_some("");
+        }
+        ["v2", "v2beta1"].into_iter().find(|version| has(&format!("v={version}")))
+    })
+}
+
+fn aggregated_answer(server: &Server, exchange: &Exchange, core: bool) -> Option<Response<Body>> {
+    let version = aggregated_version(exchange).filter(|version| !version.is_empty())?;
+    let made = server.documents.of(&server.rows.now());
+    let (bytes, tag) = &made.aggregated[usize::from(!core)];
+    let bytes = if version == "v2" {
+        bytes.clone()
+    } else {
+        let text =
+            String::from_utf8_lossy(bytes).replace("apidiscovery.k8s.io/v2", "apidiscovery.k8s.io/v2beta1");
+        Bytes::from(text)
+    };
+    let media = if version == "v2" {
+        "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
+    } else {
+        "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList"
+    };
+    Some(cached(exchange, media, bytes, tag))
+}
+
+/// An answer with an ETag; 304 when the client has it.
+fn cached(exchange: &Exchange, media: &'static str, bytes: Bytes, tag: &str) -> Response<Body> {
+    let quoted = format!("\"{tag}\"");
+    let known = exchange.headers().get(IF_NONE_MATCH).and_then(|v| v.to_str().ok()).unwrap_or("");
+    let mut response = if known.split(',').any(|t| t.trim() == quoted || t.trim() == tag) {
+        let mut response = Response::new(base::http::empty());
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        response
+    } else {
+        respond::bytes(StatusCode::OK, media, bytes)
+    };
+    if let Ok(value) = HeaderValue::from_str(&quoted) {
+        response.headers_mut().insert(ETAG, value);
+    }
+    response.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
+    response
+}
+
+fn api_versions(server: &Server, exchange: &Exchange) -> Result<Response<Body>, ApiError> {
+    if let Some(response) = aggregated_answer(server, exchange, true) {
+        return Ok(response);
+    }
+    let address = match server.config.advertise {
+        Some((ip, port)) => std::net::SocketAddr::new(ip, port).to_string(),
+        None => String::new(),
+    };
+    let document = json!({"kind": "APIVersions", "versions": ["v1"],
+        "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": address}]});
+    let accept = exchange.accept(Offer { tables: false, protobuf: true, watch: false })?;
+    Ok(respond::tree(&accept, StatusCode::OK, &document))
+}
+
+fn group_value(name: &str, versions: &[String]) -> Value {
+    let entry = |version: &String| json!({"groupVersion": format!("{name}/{version}"), "version": version});
+    let versions: Vec<Value> = versions.iter().map(entry).collect();
+    json!({"name": name, "preferredVersion": versions[0], "versions": versions})
+}
+
+fn api_groups(server: &Server, exchange: &Exchange) -> Result<Response<Body>, ApiError> {
+    if let Some(response) = aggregated_answer(server, exchange, false) {
+        return Ok(response);
+    }
+    let catalog = server.rows.now();
+    let groups = catalog.groups();
+    let groups: Vec<Value> =
+        groups.iter().filter(|g| !g.name.is_empty()).map(|g| group_value(&g.name, &g.versions)).collect();
+    object(exchange, &json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}))
+}
+
+fn api_group(server: &Server, exchange: &Exchange, name: &str) -> Result<Response<Body>, ApiError> {
+    let groups = server.rows.now().groups();
+    let group =
+        groups.iter().find(|g| g.name == name && !name.is_empty()).ok_or_else(|| no_such_path(exchange))?;
+    let mut value = group_value(&group.name, &group.versions);
+    value["kind"] = "APIGroup".into();
+    value["apiVersion"] = "v1".into();
+    object(exchange, &value)
+}
+
+fn resource_list(
+    server: &Server,
+    exchange: &Exchange,
+    group: &str,
+    version: &str,
+) -> Result<Response<Body>, ApiError> {
+    let catalog = server.rows.now();
+    let mut rows = catalog.version_rows(group, version).peekable();
+    if rows.peek().is_none() {
+        return Err(no_such_path(exchange));
+    }
+    let mut resources: Vec<Value> = rows.flat_map(|row| plain_entries(row)).collect();
+    resources.sort_by(|a, b| a["name"].as_str().cmp(&b["name"].as_str()));
+    object(
+        exchange,
+        &json!({"kind": "APIResourceList", "apiVersion": "v1",
+            "groupVersion": api::meta::api_version(group, version), "resources": resources}),
+    )
+}
+
+fn verbs(verbs: registry::Verbs) -> Vec<&'static str> {
+    verbs.iter().map(registry::Verb::as_str).collect()
+}
+
+fn plain_entries(row: &Arc<Resource>) -> Vec<Value> {
+    let mut entry = json!({"name": row.plural, "singularName": row.singular, "namespaced": row.namespaced,
+        "kind": row.kind, "verbs": verbs(row.verbs)});
+    for (key, list) in [("shortNames", &row.short_names), ("categories", &row.categories)] {
+        if !list.is_empty() {
+            entry[key] = json!(list);
+        }
+    }
+    if row.verbs.has(registry::Verb::Watch) {
+        let hash = Sha512::digest(format!("{}/{}/{}", row.group, row.version, row.kind));
+        use base64::Engine as _;
+        entry["storageVersionHash"] = base64::engine::general_purpose::STANDARD.encode(&hash[..8]).into();
+    }
+    let mut out = vec![entry];
+    for sub in &row.subresources {
+        let mut entry = json!({"name": format!("{}/{}", row.plural, sub.name), "singularName": "",
+            "namespaced": row.namespaced, "kind": sub.kind, "verbs": verbs(sub.verbs)});
+        if (sub.group.as_str(), sub.version.as_str()) != (row.group.as_str(), row.version.as_str()) {
+            entry["group"] = sub.group.clone().into();
+            entry["version"] = sub.version.clone().into();
+        }
+        out.push(entry);
+    }
+    out
+}
+
+fn aggregated(catalog: &Catalog, core: bool) -> Value {
+    let groups = catalog.groups();
+    let items: Vec<Value> = groups
+        .iter()
+        .filter(|group| group.name.is_empty() == core)
+        .map(|group| {
+            let versions: Vec<Value> = group
+                .versions
+                .iter()
+                .map(|version| {
+                    let mut rows: Vec<_> = catalog.version_rows(&group.name, version).collect();
+                    rows.sort_by(|a, b| a.plural.cmp(&b.plural));
+                    let resources: Vec<Value> = rows.into_iter().map(|row| aggregated_entry(row)).collect();
+                    json!({"version": version, "freshness": "Current", "resources": resources})
+                })
+                .collect();
+            let mut metadata = json!({"creationTimestamp": null});
+            if !core {
+                metadata["name"] = group.name.clone().into();
+            }
+            json!({"metadata": metadata, "versions": versions})
+        })
+        .collect();
+    json!({"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items})
+}
+
+fn aggregated_entry(row: &Arc<Resource>) -> Value {
+    let kind =
+        |group: &str, version: &str, kind: &str| json!({"group": group, "version": version, "kind": kind});
+    let mut entry = json!({"resource": row.plural, "responseKind": kind(&row.group, &row.version, &row.kind),
+        "scope": if row.namespaced { "Namespaced" } else { "Cluster" }, "singularResource": row.singular,
+        "verbs": verbs(row.verbs)});
+    for (key, list) in [("shortNames", &row.short_names), ("categories", &row.categories)] {
+        if !list.is_empty() {
+            entry[key] = json!(list);
+        }
+    }
+    let mut subs: Vec<_> = row.subresources.iter().collect();
+    subs.sort_by(|a, b| a.name.cmp(&b.name));
+    if !subs.is_empty() {
+        let make = |sub: &&registry::Subresource| json!({"subresource": sub.name, "responseKind": kind(&sub.group, &sub.version, &sub.kind), "verbs": verbs(sub.verbs)});
+        entry["subresources"] = subs.iter().map(make).collect();
+    }
+    entry
+}
+
+/// What `/version` tells: the Kubernetes that is served.
+pub fn version() -> Value {
+    json!({"major": "1", "minor": "36", "emulationMajor": "1", "emulationMinor": "36", "minCompatibilityMajor": "1",
+        "minCompatibilityMinor": "35", "gitVersion": "v1.36.2+navarch", "gitCommit": option_env!("NAVARCH_COMMIT").unwrap_or("unknown"),
+        "gitTreeState": "clean", "buildDate": "1970-01-01T00:00:00Z", "goVersion": "rust", "compiler": "rustc",
+        "platform": concat!("linux/", "amd64")})
+}
+
+fn health(server: &Server, exchange: &Exchange, kind: &str, check: &str) -> Result<Response<Body>, ApiError> {
+    let excluded: Vec<&str> = exchange.query.all("exclude").collect();
+    let ready = server.is_ready();
+    let good = |name: &str| match name {
+        "shutdown" => !server.tasks.cancel_token().is_cancelled(),
+        name if name.starts_with("poststarthook/")
+            || name == "informer-sync"
+            || name == "autoregister-completion" =>
+        {
+            ready
+        }
+        _ => true,
+    };
+    if !check.is_empty() {
+        if !CHECKS.contains(&check) {
+            return Err(no_such_path(exchange));
+        }
+        let code = if good(check) { StatusCode::OK } else { StatusCode::INTERNAL_SERVER_ERROR };
+        return Ok(respond::plain(code, if good(check) { "ok" } else { "not finished" }));
+    }
+    let mut lines = String::new();
+    let mut failed = false;
+    for name in
+        CHECKS.iter().filter(|name| kind != "livez" || !matches!(**name, "shutdown" | "informer-sync"))
+    {
+        if excluded.contains(name) {
+            lines.push_str(&format!("[+]{name} excluded: ok\n"));
+        } else if good(name) {
+            lines.push_str(&format!("[+]{name} ok\n"));
+        } else {
+            failed = true;
+            lines.push_str(&format!("[-]{name} failed: reason withheld\n"));
+        }
+    }
+    if failed {
+        return Ok(respond::plain(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            format!("{lines}{kind} check failed\n"),
+        ));
+    }
+    let verbose = exchange.query.get("verbose").is_some();
+    Ok(respond::plain(
+        StatusCode::OK,
+        if verbose { format!("{lines}{kind} check passed\n") } else { "ok".to_owned() },
+    ))
+}
+
+fn openid(server: &Server) -> Response<Body> {
+    let accounts = &server.authenticator.accounts;
+    let issuer = accounts.name();
+    let uri = server.config.jwks_uri.clone().unwrap_or_else(|| match server.config.advertise {
+        Some((ip, port)) => format!("https://{}/openid/v1/jwks", std::net::SocketAddr::new(ip, port)),
+        None => format!("{issuer}/openid/v1/jwks"),
+    });
+    let mut algorithms: Vec<String> = accounts.key_set()["keys"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|key| key["alg"].as_str().map(str::to_owned))
+        .collect();
+    algorithms.sort();
+    algorithms.dedup();
+    let document = json!({"issuer": issuer, "jwks_uri": uri, "response_types_supported": ["id_token"],
+        "subject_types_supported": ["public"], "id_token_signing_alg_values_supported": algorithms});
+    respond::bytes(StatusCode::OK, negotiate::JSON, document.to_string())
+}
+
+fn openapi_v2(server: &Server, exchange: &Exchange) -> Result<Response<Body>, ApiError> {
+    let catalog = server.rows.now();
+    let made = server.documents.of(&catalog);
+    let (bytes, tag) = made.v2.get_or_init(|| tagged(&crate::openapi::v2(&catalog)));
+    Ok(cached(exchange, negotiate::JSON, bytes.clone(), tag))
+}
+
+fn openapi_v3(server: &Server, exchange: &Exchange, path: &str) -> Result<Response<Body>, ApiError> {
+    let catalog = server.rows.now();
+    let made = server.documents.of(&catalog);
+    let all = made.v3.get_or_init(|| {
+        let make = |(path, document): (String, Value)| {
+            let (bytes, tag) = tagged(&document);
+            (path, bytes, tag)
+        };
+        crate::openapi::v3(&catalog).into_iter().map(make).collect()
+    });
+    if path.is_empty() {
+        let entry = |(path, _, tag): &(String, Bytes, String)| {
+            (path.clone(), json!({"serverRelativeURL": format!("/openapi/v3/{path}?hash={tag}")}))
+        };
+        let paths: serde_json::Map<String, Value> = all.iter().map(entry).collect();
+        return Ok(respond::bytes(StatusCode::OK, negotiate::JSON, json!({"paths": paths}).to_string()));
+    }
+    let (_, bytes, tag) = all.iter().find(|entry| entry.0 == path).ok_or_else(|| no_such_path(exchange))?;
+    Ok(cached(exchange, negotiate::JSON, bytes.clone(), tag))
+}

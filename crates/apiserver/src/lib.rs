@@ -1,0 +1,26 @@
+//! The API server: one request path, one handler per verb, every kind from the Resource table.
+//!
+//! Only this crate opens the store. It must not know controllers, the scheduler or agents; it meets them as
+//! clients, and agents also at the far end of proxied connections.
+
+pub mod admission;
+pub mod alloc;
+pub mod authn;
+pub mod authz;
+pub mod boot;
+pub mod config;
+mod discovery;
+mod listen;
+pub mod negotiate;
+pub mod object;
+mod openapi;
+pub mod request;
+mod respond;
+mod server;
+mod sub;
+mod verbs;
+mod write;
+
+pub use config::Config;
+pub use object::Rows;
+pub use server::{BODY_LIMIT, Exchange, Server};

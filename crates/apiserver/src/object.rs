@@ -1,0 +1,260 @@
+//! Between trees and stored bytes: the one text form in which objects are kept, and the attributes they are
+//! indexed by.
+//!
+//! The text begins with `{"kind":"K","apiVersion":"GV",`, so that a list can leave that prefix out and a reader
+//! can tell the version without parsing. It must not know HTTP.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::RwLock;
+use registry::{Catalog, Resource};
+use serde_json::Value;
+use store::{Attrs, Draft, Index, Indexer, Key};
+
+/// The served rows, swapped as a whole when custom resources come and go.
+#[derive(Clone)]
+pub struct Rows(Arc<RwLock<Arc<Catalog>>>);
+
+impl Rows {
+    /// The built-in kinds.
+    pub fn builtin() -> Rows {
+        Rows(Arc::new(RwLock::new(Arc::new(Catalog::builtin()))))
+    }
+
+    /// The rows as they are now.
+    pub fn now(&self) -> Arc<Catalog> {
+        self.0.read().clone()
+    }
+
+    /// Serves other rows from now on.
+    pub fn replace(&self, catalog: Catalog) {
+        *self.0.write() = Arc::new(catalog);
+    }
+
+    /// What the store asks for attributes when it loads objects.
+    pub fn indexer(&self) -> Arc<dyn Indexer> {
+        Arc::new(RowIndexer(self.clone()))
+    }
+}
+
+struct RowIndexer(Rows);
+
+impl Indexer for RowIndexer {
+    fn version(&self) -> u32 {
+        1
+    }
+
+    fn attrs(&self, key: &Key, json: &[u8]) -> Attrs {
+        let Ok(object) = serde_json::from_slice::<Value>(json) else { return Attrs::default() };
+        match self.0.now().by_storage(&key.resource) {
+            Some(row) => attrs(row, &object),
+            None => plain_attrs(&object, Vec::new()),
+        }
+    }
+
+    fn indexes(&self, resource: &str) -> Vec<Index> {
+        match resource {
+            "pods" => vec![Index::Owner, Index::Field("spec.nodeName".into())],
+            "discovery.k8s.io/endpointslices" => vec![Index::Label("kubernetes.io/service-name".into())],
+            "apps/replicasets" | "batch/jobs" | "apps/controllerrevisions" => vec![Index::Owner],
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// Labels, fields, uid and owners of an object in its stored form.
+pub fn attrs(row: &Resource, object: &Value) -> Attrs {
+    let fields = row.fields(object).into_iter().map(|(k, v)| (Arc::from(k), Arc::from(v))).collect();
+    plain_attrs(object, fields)
+}
+
+fn plain_attrs(object: &Value, fields: Vec<(Arc<str>, Arc<str>)>) -> Attrs {
+    let meta = &object["metadata"];
+    let labels = meta["labels"].as_object();
+    let owners = meta["ownerReferences"].as_array();
+    Attrs {
+        labels: labels
+            .into_iter()
+            .flatten()
+            .filter_map(|(k, v)| Some((Arc::from(k.as_str()), Arc::from(v.as_str()?))))
+            .collect(),
+        fields: fields.into(),
+        uid: Arc::from(meta["uid"].as_str().unwrap_or("")),
+        owners: owners
+            .into_iter()
+            .flatten()
+            .filter_map(|owner| owner["uid"].as_str().map(Arc::from))
+            .collect(),
+    }
+}
+
+/// `{"kind":"Pod","apiVersion":"v1",`
+pub fn prefix(api_version: &str, kind: &str) -> String {
+    // Kinds and versions are DNS labels and Go identifiers: nothing in them needs escaping.
+    format!("{{\"kind\":\"{kind}\",\"apiVersion\":\"{api_version}\",")
+}
+
+/// The text of an object with a place for the revision.
+pub fn draft(object: &Value) -> Draft {
+    let text = |key: &str| object.get(key).and_then(Value::as_str).unwrap_or("");
+    let mut json = Vec::with_capacity(1024);
+    json.extend_from_slice(prefix(text("apiVersion"), text("kind")).as_bytes());
+    json.extend_from_slice(b"\"metadata\":{");
+    let mut revision_at = 0;
+    let empty = serde_json::Map::new();
+    let meta = object.get("metadata").and_then(Value::as_object).unwrap_or(&empty);
+    let mut first = true;
+    let mut place = |json: &mut Vec<u8>, first: &mut bool| {
+        comma(json, first);
+        json.extend_from_slice(b"\"resourceVersion\":\"");
+        revision_at = json.len();
+        json.push(b'"');
+    };
+    let mut placed = false;
+    for (key, value) in meta.iter().filter(|(key, _)| *key != "resourceVersion") {
+        if !placed && key.as_str() > "resourceVersion" {
+            place(&mut json, &mut first);
+            placed = true;
+        }
+        comma(&mut json, &mut first);
+        member(&mut json, key, value);
+    }
+    if !placed {
+        place(&mut json, &mut first);
+    }
+    json.push(b'}');
+    for (key, value) in object.as_object().unwrap_or(&empty) {
+        if !matches!(key.as_str(), "apiVersion" | "kind" | "metadata") {
+            json.push(b',');
+            member(&mut json, key, value);
+        }
+    }
+    json.push(b'}');
+    Draft { json, revision_at }
+}
+
+fn comma(json: &mut Vec<u8>, first: &mut bool) {
+    if !std::mem::take(first) {
+        json.push(b',');
+    }
+}
+
+fn member(json: &mut Vec<u8>, key: &str, value: &Value) {
+    serde_json::to_writer(&mut *json, key).expect("text is always written to memory");
+    json.push(b':');
+    serde_json::to_writer(json, value).expect("a tree is always written to memory");
+}
+
+/// The text of a tree, in the order that drafts have.
+pub fn text(object: &Value) -> Vec<u8> {
+    let mut draft = draft(object);
+    let revision = object["metadata"]["resourceVersion"].as_str().unwrap_or("");
+    if revision.is_empty() && object["metadata"].get("resourceVersion").is_none() {
+        return plain_text(object);
+    }
+    draft.json.splice(draft.revision_at..draft.revision_at, revision.bytes());
+    draft.json
+}
+
+/// Kind and version first, the rest by name.
+pub fn plain_text(object: &Value) -> Vec<u8> {
+    let Some(map) = object.as_object() else { return object.to_string().into_bytes() };
+    let mut json = Vec::with_capacity(512);
+    json.push(b'{');
+    let mut first = true;
+    let lead = ["kind", "apiVersion", "metadata"];
+    for key in lead {
+        if let Some(value) = map.get(key) {
+            comma(&mut json, &mut first);
+            member(&mut json, key, value);
+        }
+    }
+    for (key, value) in map.iter().filter(|(key, _)| !lead.contains(&key.as_str())) {
+        comma(&mut json, &mut first);
+        member(&mut json, key, value);
+    }
+    json.push(b'}');
+    json
+}
+
+/// The tree of a stored object.
+pub fn tree(object: &store::Object) -> Value {
+    serde_json::from_slice(&object.json).unwrap_or(Value::Null)
+}
+
+/// A row with what serving it needs at every request.
+#[derive(Clone)]
+pub struct Served {
+    /// The row.
+    pub row: Arc<Resource>,
+    prefix: Arc<str>,
+}
+
+impl Served {
+    /// Prepares a row.
+    pub fn new(row: Arc<Resource>) -> Served {
+        let prefix = prefix(&row.api_version(), &row.kind).into();
+        Served { row, prefix }
+    }
+
+    /// True when the stored text is what this row serves.
+    pub fn is_native(&self, object: &store::Object) -> bool {
+        self.row.conversion.is_none() && object.json.starts_with(self.prefix.as_bytes())
+    }
+
+    /// The object's text in this row's version.
+    pub fn json(&self, object: &store::Object) -> Bytes {
+        if self.is_native(object) { object.json.clone() } else { text(&self.tree(object)).into() }
+    }
+
+    /// As an item of a list: without kind and version for built-in kinds. The second part is to follow the
+    /// first.
+    pub fn item(&self, object: &store::Object) -> (&'static [u8], Bytes) {
+        let json = self.json(object);
+        if self.row.custom || !json.starts_with(self.prefix.as_bytes()) {
+            return (b"", json);
+        }
+        (b"{", json.slice(self.prefix.len()..))
+    }
+
+    /// The object's tree in this row's version.
+    pub fn tree(&self, object: &store::Object) -> Value {
+        let mut tree = tree(object);
+        if !self.is_native(object) {
+            self.row.to_served(&mut tree);
+        }
+        tree
+    }
+
+    /// The object's protobuf message without envelope; `None` when the kind has none.
+    pub fn message(&self, object: &store::Object) -> Option<Bytes> {
+        let facts = machinery::schema::facts().by_gvk(&self.row.group, &self.row.version, &self.row.kind)?;
+        if self.is_native(object) {
+            let encode =
+                |object: &store::Object| machinery::codec::proto::encode(facts, &tree(object)).into();
+            return Some(object.protobuf(encode).clone());
+        }
+        Some(machinery::codec::proto::encode(facts, &self.tree(object)).into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn drafts_lead_with_the_kind_and_leave_room_for_the_revision() {
+        let object = json!({"apiVersion": "v1", "kind": "Pod", "a": 1,
+            "metadata": {"name": "x", "resourceVersion": "7", "uid": "u"}, "spec": {}});
+        let draft = draft(&object);
+        let text_of = String::from_utf8(draft.json.clone()).expect("UTF-8");
+        assert_eq!(
+            text_of,
+            r#"{"kind":"Pod","apiVersion":"v1","metadata":{"name":"x","resourceVersion":"","uid":"u"},"a":1,"spec":{}}"#
+        );
+        assert_eq!(&draft.json[draft.revision_at - 1..=draft.revision_at], b"\"\"");
+        assert_eq!(serde_json::from_slice::<Value>(&text(&object)).expect("JSON"), object);
+    }
+}

@@ -1,0 +1,256 @@
+//! The server: what it holds, and the request path as one ordered list of steps. It must not know any kind.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use base::http::Body;
+use base::metrics::Metrics;
+use base::{Clock, Rng, Tasks};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Request, Response};
+use jiff::Timestamp;
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
+
+use api::ApiError;
+use api::user::UserInfo;
+use store::Store;
+
+use crate::admission::Admission;
+use crate::alloc::Allocators;
+use crate::authn::Authenticator;
+use crate::authz::Authorizer;
+use crate::config::Config;
+use crate::negotiate::{Accept, Offer};
+use crate::object::Rows;
+use crate::request::{Query, RequestInfo};
+use crate::{authn, authz, discovery, negotiate, respond, verbs};
+
+/// The largest body of a request, as upstream's (etcd's) limit.
+pub const BODY_LIMIT: usize = 3 * 1024 * 1024;
+
+/// An API server; cheap to clone.
+#[derive(Clone)]
+pub struct Server(pub(crate) Arc<Inner>);
+
+/// What a server holds.
+pub struct Inner {
+    pub(crate) config: Config,
+    pub(crate) store: Store,
+    pub(crate) rows: Rows,
+    pub(crate) clock: Clock,
+    pub(crate) rng: Rng,
+    pub(crate) tasks: Tasks,
+    pub(crate) metrics: Metrics,
+    pub(crate) authenticator: Authenticator,
+    pub(crate) authorizer: Authorizer,
+    pub(crate) admission: Admission,
+    pub(crate) allocators: Allocators,
+    pub(crate) documents: discovery::Documents,
+    pub(crate) agents: crate::sub::agent::Agents,
+    pub(crate) ready: std::sync::atomic::AtomicBool,
+    reading: Semaphore,
+    writing: Semaphore,
+}
+
+impl std::ops::Deref for Server {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.0
+    }
+}
+
+/// One request on its way through the steps.
+pub struct Exchange {
+    /// What it asks for.
+    pub info: RequestInfo,
+    /// Its query.
+    pub query: Query,
+    /// Its head; the body travels apart.
+    pub head: Parts,
+    /// Who asks (after impersonation).
+    pub user: UserInfo,
+    /// When it came.
+    pub now: Timestamp,
+    /// Warnings for the client, as `Warning` headers.
+    pub warnings: Mutex<Vec<String>>,
+}
+
+impl Exchange {
+    /// The request's headers.
+    pub fn headers(&self) -> &HeaderMap {
+        &self.head.headers
+    }
+
+    /// Adds a warning for the client, once.
+    pub fn warn(&self, text: impl Into<String>) {
+        let (text, mut warnings) = (text.into(), self.warnings.lock());
+        if !warnings.contains(&text) {
+            warnings.push(text);
+        }
+    }
+
+    /// The answer's form here.
+    pub fn accept(&self, offer: Offer) -> Result<Accept, ApiError> {
+        negotiate::accept(self.headers(), self.query.optional_flag("pretty"), offer)
+    }
+}
+
+impl Server {
+    /// A server over a store; call [`Server::start`] before serving.
+    pub fn new(
+        config: Config,
+        rows: Rows,
+        store: Store,
+        clock: Clock,
+        rng: Rng,
+        tasks: Tasks,
+    ) -> Result<Server, ApiError> {
+        let authenticator = Authenticator::new(&config)?;
+        let authorizer = Authorizer::new(&config);
+        let admission = Admission::new(&config);
+        let allocators = Allocators::new(&config);
+        let agents = crate::sub::agent::Agents::new(&config)?;
+        let inner = Inner {
+            reading: Semaphore::new(config.max_requests_inflight),
+            writing: Semaphore::new(config.max_mutating_requests_inflight),
+            authenticator,
+            authorizer,
+            admission,
+            allocators,
+            agents,
+            documents: discovery::Documents::default(),
+            metrics: Metrics::new(),
+            ready: std::sync::atomic::AtomicBool::new(false),
+            config,
+            store,
+            rows,
+            clock,
+            rng,
+            tasks,
+        };
+        Ok(Server(Arc::new(inner)))
+    }
+
+    /// The store behind it.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Its metrics.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Answers one request. In process, an `api::user::UserInfo` among its extensions is its identity.
+    pub async fn call(&self, request: Request<Body>) -> Response<Body> {
+        let (head, body) = request.into_parts();
+        let query = Query::parse(head.uri.query());
+        let info = RequestInfo::parse(&head.method, head.uri.path(), &query);
+        let now = self.clock.now();
+        let mut exchange =
+            Exchange { info, query, head, user: UserInfo::default(), now, warnings: Mutex::new(Vec::new()) };
+        let started = self.clock.monotonic();
+        let result = self.steps(&mut exchange, body).await;
+        let mut response = match result {
+            Ok(response) => response,
+            Err(error) => self.refusal(&exchange, &error),
+        };
+        finish(&exchange, &mut response);
+        self.count(&exchange, &response, started);
+        response
+    }
+
+    /// The request path. Decode, admit, validate, store and encode follow in [`verbs::dispatch`].
+    async fn steps(&self, exchange: &mut Exchange, body: Body) -> Result<Response<Body>, ApiError> {
+        exchange.user = authn::authenticate(self, exchange).await?;
+        let _permit = self.limit(exchange).await?;
+        authn::impersonate(self, exchange).await?;
+        authz::authorize(self, exchange).await?;
+        if exchange.info.is_resource {
+            return verbs::dispatch(self, exchange, body).await;
+        }
+        discovery::serve(self, exchange).await
+    }
+
+    /// Keeps the number of requests at work bounded. Watches and streams are not counted, as upstream's long
+    /// running requests are not.
+    async fn limit(&self, exchange: &Exchange) -> Result<Option<tokio::sync::SemaphorePermit<'_>>, ApiError> {
+        let info = &exchange.info;
+        let long = info.verb == "watch"
+            || matches!(info.subresource.as_str(), "exec" | "attach" | "portforward" | "proxy" | "log");
+        if long || !info.is_resource || exchange.user.in_group("system:masters") {
+            return Ok(None);
+        }
+        let pool = if info.read_only() { &self.reading } else { &self.writing };
+        match self.clock.timeout(QUEUE_WAIT, pool.acquire()).await {
+            Some(Ok(permit)) => Ok(Some(permit)),
+            _ => Err(ApiError::too_many_requests("Too many requests, please try again later.", 1)),
+        }
+    }
+
+    fn refusal(&self, exchange: &Exchange, error: &ApiError) -> Response<Body> {
+        let offer = Offer { tables: false, protobuf: true, watch: false };
+        let accept = exchange.accept(offer).unwrap_or(Accept::PLAIN);
+        respond::error(&accept, error)
+    }
+
+    fn count(&self, exchange: &Exchange, response: &Response<Body>, started: Duration) {
+        let info = &exchange.info;
+        let verb = match info.verb.as_str() {
+            "get" => "GET",
+            "list" => "LIST",
+            "watch" => "WATCH",
+            "create" | "post" => "POST",
+            "update" | "put" => "PUT",
+            "patch" => "PATCH",
+            "delete" => "DELETE",
+            "deletecollection" => "DELETECOLLECTION",
+            _ => "other",
+        };
+        let code = response.status();
+        let labels = [
+            ("verb", verb),
+            ("group", info.group.as_str()),
+            ("version", info.version.as_str()),
+            ("resource", info.resource.as_str()),
+            ("subresource", info.subresource.as_str()),
+            ("code", code.as_str()),
+        ];
+        // A path that names nothing must not make time series.
+        if !info.is_resource || code == http::StatusCode::NOT_FOUND || !self.is_row(info) {
+            return;
+        }
+        self.metrics.counter("apiserver_request_total", REQUESTS_HELP, &labels).inc();
+        if verb != "WATCH" {
+            let took = self.clock.monotonic().saturating_sub(started).as_secs_f64();
+            self.metrics
+                .histogram("apiserver_request_duration_seconds", DURATION_HELP, BUCKETS, &labels[..5])
+                .observe(took);
+        }
+    }
+
+    fn is_row(&self, info: &RequestInfo) -> bool {
+        self.rows.now().get(&info.group, &info.version, &info.resource).is_some()
+    }
+}
+
+/// How long a request waits for its turn before it is turned away.
+const QUEUE_WAIT: Duration = Duration::from_secs(30);
+const REQUESTS_HELP: &str = "Counter of apiserver requests broken out for each verb, group, version, resource, subresource and HTTP response code.";
+const DURATION_HELP: &str =
+    "Response latency distribution in seconds for each verb, group, version, resource and subresource.";
+const BUCKETS: &[f64] = &[0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
+
+fn finish(exchange: &Exchange, response: &mut Response<Body>) {
+    for text in exchange.warnings.lock().iter() {
+        let clean: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        let value = format!("299 - {}", api::validation::go_quote(&clean));
+        if let Ok(value) = HeaderValue::from_str(&value) {
+            response.headers_mut().append(http::header::WARNING, value);
+        }
+    }
+    let headers = response.headers_mut();
+    headers.entry("cache-control").or_insert(HeaderValue::from_static("no-cache, private"));
+}

@@ -1,0 +1,126 @@
+//! POST of one object.
+
+use api::ApiError;
+use base::http::Body;
+use http::{Response, StatusCode};
+use registry::lifecycle;
+use serde_json::Value;
+use store::{CommitError, Expect};
+
+use super::Call;
+use crate::admission::{Operation, Review};
+use crate::object::Served;
+use crate::respond::{self, Include};
+use crate::write::{self, Target, WriteOptions};
+
+/// How often a generated name is tried, as upstream.
+const NAME_TRIES: u32 = 8;
+
+/// Decodes, admits, validates, stores and answers 201.
+pub async fn create(call: &Call<'_>, body: Body) -> Result<Response<Body>, ApiError> {
+    let accept = call.exchange.accept(call.offer())?;
+    let options = WriteOptions::parse(call.exchange, "CreateOptions")?;
+    let include = Include::parse(call.exchange.query.text("includeObject"))?;
+    let body = write::read_body(body).await?;
+    let object = write::decode(call.exchange, Target::of(call.row()), &body, options.validation)?;
+    let created = create_tree(call, object, &options).await?;
+    Ok(created.respond(call, &accept, StatusCode::CREATED, include))
+}
+
+/// What a write left behind: a stored object, or the tree of a dry run.
+pub enum Written {
+    /// Stored.
+    Stored(std::sync::Arc<store::Object>),
+    /// A dry run's result.
+    Dry(Value),
+}
+
+impl Written {
+    /// The tree in the row's version.
+    pub fn tree(&self, served: &Served) -> Value {
+        match self {
+            Written::Stored(object) => served.tree(object),
+            Written::Dry(tree) => tree.clone(),
+        }
+    }
+
+    /// The answer.
+    pub fn respond(
+        &self,
+        call: &Call<'_>,
+        accept: &crate::negotiate::Accept,
+        code: StatusCode,
+        include: Include,
+    ) -> Response<Body> {
+        let now = call.exchange.now;
+        match self {
+            Written::Stored(object) => respond::object(accept, code, &call.served, object, now, include),
+            Written::Dry(tree) => {
+                respond::viewed(accept, code, call.row().columns.clone(), tree, now, include)
+            }
+        }
+    }
+}
+
+/// Creates a decoded object.
+pub async fn create_tree(
+    call: &Call<'_>,
+    object: Value,
+    options: &WriteOptions,
+) -> Result<Written, ApiError> {
+    let generated = object["metadata"]["name"].as_str().unwrap_or("").is_empty()
+        && !object["metadata"]["generateName"].as_str().unwrap_or("").is_empty();
+    let tries = if generated { NAME_TRIES } else { 1 };
+    let mut last = None;
+    for _ in 0..tries {
+        match create_once(call, object.clone(), options).await {
+            Err(error) if lifecycle::name_taken(&error) => last = Some(error),
+            other => return other,
+        }
+    }
+    Err(last.expect("at least one try was made"))
+}
+
+async fn create_once(
+    call: &Call<'_>,
+    mut object: Value,
+    options: &WriteOptions,
+) -> Result<Written, ApiError> {
+    let (row, server) = (call.row(), call.server);
+    lifecycle::match_namespace(row, call.namespace(), &mut object)?;
+    row.default(&mut object);
+    let mut review = Review::new(call, Operation::Create, options);
+    server.admission.mutate(&mut review, &mut object, None).await?;
+    crate::sub::apply::track(call, options, &mut object, None);
+    let rng = &server.rng;
+    let warnings = lifecycle::before_create(
+        &call.context(),
+        call.namespace(),
+        &mut object,
+        || rng.uuid(),
+        || rng.suffix(lifecycle::SUFFIX_LENGTH),
+    )?;
+    warnings.into_iter().for_each(|text| call.exchange.warn(text));
+    let holds = server.allocators.on_create(server, row, &mut object, options.dry_run).await?;
+    server.admission.validate(&review, Some(&object), None).await?;
+    let name = object["metadata"]["name"].as_str().unwrap_or("").to_owned();
+    let key = write::key(row, call.namespace(), &name).ok_or_else(ApiError::no_such_path)?;
+    if options.dry_run {
+        if server.store.get(&key).is_some() {
+            return Err(ApiError::already_exists(&row.group, &row.plural, &name));
+        }
+        return Ok(Written::Dry(object));
+    }
+    match server.commit(write::put(row, key, Expect::Absent, object)).await {
+        Ok(committed) => {
+            holds.keep();
+            Ok(Written::Stored(committed.object))
+        }
+        Err(CommitError::Exists(_)) => Err(exists(call, &name)),
+        Err(error) => Err(write::commit_error(row, &name, error)),
+    }
+}
+
+fn exists(call: &Call<'_>, name: &str) -> ApiError {
+    ApiError::already_exists(&call.row().group, &call.row().plural, name)
+}

@@ -1,0 +1,215 @@
+//! DELETE of one object and of a collection.
+
+use std::sync::Arc;
+
+use api::ApiError;
+use base::http::Body;
+use http::{Response, StatusCode};
+use registry::lifecycle::{self, Deletion};
+use serde_json::{Value, json};
+use store::{CommitError, Expect, Object, Write};
+
+use super::Call;
+use super::list::{Selection, candidates};
+use crate::admission::{Operation, Review};
+use crate::respond::{self, Include};
+use crate::write::{self, FieldValidation, Target, WriteOptions};
+
+/// How often a deletion is tried again when others write the object.
+const TRIES: u32 = 10;
+
+/// What a deletion left.
+pub enum Deleted {
+    /// Gone: its last state.
+    Gone(Value),
+    /// Still there, marked.
+    Marked(Value),
+}
+
+/// Deletes one object.
+pub async fn delete(call: &Call<'_>, body: Body) -> Result<Response<Body>, ApiError> {
+    let accept = call.exchange.accept(call.offer())?;
+    let options = options(call, body).await?;
+    let deleted = delete_named(call, call.namespace(), call.name(), &options).await?;
+    let include = Include::Metadata;
+    let (object, whole) = match deleted {
+        Deleted::Marked(object) => (object, true),
+        Deleted::Gone(object) => (object, returns_object(call)),
+    };
+    if whole {
+        let columns = call.row().columns.clone();
+        return Ok(respond::viewed(&accept, StatusCode::OK, columns, &object, call.exchange.now, include));
+    }
+    let details = json!({"name": call.name(), "group": call.row().group, "kind": call.row().plural,
+        "uid": object["metadata"]["uid"]});
+    let mut status = respond::success(details);
+    if call.row().group.is_empty()
+        && let Some(details) = status["details"].as_object_mut()
+    {
+        details.remove("group");
+    }
+    Ok(respond::tree(&plain(&accept), StatusCode::OK, &status))
+}
+
+fn plain(accept: &crate::negotiate::Accept) -> crate::negotiate::Accept {
+    crate::negotiate::Accept { format: accept.format, view: crate::negotiate::View::Object }
+}
+
+/// Kinds whose deletion answers with the object (upstream's `ReturnDeletedObject`).
+fn returns_object(call: &Call<'_>) -> bool {
+    let row = call.row();
+    row.group.is_empty()
+        && matches!(
+            row.plural.as_str(),
+            "pods"
+                | "services"
+                | "serviceaccounts"
+                | "persistentvolumes"
+                | "persistentvolumeclaims"
+                | "podtemplates"
+                | "resourcequotas"
+        )
+        || row.group == "storage.k8s.io"
+        || row.group == "resource.k8s.io"
+        || row.group == "policy" && row.plural == "podsecuritypolicies"
+}
+
+/// DeleteOptions from the body, else from the query.
+pub async fn options(call: &Call<'_>, body: Body) -> Result<Value, ApiError> {
+    let exchange = call.exchange;
+    let bytes = write::read_body(body).await?;
+    if !bytes.is_empty() {
+        let target = Target { group: "", version: "v1", kind: "DeleteOptions", custom: false };
+        let mut given = bytes.to_vec();
+        // Any group's version of DeleteOptions will do: they are one type.
+        if let Ok(mut tree) = serde_json::from_slice::<Value>(&bytes)
+            && tree["kind"] == "DeleteOptions"
+        {
+            tree["apiVersion"] = "v1".into();
+            given = tree.to_string().into_bytes();
+        }
+        let mut options = match write::decode(exchange, target, &given, FieldValidation::Ignore) {
+            Err(error) if error.message.contains("does not match the expected API version") => {
+                decode_proto(&bytes)?
+            }
+            other => other?,
+        };
+        if let Some(map) = options.as_object_mut() {
+            map.remove("kind");
+            map.remove("apiVersion");
+        }
+        return Ok(options);
+    }
+    let query = &exchange.query;
+    let mut options = json!({});
+    if let Some(seconds) = query.integer("gracePeriodSeconds")? {
+        options["gracePeriodSeconds"] = json!(seconds);
+    }
+    if let Some(policy) = query.get("propagationPolicy") {
+        options["propagationPolicy"] = json!(policy);
+    }
+    if let Some(orphan) = query.optional_flag("orphanDependents") {
+        options["orphanDependents"] = json!(orphan);
+    }
+    let dry_run: Vec<&str> = query.all("dryRun").collect();
+    if !dry_run.is_empty() {
+        options["dryRun"] = json!(dry_run);
+    }
+    Ok(options)
+}
+
+fn decode_proto(bytes: &[u8]) -> Result<Value, ApiError> {
+    machinery::codec::proto::decode_object(bytes)
+        .map(|decoded| decoded.0)
+        .map_err(|error| ApiError::bad_request(error.to_string()))
+}
+
+fn dry_run(options: &Value) -> bool {
+    options["dryRun"].as_array().is_some_and(|all| !all.is_empty())
+}
+
+/// Deletes an object by name: finalizers, grace and preconditions included.
+pub async fn delete_named(
+    call: &Call<'_>,
+    namespace: &str,
+    name: &str,
+    options: &Value,
+) -> Result<Deleted, ApiError> {
+    let mut current = call.server.find(call.row(), namespace, name)?;
+    for _ in 0..TRIES {
+        match delete_once(call, options, &current).await? {
+            Ok(deleted) => return Ok(deleted),
+            Err(newer) => current = newer,
+        }
+    }
+    Err(ApiError::stale(&call.row().group, &call.row().plural, name))
+}
+
+async fn delete_once(
+    call: &Call<'_>,
+    options: &Value,
+    current: &Arc<Object>,
+) -> Result<Result<Deleted, Arc<Object>>, ApiError> {
+    let (row, server) = (call.row(), call.server);
+    let name = current.key.name.to_string();
+    let old = call.served.tree(current);
+    let mut object = old.clone();
+    let write_options = WriteOptions {
+        dry_run: dry_run(options),
+        validation: FieldValidation::Ignore,
+        manager: String::new(),
+        force: false,
+    };
+    let mut review = Review::new(call, Operation::Delete, &write_options);
+    review.name = name.clone();
+    review.namespace = current.key.namespace.to_string();
+    server.admission.validate(&review, None, Some(&old)).await?;
+    let mut deletion = lifecycle::before_delete(&call.context(), &mut object, options)?;
+    if row.group.is_empty() && row.plural == "namespaces" {
+        deletion = crate::sub::namespace::before_delete(call, &mut object, deletion)?;
+    }
+    let expect = Expect::Revision(current.revision);
+    let key = current.key.clone();
+    match deletion {
+        Deletion::Pending => Ok(Ok(Deleted::Marked(old))),
+        _ if write_options.dry_run => Ok(Ok(Deleted::Gone(object))),
+        Deletion::Marked => match server.commit(write::put(row, key, expect, object)).await {
+            Ok(committed) => Ok(Ok(Deleted::Marked(call.served.tree(&committed.object)))),
+            Err(CommitError::Conflict(newer)) => Ok(Err(newer)),
+            Err(error) => Err(write::commit_error(row, &name, error)),
+        },
+        Deletion::Now => match server.commit(Write::delete(key, expect)).await {
+            Ok(committed) => {
+                server.allocators.on_gone(server, row, &old).await;
+                object["metadata"]["resourceVersion"] = committed.revision.to_string().into();
+                Ok(Ok(Deleted::Gone(object)))
+            }
+            Err(CommitError::Conflict(newer)) => Ok(Err(newer)),
+            Err(error) => Err(write::commit_error(row, &name, error)),
+        },
+    }
+}
+
+/// Deletes what a selection finds.
+pub async fn delete_collection(call: &Call<'_>, body: Body) -> Result<Response<Body>, ApiError> {
+    let accept = call.exchange.accept(call.offer())?;
+    let options = options(call, body).await?;
+    let selection = Selection::parse(call)?;
+    let resource = call.row().storage.clone().unwrap_or_else(|| "".into());
+    let snapshot = call.server.store.snapshot(&resource);
+    let namespace = Some(call.namespace()).filter(|n| !n.is_empty() && call.row().namespaced);
+    let wants = |object: &&Arc<Object>| selection.wants(&call.served, object);
+    let found: Vec<Arc<Object>> =
+        candidates(&snapshot, &selection, namespace, None).filter(wants).cloned().collect();
+    let mut items = Vec::with_capacity(found.len());
+    for object in found {
+        match delete_named(call, &object.key.namespace, &object.key.name, &options).await {
+            Ok(Deleted::Gone(object) | Deleted::Marked(object)) => items.push(object),
+            Err(error) if error.code == 404 => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let list = json!({"kind": call.row().list_kind, "apiVersion": call.row().api_version(),
+        "metadata": {"resourceVersion": call.server.store.revision().to_string()}, "items": items});
+    Ok(respond::tree(&plain(&accept), StatusCode::OK, &list))
+}

@@ -1,0 +1,154 @@
+//! One handler per verb, for every kind. A kind differs only through its row.
+
+mod create;
+mod delete;
+mod list;
+mod patch;
+mod read;
+pub mod update;
+mod watch;
+
+use std::sync::Arc;
+
+use api::ApiError;
+use base::http::Body;
+use http::Response;
+use registry::{Context, Resource, Role, Verb};
+
+use crate::negotiate::Offer;
+use crate::object::Served;
+use crate::server::{Exchange, Server};
+use crate::sub;
+
+pub use create::Written;
+
+/// A request to a row.
+pub struct Call<'a> {
+    /// The server.
+    pub server: &'a Server,
+    /// The request.
+    pub exchange: &'a Exchange,
+    /// The row with its serving data.
+    pub served: Served,
+}
+
+impl Call<'_> {
+    /// The row.
+    pub fn row(&self) -> &Resource {
+        &self.served.row
+    }
+
+    /// What strategies may know.
+    pub fn context(&self) -> Context<'_> {
+        Context { now: self.exchange.now, user: Some(&self.exchange.user), resource: self.row() }
+    }
+
+    /// The request's namespace.
+    pub fn namespace(&self) -> &str {
+        &self.exchange.info.namespace
+    }
+
+    /// The request's object name.
+    pub fn name(&self) -> &str {
+        &self.exchange.info.name
+    }
+
+    /// What this row can be answered in.
+    pub fn offer(&self) -> Offer {
+        let row = self.row();
+        Offer {
+            tables: row.storage.is_some() || row.verbs.has(Verb::List),
+            protobuf: !row.custom,
+            watch: false,
+        }
+    }
+}
+
+/// Finds row and verb, and runs the handler.
+pub async fn dispatch(server: &Server, exchange: &Exchange, body: Body) -> Result<Response<Body>, ApiError> {
+    let info = &exchange.info;
+    let catalog = server.rows.now();
+    let Some(row) = catalog.get(&info.group, &info.version, &info.resource) else {
+        return crate::discovery::unknown(server, exchange, body).await;
+    };
+    check_scope(row, exchange)?;
+    let call = Call { server, exchange, served: Served::new(row.clone()) };
+    if !info.subresource.is_empty() {
+        return sub::dispatch(&call, body).await;
+    }
+    let verb = verb(row, exchange)?;
+    if row.storage.is_none() {
+        return sub::virtual_kind(&call, verb, body).await;
+    }
+    run(&call, verb, body).await
+}
+
+async fn run(call: &Call<'_>, verb: Verb, body: Body) -> Result<Response<Body>, ApiError> {
+    match verb {
+        Verb::Get => read::get(call).await,
+        Verb::List => list::list(call).await,
+        Verb::Watch => watch::watch(call).await,
+        Verb::Create => create::create(call, body).await,
+        Verb::Update => update::replace(call, registry::Part::Main, body).await,
+        Verb::Patch => patch::patch(call, registry::Part::Main, body).await,
+        Verb::Delete => delete::delete(call, body).await,
+        Verb::DeleteCollection => delete::delete_collection(call, body).await,
+    }
+}
+
+/// Reads, replaces or patches a part of an object: what status and its like offer.
+pub async fn part(
+    call: &Call<'_>,
+    role: &Role,
+    part: registry::Part,
+    body: Body,
+) -> Result<Response<Body>, ApiError> {
+    let _ = role;
+    match call.exchange.info.verb.as_str() {
+        "get" => read::get(call).await,
+        "update" => update::replace(call, part, body).await,
+        "patch" => patch::patch(call, part, body).await,
+        _ => Err(not_allowed(call.row(), call.exchange)),
+    }
+}
+
+/// Cluster-scoped kinds are not served below namespaces, and names only below a namespace.
+fn check_scope(row: &Arc<Resource>, exchange: &Exchange) -> Result<(), ApiError> {
+    let info = &exchange.info;
+    let below_namespace = info.path.contains("/namespaces/") && info.resource != "namespaces";
+    if !row.namespaced && below_namespace {
+        return Err(ApiError::no_such_path());
+    }
+    let named = !info.name.is_empty() && !matches!(info.verb.as_str(), "list" | "watch" | "deletecollection");
+    let alone = info.namespace.is_empty() && row.namespaced;
+    if alone && (named || info.verb == "deletecollection") {
+        return Err(ApiError::no_such_path());
+    }
+    if alone && info.verb == "create" && row.storage.is_some() {
+        return Err(method_not_allowed());
+    }
+    Ok(())
+}
+
+fn method_not_allowed() -> ApiError {
+    ApiError::new(
+        api::error::Reason::MethodNotAllowed,
+        "the server does not allow this method on the requested resource",
+    )
+}
+
+fn not_allowed(_row: &Resource, _exchange: &Exchange) -> ApiError {
+    method_not_allowed()
+}
+
+fn verb(row: &Resource, exchange: &Exchange) -> Result<Verb, ApiError> {
+    let info = &exchange.info;
+    let verb = Verb::ALL.into_iter().find(|verb| verb.as_str() == info.verb);
+    // A POST to an object's own path is no create.
+    let posted_to_object = info.verb == "create" && !info.name.is_empty();
+    let unnamed = matches!(info.verb.as_str(), "update" | "patch") && info.name.is_empty();
+    match verb {
+        Some(verb) if row.verbs.has(verb) && !posted_to_object && !unnamed => Ok(verb),
+        _ => Err(method_not_allowed()),
+    }
+}

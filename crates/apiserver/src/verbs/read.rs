@@ -1,0 +1,64 @@
+//! GET of one object.
+
+use std::time::Duration;
+
+use api::ApiError;
+use api::error::{Cause, Reason};
+use base::http::Body;
+use http::{Response, StatusCode};
+
+use super::Call;
+use crate::respond::{self, Include};
+use crate::server::Server;
+
+/// How long a read waits for a revision that has not come yet.
+const FRESH_WAIT: Duration = Duration::from_secs(3);
+
+/// Answers with the object's stored bytes.
+pub async fn get(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
+    let accept = call.exchange.accept(call.offer())?;
+    let include = Include::parse(call.exchange.query.text("includeObject"))?;
+    if let Some(revision) = revision(call.exchange.query.text("resourceVersion"))? {
+        not_older_than(call.server, revision).await?;
+    }
+    let object = call.server.find(call.row(), call.namespace(), call.name())?;
+    Ok(respond::object(&accept, StatusCode::OK, &call.served, &object, call.exchange.now, include))
+}
+
+/// Reads a resourceVersion; `None` when empty or 0 ("any").
+pub fn revision(text: &str) -> Result<Option<u64>, ApiError> {
+    match text {
+        "" | "0" => Ok(None),
+        text => text.parse().map(Some).map_err(|_| {
+            let quoted = api::validation::go_quote(text);
+            let error = api::validation::FieldError::invalid(
+                &api::validation::Path::new("resourceVersion"),
+                text,
+                format!("strconv.ParseUint: parsing {quoted}: invalid syntax"),
+            );
+            ApiError::bad_request(format!("invalid resource version: {error}"))
+        }),
+    }
+}
+
+/// Waits until the store is at least at this revision.
+pub async fn not_older_than(server: &Server, revision: u64) -> Result<(), ApiError> {
+    if server.store.revision() >= revision {
+        return Ok(());
+    }
+    match server.clock.timeout(FRESH_WAIT, server.store.wait_for(revision)).await {
+        Some(Ok(())) => Ok(()),
+        _ => Err(too_large(revision, server.store.revision())),
+    }
+}
+
+/// 504 for a revision from the future.
+pub fn too_large(revision: u64, current: u64) -> ApiError {
+    let message = format!("Too large resource version: {revision}, current: {current}");
+    let cause = Cause {
+        reason: "ResourceVersionTooLarge".to_owned(),
+        message: "Too large resource version".to_owned(),
+        field: String::new(),
+    };
+    ApiError::new(Reason::Timeout, format!("Timeout: {message}")).with_causes(vec![cause]).with_retry_after(1)
+}

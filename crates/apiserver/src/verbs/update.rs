@@ -1,0 +1,198 @@
+//! PUT, and the read-modify-write loop that every change of an existing object goes through.
+
+use std::sync::Arc;
+
+use api::ApiError;
+use base::http::Body;
+use http::{Response, StatusCode};
+use registry::{Part, lifecycle};
+use serde_json::Value;
+use store::{CommitError, Expect, Object, Write};
+
+use super::Call;
+use super::create::{Written, create_tree};
+use crate::admission::{Operation, Review};
+use crate::respond::Include;
+use crate::write::{self, Target, WriteOptions};
+
+/// How often a change is tried again when others write the same object.
+const TRIES: u32 = 10;
+
+/// Replaces an object, or a part of it.
+pub async fn replace(call: &Call<'_>, part: Part, body: Body) -> Result<Response<Body>, ApiError> {
+    let accept = call.exchange.accept(call.offer())?;
+    let options = WriteOptions::parse(call.exchange, "UpdateOptions")?;
+    let include = Include::parse(call.exchange.query.text("includeObject"))?;
+    let body = write::read_body(body).await?;
+    let mut new = write::decode(call.exchange, Target::of(call.row()), &body, options.validation)?;
+    check_name(call, &mut new)?;
+    call.row().default(&mut new);
+    let absent =
+        matches!(call.server.find(call.row(), call.namespace(), call.name()), Err(e) if e.code == 404);
+    if absent && part == Part::Main && call.row().strategy.create_on_update() {
+        return create_instead(call, &accept, new, &options, include).await;
+    }
+    let asked = new["metadata"]["resourceVersion"].as_str().unwrap_or("").to_owned();
+    let uid = new["metadata"]["uid"].as_str().unwrap_or("").to_owned();
+    let written = change(call, part, &options, &mut |old: &Value| {
+        check_identity(call, &asked, &uid, old)?;
+        Ok(new.clone())
+    })
+    .await?;
+    Ok(written.respond(call, &accept, StatusCode::OK, include))
+}
+
+async fn create_instead(
+    call: &Call<'_>,
+    accept: &crate::negotiate::Accept,
+    mut new: Value,
+    options: &WriteOptions,
+    include: Include,
+) -> Result<Response<Body>, ApiError> {
+    let meta = &new["metadata"];
+    let has = |key: &str| !meta[key].as_str().unwrap_or("").is_empty();
+    if has("uid") {
+        let why = format!(
+            "Precondition failed: UID in precondition: {}, UID in object meta: ",
+            meta["uid"].as_str().unwrap_or("")
+        );
+        return Err(ApiError::conflict(&call.row().group, &call.row().plural, call.name(), &why));
+    }
+    if has("resourceVersion") {
+        return Err(ApiError::not_found(&call.row().group, &call.row().plural, call.name()));
+    }
+    new["metadata"]["name"] = call.name().into();
+    let written = create_tree(call, new, options).await?;
+    Ok(written.respond(call, accept, StatusCode::CREATED, include))
+}
+
+/// The body's name must be the URL's; an empty one takes it.
+pub fn check_name(call: &Call<'_>, object: &mut Value) -> Result<(), ApiError> {
+    let name = object["metadata"]["name"].as_str().unwrap_or("");
+    if name.is_empty() {
+        return Err(ApiError::bad_request("name must be provided").into_bad_name(call));
+    }
+    if name != call.name() {
+        return Err(ApiError::bad_request(format!(
+            "the name of the object ({name}) does not match the name on the URL ({})",
+            call.name()
+        )));
+    }
+    lifecycle::match_namespace(call.row(), call.namespace(), object)
+}
+
+trait BadName {
+    fn into_bad_name(self, call: &Call<'_>) -> ApiError;
+}
+
+impl BadName for ApiError {
+    /// Upstream reads the name of an object without one as empty and compares.
+    fn into_bad_name(self, call: &Call<'_>) -> ApiError {
+        ApiError::bad_request(format!(
+            "the name of the object ( based on URL) was undeterminable: {}; expected {}",
+            self.message,
+            call.name()
+        ))
+    }
+}
+
+fn check_identity(call: &Call<'_>, asked: &str, uid: &str, old: &Value) -> Result<(), ApiError> {
+    let row = call.row();
+    let own = old["metadata"]["uid"].as_str().unwrap_or("");
+    if !uid.is_empty() && uid != own {
+        let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {own}");
+        return Err(ApiError::conflict(&row.group, &row.plural, call.name(), &why));
+    }
+    if asked.is_empty() || asked == "0" {
+        if row.strategy.unconditional_update() {
+            return Ok(());
+        }
+        let path = api::validation::Path::new("metadata").child("resourceVersion");
+        let error = api::validation::FieldError {
+            kind: api::validation::ErrorKind::Invalid,
+            path,
+            value: Some("0".to_owned()),
+            detail: "must be specified for an update".to_owned(),
+        };
+        let errors = api::validation::ErrorList(vec![error]);
+        return Err(ApiError::invalid(&row.group, &row.kind, call.name(), &errors));
+    }
+    if old["metadata"]["resourceVersion"].as_str() != Some(asked) {
+        return Err(ApiError::stale(&row.group, &row.plural, call.name()));
+    }
+    Ok(())
+}
+
+/// Makes a new version of an object from its current one; may be called again after a conflict.
+pub type Make<'a> = dyn FnMut(&Value) -> Result<Value, ApiError> + Send + 'a;
+
+/// Changes an existing object: `make` sees the current state in the row's version and gives the wanted one.
+pub async fn change(
+    call: &Call<'_>,
+    part: Part,
+    options: &WriteOptions,
+    make: &mut Make<'_>,
+) -> Result<Written, ApiError> {
+    let mut current = call.server.find(call.row(), call.namespace(), call.name())?;
+    for _ in 0..TRIES {
+        match change_once(call, part, options, make, &current).await? {
+            Ok(written) => return Ok(written),
+            Err(newer) => current = newer,
+        }
+    }
+    Err(ApiError::stale(&call.row().group, &call.row().plural, call.name()))
+}
+
+/// One try; the inner error is the newer object that got in between.
+async fn change_once(
+    call: &Call<'_>,
+    part: Part,
+    options: &WriteOptions,
+    make: &mut Make<'_>,
+    current: &Arc<Object>,
+) -> Result<Result<Written, Arc<Object>>, ApiError> {
+    let (row, server) = (call.row(), call.server);
+    let old = call.served.tree(current);
+    let mut new = make(&old)?;
+    new["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"].clone();
+    let warnings = lifecycle::before_update(&call.context(), part, &mut new, &old)?;
+    let mut review = Review::new(call, Operation::Update, options);
+    let prepared = new.clone();
+    server.admission.mutate(&mut review, &mut new, Some(&old)).await?;
+    if new != prepared {
+        row.default(&mut new);
+        lifecycle::check_update(&call.context(), part, &new, &old)?;
+        row.canonicalize(&mut new);
+    }
+    crate::sub::apply::track(call, options, &mut new, Some(&old));
+    let holds = server.allocators.on_update(server, row, &mut new, &old, options.dry_run).await?;
+    server.admission.validate(&review, Some(&new), Some(&old)).await?;
+    warnings.into_iter().for_each(|text| call.exchange.warn(text));
+    let goes = lifecycle::may_go(&new);
+    if !goes && lifecycle::unchanged(&new, &old) {
+        return Ok(Ok(Written::Stored(current.clone())));
+    }
+    if options.dry_run {
+        return Ok(Ok(Written::Dry(new)));
+    }
+    let key = current.key.clone();
+    let write = if goes {
+        Write::delete(key, Expect::Revision(current.revision))
+    } else {
+        write::put(row, key, Expect::Revision(current.revision), new.clone())
+    };
+    match server.commit(write).await {
+        Ok(committed) if goes => {
+            server.allocators.on_gone(server, row, &old).await;
+            let mut last = new;
+            last["metadata"]["resourceVersion"] = committed.revision.to_string().into();
+            Ok(Ok(Written::Dry(last)))
+        }
+        Ok(committed) => {
+            holds.keep();
+            Ok(Ok(Written::Stored(committed.object)))
+        }
+        Err(CommitError::Conflict(newer)) => Ok(Err(newer)),
+        Err(error) => Err(write::commit_error(row, call.name(), error)),
+    }
+}

@@ -1,0 +1,387 @@
+//! WATCH: events of one resource as frames, with bookmarks, initial events and selector transitions.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::ApiError;
+use api::validation::{ErrorList, FieldError, Path};
+use base::http::Body;
+use bytes::{Bytes, BytesMut};
+use futures::stream;
+use http::{Response, StatusCode};
+use http_body::Frame;
+use http_body_util::{BodyExt as _, StreamBody};
+use jiff::Timestamp;
+use machinery::codec::proto;
+use serde_json::{Value, json};
+use store::{Event, EventKind, HistoryError, Interest, Object, Watch, WatchFrom};
+
+use super::Call;
+use super::list::{Selection, candidates};
+use super::read;
+use crate::negotiate::{Accept, Format, Offer, View};
+use crate::object::Served;
+use crate::respond::{self, Include};
+use crate::server::Server;
+
+/// How often bookmarks are sent to those who allow them.
+const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
+/// The shortest life of a watch without timeoutSeconds; at most twice that, as upstream's min-request-timeout.
+const SHORTEST: Duration = Duration::from_secs(1800);
+/// The annotation of the bookmark that ends the initial events.
+const INITIAL_END: &str = "k8s.io/initial-events-end";
+/// Initial objects put into one chunk.
+const INITIAL_CHUNK: usize = 64;
+
+/// Answers a watch.
+pub async fn watch(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
+    let offer = Offer { watch: true, ..call.offer() };
+    let accept = call.exchange.accept(offer)?;
+    let query = &call.exchange.query;
+    check_options(call)?;
+    let mut selection = Selection::parse(call)?;
+    if !call.name().is_empty() && selection.fields.exact("metadata.name").is_none() {
+        let own = api::fields::Requirement {
+            field: "metadata.name".into(),
+            value: call.name().into(),
+            equal: true,
+        };
+        selection.fields.0.push(own);
+    }
+    let include = Include::parse(query.text("includeObject"))?;
+    let (initial, watch, start) = open(call, &selection).await?;
+    let timeout = match query.integer("timeoutSeconds")? {
+        Some(seconds) if seconds > 0 => Duration::from_secs(u64::try_from(seconds).unwrap_or(0)),
+        _ => SHORTEST + Duration::from_secs(call.server.rng.below(SHORTEST.as_secs())),
+    };
+    let initial_end = query.flag("sendInitialEvents") && query.flag("allowWatchBookmarks");
+    let writer = Writer {
+        served: call.served.clone(),
+        accept: accept.clone(),
+        include,
+        now: call.exchange.now,
+        described: false,
+    };
+    let state = State {
+        server: call.server.clone(),
+        selection,
+        writer,
+        watch,
+        initial: initial.into(),
+        initial_revision: start,
+        initial_end,
+        bookmarks: query.flag("allowWatchBookmarks"),
+        ends_at: call.server.clock.monotonic() + timeout,
+        next_bookmark: call.server.clock.monotonic() + BOOKMARK_EVERY,
+        sent: 0,
+        batch: Vec::new(),
+        over: false,
+    };
+    let frames = stream::unfold(state, |mut state| async move {
+        state.next().await.map(|bytes| (Ok::<_, base::BoxError>(Frame::data(bytes)), state))
+    });
+    let mut response = respond::bytes(StatusCode::OK, accept.stream_type(), Bytes::new());
+    *response.body_mut() = StreamBody::new(frames).boxed_unsync();
+    Ok(response)
+}
+
+fn check_options(call: &Call<'_>) -> Result<(), ApiError> {
+    let query = &call.exchange.query;
+    let (initial, matching) = (query.get("sendInitialEvents").is_some(), query.text("resourceVersionMatch"));
+    let mut errors = ErrorList::new();
+    let path = Path::new("resourceVersionMatch");
+    if initial && matching != "NotOlderThan" {
+        let detail = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
+        errors.push(FieldError::forbidden(&path, detail));
+    }
+    if !initial && !matching.is_empty() {
+        let detail = "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided";
+        errors.push(FieldError::forbidden(&path, detail));
+    }
+    if errors.is_empty() { Ok(()) } else { Err(ApiError::invalid("meta.k8s.io", "ListOptions", "", &errors)) }
+}
+
+fn interest(call: &Call<'_>, selection: &Selection) -> Interest {
+    let namespace = if call.row().namespaced { call.namespace() } else { "" };
+    if let Some(name) = selection.fields.exact("metadata.name")
+        && (!namespace.is_empty() || !call.row().namespaced)
+    {
+        return Interest::Object(namespace.into(), name.into());
+    }
+    if !namespace.is_empty() {
+        return Interest::Namespace(namespace.into());
+    }
+    if call.row().conversion.is_none()
+        && let Some(requirement) =
+            selection.fields.0.iter().find(|r| r.equal && !r.field.starts_with("metadata."))
+    {
+        return Interest::Field(requirement.field.as_str().into(), requirement.value.as_str().into());
+    }
+    Interest::All
+}
+
+/// Objects to send first, the watch that follows them, and the revision between the two.
+async fn open(call: &Call<'_>, selection: &Selection) -> Result<(Vec<Arc<Object>>, Watch, u64), ApiError> {
+    let (store, query) = (&call.server.store, &call.exchange.query);
+    let resource = call.row().storage.clone().unwrap_or_else(|| "".into());
+    let interest = interest(call, selection);
+    let version = query.text("resourceVersion");
+    let initial = query.optional_flag("sendInitialEvents");
+    let revision = read::revision(version)?;
+    let wants_state = match initial {
+        Some(wanted) => wanted,
+        None => revision.is_none(),
+    };
+    if let (Some(revision), false) = (revision, wants_state) {
+        let watch = store
+            .watch(&resource, interest, WatchFrom::Revision(revision))
+            .map_err(|e| gone(revision, &e))?;
+        return Ok((Vec::new(), watch, revision));
+    }
+    if let Some(revision) = revision {
+        read::not_older_than(call.server, revision).await?;
+    } else if version.is_empty() {
+        store.latest().await.map_err(ApiError::internal)?;
+    }
+    let (snapshot, watch) = store.snapshot_then_watch(&resource, interest);
+    let start = snapshot.revision();
+    if !wants_state {
+        return Ok((Vec::new(), watch, start));
+    }
+    let namespace = Some(call.namespace()).filter(|n| !n.is_empty() && call.row().namespaced);
+    let wants = |object: &&Arc<Object>| selection.wants(&call.served, object);
+    let objects = candidates(&snapshot, selection, namespace, None).filter(wants).cloned().collect();
+    Ok((objects, watch, start))
+}
+
+fn gone(revision: u64, error: &HistoryError) -> ApiError {
+    match error {
+        HistoryError::Compacted { oldest, .. } => {
+            ApiError::expired(format!("too old resource version: {revision} ({oldest})"))
+        }
+        HistoryError::Future { current, .. } => read::too_large(revision, *current),
+        other => ApiError::internal(other),
+    }
+}
+
+struct State {
+    server: Server,
+    selection: Selection,
+    writer: Writer,
+    watch: Watch,
+    initial: VecDeque<Arc<Object>>,
+    initial_revision: u64,
+    initial_end: bool,
+    bookmarks: bool,
+    ends_at: Duration,
+    next_bookmark: Duration,
+    /// The revision the client knows of.
+    sent: u64,
+    batch: Vec<Arc<Event>>,
+    over: bool,
+}
+
+impl State {
+    /// The next bytes; `None` ends the watch.
+    async fn next(&mut self) -> Option<Bytes> {
+        if self.over {
+            return None;
+        }
+        if !self.initial.is_empty() {
+            return Some(self.initial_chunk());
+        }
+        if std::mem::take(&mut self.initial_end) {
+            self.sent = self.initial_revision;
+            return Some(self.writer.bookmark(self.initial_revision, true));
+        }
+        loop {
+            let now = self.server.clock.monotonic();
+            if now >= self.ends_at {
+                return None;
+            }
+            if self.bookmarks && now >= self.next_bookmark {
+                self.next_bookmark = now + BOOKMARK_EVERY;
+                if let Some(revision) = self.watch.progress().filter(|r| *r > self.sent) {
+                    self.sent = revision;
+                    return Some(self.writer.bookmark(revision, false));
+                }
+            }
+            let wake = if self.bookmarks { self.ends_at.min(self.next_bookmark) } else { self.ends_at };
+            self.batch.clear();
+            let result = tokio::select! {
+                () = self.server.tasks.cancel_token().cancelled() => return None,
+                () = self.server.clock.sleep(wake.saturating_sub(now)) => continue,
+                result = self.watch.next_batch(&mut self.batch) => result,
+            };
+            if let Err(error) = result {
+                self.over = true;
+                return self.failure(&error);
+            }
+            if let Some(bytes) = self.write_batch() {
+                return Some(bytes);
+            }
+        }
+    }
+
+    fn failure(&mut self, error: &HistoryError) -> Option<Bytes> {
+        match error {
+            HistoryError::Closed => None,
+            error => {
+                let expired =
+                    ApiError::expired(format!("too old resource version: the watch was too slow ({error})"));
+                Some(self.writer.status(&expired))
+            }
+        }
+    }
+
+    fn initial_chunk(&mut self) -> Bytes {
+        let mut out = BytesMut::new();
+        for _ in 0..INITIAL_CHUNK {
+            let Some(object) = self.initial.pop_front() else { break };
+            out.extend_from_slice(&self.writer.object("ADDED", &object));
+        }
+        out.freeze()
+    }
+
+    fn write_batch(&mut self) -> Option<Bytes> {
+        let batch = std::mem::take(&mut self.batch);
+        let mut out: Option<BytesMut> = None;
+        let mut single: Option<Bytes> = None;
+        for event in &batch {
+            self.sent = event.revision;
+            let Some(kind) = transition(&self.selection, &self.writer.served, event) else { continue };
+            let bytes = self.writer.event(kind, event);
+            match (&mut out, single.take()) {
+                (Some(out), _) => out.extend_from_slice(&bytes),
+                (None, None) => single = Some(bytes),
+                (None, Some(first)) => {
+                    let mut all = BytesMut::from(&first[..]);
+                    all.extend_from_slice(&bytes);
+                    out = Some(all);
+                }
+            }
+        }
+        self.batch = batch;
+        out.map(BytesMut::freeze).or(single)
+    }
+}
+
+/// What an event is to a client with this selection.
+fn transition(selection: &Selection, served: &Served, event: &Event) -> Option<EventKind> {
+    if selection.is_everything() {
+        return Some(event.kind);
+    }
+    let before = event.previous.as_ref().is_some_and(|object| selection.wants(served, object));
+    let after = event.kind != EventKind::Deleted && selection.wants(served, &event.object);
+    match (before, after) {
+        (false, false) => None,
+        (false, true) => Some(EventKind::Added),
+        (true, true) => Some(EventKind::Modified),
+        (true, false) => Some(EventKind::Deleted),
+    }
+}
+
+fn name(kind: EventKind) -> &'static str {
+    match kind {
+        EventKind::Added => "ADDED",
+        EventKind::Modified => "MODIFIED",
+        EventKind::Deleted => "DELETED",
+    }
+}
+
+/// Writes frames in the negotiated form.
+struct Writer {
+    served: Served,
+    accept: Accept,
+    include: Include,
+    now: Timestamp,
+    /// The columns have been sent.
+    described: bool,
+}
+
+impl Writer {
+    fn event(&mut self, kind: EventKind, event: &Event) -> Bytes {
+        let plain = self.accept.view == View::Object && kind == event.kind;
+        let form = match self.accept.format {
+            Format::Json { .. } => 0,
+            _ => 1,
+        };
+        if plain && self.served.is_native(&event.object) {
+            let served = self.served.clone();
+            return event
+                .frame(form, |event| frame(form == 1, &served, name(event.kind), &event.object))
+                .clone();
+        }
+        self.object(name(kind), &event.object)
+    }
+
+    fn object(&mut self, kind: &str, object: &Object) -> Bytes {
+        let protobuf = self.accept.format == Format::Protobuf;
+        match &self.accept.view {
+            View::Object => frame(protobuf, &self.served, kind, object),
+            View::Table(version) => {
+                let columns = &self.served.row.columns;
+                let tree = self.served.tree(object);
+                let mut table = respond::table(version, columns, tree["metadata"]["resourceVersion"].clone());
+                if std::mem::replace(&mut self.described, true) {
+                    table["columnDefinitions"] = Value::Null;
+                }
+                table["rows"] = json!([respond::row(columns, &tree, version, self.now, self.include)]);
+                self.tree(kind, &table)
+            }
+            View::Metadata(version) => self.tree(kind, &respond::partial(&self.served.tree(object), version)),
+        }
+    }
+
+    fn tree(&self, kind: &str, object: &Value) -> Bytes {
+        let plain = Format::Json { pretty: false };
+        let format = if self.accept.format == Format::Protobuf { Format::Protobuf } else { plain };
+        let body = respond::write(format, object);
+        if format == Format::Protobuf {
+            proto::watch_frame(kind, &body).into()
+        } else {
+            json_frame(kind, &body)
+        }
+    }
+
+    fn bookmark(&self, revision: u64, initial_end: bool) -> Bytes {
+        let row = &self.served.row;
+        let mut metadata = json!({"resourceVersion": revision.to_string(), "creationTimestamp": null});
+        if initial_end {
+            metadata["annotations"] = json!({INITIAL_END: "true"});
+        }
+        let mut object = json!({"kind": row.kind, "apiVersion": row.api_version(), "metadata": metadata});
+        match &self.accept.view {
+            View::Object => {}
+            View::Table(version) => {
+                let object_of_row = respond::partial(&object, version);
+                object = respond::table(version, &row.columns, object["metadata"]["resourceVersion"].clone());
+                object["rows"] = json!([{"cells": [], "object": object_of_row}]);
+            }
+            View::Metadata(version) => object = respond::partial(&object, version),
+        }
+        self.tree("BOOKMARK", &object)
+    }
+
+    fn status(&self, error: &ApiError) -> Bytes {
+        self.tree("ERROR", &error.to_status())
+    }
+}
+
+fn frame(protobuf: bool, served: &Served, kind: &str, object: &Object) -> Bytes {
+    if protobuf && let Some(message) = served.message(object) {
+        return proto::watch_frame(kind, &respond::envelope(served, &message)).into();
+    }
+    json_frame(kind, &served.json(object))
+}
+
+fn json_frame(kind: &str, json: &[u8]) -> Bytes {
+    let mut out = BytesMut::with_capacity(json.len() + 32);
+    out.extend_from_slice(b"{\"type\":\"");
+    out.extend_from_slice(kind.as_bytes());
+    out.extend_from_slice(b"\",\"object\":");
+    out.extend_from_slice(json);
+    out.extend_from_slice(b"}\n");
+    out.freeze()
+}

@@ -1,0 +1,304 @@
+//! From a request's body to a tree, and from a tree to a commit. It must not know verbs or kinds.
+
+use std::sync::Arc;
+
+use base::http::Body;
+use bytes::Bytes;
+use http::HeaderMap;
+use machinery::codec::{DecodeError, json, proto, yaml};
+use machinery::schema::{Schema, facts};
+use registry::Resource;
+use serde_json::Value;
+use store::{CommitError, Expect, Key, Object, Op, Write};
+
+use api::ApiError;
+use api::error::Reason;
+use api::validation::{ErrorList, FieldError, Path, go_quote};
+
+use crate::negotiate::{self, Format};
+use crate::object::{attrs, draft};
+use crate::server::{BODY_LIMIT, Exchange, Server};
+
+/// What becomes of unknown and duplicate fields.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FieldValidation {
+    /// The request is refused.
+    Strict,
+    /// The client is warned.
+    Warn,
+    /// They are dropped in silence.
+    Ignore,
+}
+
+/// Create, update and patch options from the query.
+#[derive(Clone, Debug)]
+pub struct WriteOptions {
+    /// Nothing is stored.
+    pub dry_run: bool,
+    /// What becomes of unknown and duplicate fields.
+    pub validation: FieldValidation,
+    /// Who owns the fields written; falls back to the user agent.
+    pub manager: String,
+    /// Server-side apply takes conflicting fields over.
+    pub force: bool,
+}
+
+impl WriteOptions {
+    /// Reads and validates them; `kind` names the options in errors.
+    pub fn parse(exchange: &Exchange, kind: &str) -> Result<WriteOptions, ApiError> {
+        let query = &exchange.query;
+        let mut errors = dry_run_errors(exchange);
+        let validation = match query.text("fieldValidation") {
+            "" | "Warn" => FieldValidation::Warn,
+            "Strict" => FieldValidation::Strict,
+            "Ignore" => FieldValidation::Ignore,
+            other => {
+                let allowed = ["Ignore", "Strict", "Warn"];
+                errors.push(FieldError::not_supported(&Path::new("fieldValidation"), other, &allowed));
+                FieldValidation::Warn
+            }
+        };
+        let manager = query.text("fieldManager");
+        if manager.len() > 128 {
+            errors.push(FieldError::too_long(&Path::new("fieldManager"), 128));
+        }
+        if !errors.is_empty() {
+            return Err(ApiError::invalid("meta.k8s.io", kind, "", &errors));
+        }
+        Ok(WriteOptions {
+            dry_run: query.all("dryRun").next().is_some(),
+            validation,
+            manager: manager_name(manager, exchange.headers()),
+            force: query.flag("force"),
+        })
+    }
+}
+
+/// What is wrong with `?dryRun`.
+pub fn dry_run_errors(exchange: &Exchange) -> ErrorList {
+    let mut errors = ErrorList::new();
+    for (index, value) in exchange.query.all("dryRun").enumerate() {
+        if value != "All" {
+            let path = Path::new("dryRun").index(index);
+            errors.push(FieldError::not_supported(&path, value, &["All"]));
+        }
+    }
+    errors
+}
+
+/// The field manager: as asked for, else the user agent up to its first slash.
+fn manager_name(asked: &str, headers: &HeaderMap) -> String {
+    if !asked.is_empty() {
+        return asked.to_owned();
+    }
+    let agent = headers.get(http::header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or("");
+    let name = agent.split('/').next().unwrap_or("");
+    if name.is_empty() { "unknown".to_owned() } else { name.chars().take(128).collect() }
+}
+
+/// Reads a body within the limit.
+pub async fn read_body(body: Body) -> Result<Bytes, ApiError> {
+    base::http::read(body, BODY_LIMIT).await.map_err(|error| match error {
+        base::http::ReadError::TooLarge { limit } => ApiError::new(
+            Reason::RequestEntityTooLarge,
+            format!("Request entity too large: limit is {limit}"),
+        ),
+        base::http::ReadError::Broken(error) => ApiError::bad_request(error.to_string()),
+    })
+}
+
+/// The kind that a body is to have.
+#[derive(Clone, Copy, Debug)]
+pub struct Target<'a> {
+    /// Group.
+    pub group: &'a str,
+    /// Version.
+    pub version: &'a str,
+    /// Kind.
+    pub kind: &'a str,
+    /// A custom resource: no facts.
+    pub custom: bool,
+}
+
+impl<'a> Target<'a> {
+    /// A row's own kind.
+    pub fn of(row: &'a Resource) -> Self {
+        Target { group: &row.group, version: &row.version, kind: &row.kind, custom: row.custom }
+    }
+
+    fn api_version(&self) -> String {
+        api::meta::api_version(self.group, self.version)
+    }
+
+    fn schema(&self) -> Schema<'static> {
+        facts().by_gvk(self.group, self.version, self.kind).map_or(Schema::Any, Schema::Type)
+    }
+}
+
+/// Decodes a body that must be of the target's kind.
+pub fn decode(
+    exchange: &Exchange,
+    target: Target<'_>,
+    body: &[u8],
+    validation: FieldValidation,
+) -> Result<Value, ApiError> {
+    let format = negotiate::body_format(exchange.headers(), !target.custom)?;
+    decode_as(exchange, target, format, body, validation)
+}
+
+/// As [`decode`], in a given format.
+pub fn decode_as(
+    exchange: &Exchange,
+    target: Target<'_>,
+    format: Format,
+    body: &[u8],
+    validation: FieldValidation,
+) -> Result<Value, ApiError> {
+    let decoded = match format {
+        Format::Protobuf => proto::decode_object(body).map(|(value, _)| (value, Vec::new())),
+        Format::Yaml => yaml::decode(target.schema(), body).map(|d| (d.value, d.strict_errors)),
+        Format::Json { .. } => json::decode(target.schema(), body).map(|d| (d.value, d.strict_errors)),
+    };
+    let (mut value, strict) = decoded.map_err(|error| undecodable(target, format, body, &error))?;
+    let Value::Object(map) = &mut value else {
+        return Err(unrecognized(target, body, "json: cannot unmarshal into Go value of type struct"));
+    };
+    for (key, own) in [("apiVersion", target.api_version()), ("kind", target.kind.to_owned())] {
+        if map.get(key).and_then(Value::as_str).unwrap_or("").is_empty() {
+            map.insert(key.to_owned(), own.into());
+        }
+    }
+    check_kind(target, &value)?;
+    report_strict(exchange, target, strict, validation)?;
+    Ok(value)
+}
+
+/// Refuses or warns of unknown and duplicate fields.
+pub fn report_strict(
+    exchange: &Exchange,
+    target: Target<'_>,
+    strict: Vec<String>,
+    validation: FieldValidation,
+) -> Result<(), ApiError> {
+    if strict.is_empty() {
+        return Ok(());
+    }
+    match validation {
+        FieldValidation::Ignore => {}
+        FieldValidation::Warn => strict.into_iter().for_each(|text| exchange.warn(text)),
+        FieldValidation::Strict => {
+            let why = format!("strict decoding error: {}", strict.join(", "));
+            return Err(cannot_be_handled(target, target.kind, target.version, &why));
+        }
+    }
+    Ok(())
+}
+
+fn cannot_be_handled(target: Target<'_>, kind: &str, version: &str, why: &str) -> ApiError {
+    let version = go_quote(version);
+    ApiError::bad_request(format!(
+        "{kind} in version {version} cannot be handled as a {}: {why}",
+        target.kind
+    ))
+}
+
+fn undecodable(target: Target<'_>, format: Format, body: &[u8], error: &DecodeError) -> ApiError {
+    let message = error.to_string();
+    if matches!(format, Format::Json { .. }) && matches!(error, DecodeError::Syntax { .. }) {
+        // The kind could not be read either: upstream then falls back on the kind it expects.
+        return cannot_be_handled(target, target.kind, target.version, &message);
+    }
+    let (kind, version) = (target.kind, target.version);
+    let _ = body;
+    cannot_be_handled(target, kind, version, &message)
+}
+
+fn unrecognized(target: Target<'_>, body: &[u8], why: &str) -> ApiError {
+    let shown: String = String::from_utf8_lossy(&body[..body.len().min(30)]).into_owned();
+    let dots = if body.len() > 30 { " ..." } else { "" };
+    ApiError::bad_request(format!(
+        "the object provided is unrecognized (must be of type {}): {why} ({shown}{dots})",
+        target.kind
+    ))
+}
+
+fn check_kind(target: Target<'_>, value: &Value) -> Result<(), ApiError> {
+    let api_version = value["apiVersion"].as_str().unwrap_or("");
+    let kind = value["kind"].as_str().unwrap_or("");
+    let expected = target.api_version();
+    if api_version == expected && kind == target.kind {
+        return Ok(());
+    }
+    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    if facts().by_gvk(group, version, kind).is_none() && !target.custom {
+        let why = format!(
+            "no kind {} is registered for version {} in scheme \"pkg/api/legacyscheme/scheme.go:30\"",
+            go_quote(kind),
+            go_quote(api_version)
+        );
+        return Err(cannot_be_handled(target, kind, version, &why));
+    }
+    if api_version != expected {
+        return Err(ApiError::bad_request(format!(
+            "the API version in the data ({api_version}) does not match the expected API version ({expected})"
+        )));
+    }
+    if target.custom {
+        return Err(ApiError::bad_request(format!(
+            "{kind} in version {} cannot be handled as a {}: no match for kind",
+            go_quote(version),
+            target.kind
+        )));
+    }
+    let why = format!(
+        "converting ({version}.{kind}) to ({}.{}): unknown conversion",
+        group_package(target.group),
+        target.kind
+    );
+    Err(cannot_be_handled(target, kind, version, &why))
+}
+
+fn group_package(group: &str) -> &str {
+    if group.is_empty() { "core" } else { group.split('.').next().unwrap_or(group) }
+}
+
+/// The store's key of an object of a row; `None` for kinds that are not stored.
+pub fn key(row: &Resource, namespace: &str, name: &str) -> Option<Key> {
+    let storage = row.storage.clone()?;
+    Some(Key::new(storage, if row.namespaced { namespace } else { "" }, name))
+}
+
+/// A write of a tree in the row's version.
+pub fn put(row: &Resource, key: Key, expect: Expect, mut object: Value) -> Write {
+    let index_row = row;
+    row.to_stored(&mut object);
+    let attrs = attrs(index_row, &object);
+    Write { key, expect, op: Op::Put(draft(&object), attrs) }
+}
+
+impl Server {
+    /// Commits one write, telling those who follow the store from inside.
+    pub async fn commit(&self, write: Write) -> Result<store::Committed, CommitError> {
+        let resource = write.key.resource.clone();
+        let committed = self.store.commit(write).await?;
+        self.authorizer.note(&resource);
+        Ok(committed)
+    }
+
+    /// The stored object, or 404.
+    pub fn find(&self, row: &Resource, namespace: &str, name: &str) -> Result<Arc<Object>, ApiError> {
+        let not_found = || ApiError::not_found(&row.group, &row.plural, name);
+        let key = key(row, namespace, name).ok_or_else(not_found)?;
+        self.store.get(&key).ok_or_else(not_found)
+    }
+}
+
+/// A failed commit as an answer.
+pub fn commit_error(row: &Resource, name: &str, error: CommitError) -> ApiError {
+    match error {
+        CommitError::Exists(_) => ApiError::already_exists(&row.group, &row.plural, name),
+        CommitError::NotFound(_) => ApiError::not_found(&row.group, &row.plural, name),
+        CommitError::Conflict(_) => ApiError::stale(&row.group, &row.plural, name),
+        other => ApiError::internal(other),
+    }
+}
