@@ -3,6 +3,7 @@
 //! Everything here is a pure function over [`serde_json::Value`] trees, bytes and schemas. It must not know
 //! HTTP, storage, the clock or any kind's behaviour: a kind is only its [`schema::TypeFacts`].
 
+pub mod apply;
 pub mod codec;
 pub mod openapi;
 pub mod patch;
