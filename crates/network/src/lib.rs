@@ -5,3 +5,4 @@
 pub mod http;
 pub mod nft;
 pub mod proxy;
+mod sysctl;

@@ -85,6 +85,11 @@ impl Inputs {
         self.dirty.insert(Dirty::Pod(key.to_owned()))
     }
 
+    /// Everything heard of is planned.
+    pub fn is_clean(&self) -> bool {
+        self.dirty.is_empty()
+    }
+
     fn all_dirty(&mut self) {
         self.dirty.extend(self.services.keys().cloned().map(Dirty::Service));
         self.dirty.extend(self.pods.keys().cloned().map(Dirty::Pod));
