@@ -2,7 +2,17 @@
 //!
 //! Must not know how pods are run. It reads the cluster through the client and writes the kernel's tables.
 
-pub mod http;
+mod cleanup;
+pub mod cni;
+pub mod dns;
+mod exec;
+mod http;
 pub mod nft;
+mod node;
 pub mod proxy;
+pub mod routes;
 mod sysctl;
+
+pub use cleanup::{CleanupConfig, cleanup};
+pub use exec::ExecError;
+pub use node::NodeDeps;

@@ -7,7 +7,7 @@ mod base;
 mod model;
 mod text;
 
-pub use apply::{ApplyError, Nft};
+pub use apply::Nft;
 pub use base::Base;
 pub use model::{Fragment, Key, Map, Model, Shape, Value};
 pub(crate) use text::affinity_set_word;

@@ -10,7 +10,8 @@ use super::conntrack::{self, Doors};
 use super::health::Health;
 use super::plan::{Context, HostPort, Plan, plan_host_ports, plan_service, pod_owner, service_owner};
 use super::service::{ServiceInfo, ServiceKey, SliceInfo};
-use crate::nft::{ApplyError, Family, Model, Nft};
+use crate::exec::ExecError;
+use crate::nft::{Base, Family, Model, Nft};
 
 /// Something that has to be planned again.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -219,8 +220,18 @@ impl Engine {
         self.health.set_service(key, port.map(|port| (port, here.len())));
     }
 
+    /// Looks whether the tables are still there. False: apply again.
+    pub async fn look_after(&mut self) -> bool {
+        let mut good = true;
+        for table in self.tables.iter_mut().filter(|table| !table.broken) {
+            let Base { family, table: name, .. } = &table.context.base;
+            good &= table.nft.look_after(*family, name).await;
+        }
+        good
+    }
+
     /// Brings the kernel to the plans. True when there was something to do.
-    pub async fn apply(&mut self) -> Result<bool, ApplyError> {
+    pub async fn apply(&mut self) -> Result<bool, ExecError> {
         let mut changed = false;
         for table in self.tables.iter_mut().filter(|table| !table.broken) {
             let family = table.context.base.family;

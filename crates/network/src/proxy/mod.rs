@@ -33,11 +33,14 @@ use self::health::Health;
 pub use self::options::{ProxyConfig, ProxyOptions};
 use self::plan::Context;
 use self::service::{ServiceInfo, SliceInfo};
-use crate::nft::{ApplyError, Base, Family, Nft};
+use crate::exec::ExecError;
+use crate::nft::{Base, Family, Nft};
 use crate::{http, sysctl};
 
 /// Between tries to apply a transaction that was refused.
 const RETRY: Backoff = Backoff::doubling(Duration::from_millis(500), Duration::from_secs(30));
+/// How often an idle proxy looks whether somebody flushed its table.
+const LOOK_AFTER: Duration = Duration::from_secs(30);
 /// How long the first transaction waits for the Node object: without it some rules are not known yet.
 const NODE_PATIENCE: Duration = Duration::from_secs(2);
 /// Room for the connections of a busy node; upstream's smallest value.
@@ -61,7 +64,7 @@ pub enum ProxyError {
     },
     /// The table could not be removed.
     #[error(transparent)]
-    Apply(#[from] ApplyError),
+    Tool(#[from] ExecError),
 }
 
 /// What the proxy needs besides its configuration.
@@ -156,9 +159,11 @@ async fn serve_health(deps: &ProxyDeps, config: &ProxyConfig, health: &Health) -
     ];
     for (address, what, handler) in servers {
         let Some(address) = address else { continue };
-        let listener = TcpListener::bind(address)
-            .await
-            .map_err(|source| ProxyError::Listen { address, what, source })?;
+        let listener = TcpListener::bind(address).await.map_err(|source| ProxyError::Listen {
+            address,
+            what,
+            source,
+        })?;
         let server = http::serve(listener, handler, deps.tasks.clone(), deps.clock.clone());
         deps.tasks.spawn("proxy health server", server);
     }
@@ -167,12 +172,12 @@ async fn serve_health(deps: &ProxyDeps, config: &ProxyConfig, health: &Health) -
 }
 
 /// `namespace/name` of an object.
-fn key_of(object: &impl Meta) -> String {
+pub(crate) fn key_of(object: &impl Meta) -> String {
     format!("{}/{}", object.namespace(), object.name())
 }
 
 /// The object that a change leaves behind.
-fn present<K>(change: &Change<K>) -> Option<&Arc<K>> {
+pub(crate) fn present<K>(change: &Change<K>) -> Option<&Arc<K>> {
     match change {
         Change::Added(object) | Change::Modified { new: object, .. } => Some(object),
         Change::Deleted(_) => None,
@@ -259,10 +264,13 @@ impl Loop<'_> {
             match self.sync().await {
                 Ok(()) => {
                     retry = RETRY;
-                    if cancel.run(self.shared.changed.notified()).await.is_none() {
-                        return;
+                    let next = self.deps.clock.timeout(LOOK_AFTER, self.shared.changed.notified());
+                    match cancel.run(next).await {
+                        None => return,
+                        Some(Some(())) => self.deps.clock.sleep(self.config.min_sync).await,
+                        Some(None) if self.engine.look_after().await => {}
+                        Some(None) => tracing::warn!("the service table is gone; making it anew"),
                     }
-                    self.deps.clock.sleep(self.config.min_sync).await;
                 }
                 Err(error) => {
                     self.figures.failures.inc();
@@ -276,7 +284,7 @@ impl Loop<'_> {
         }
     }
 
-    async fn sync(&mut self) -> Result<(), ApplyError> {
+    async fn sync(&mut self) -> Result<(), ExecError> {
         let started = self.deps.clock.monotonic();
         let node = self.shared.node.lock().clone();
         {

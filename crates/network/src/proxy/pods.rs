@@ -22,7 +22,8 @@ pub fn host_ports(pod: &Pod) -> Vec<HostPort> {
     }
     let mut found = Vec::new();
     for port in containers(spec).flat_map(|container| container.ports.iter().flatten()) {
-        let number = |port: Option<i32>| port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0);
+        let number =
+            |port: Option<i32>| port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0);
         let Some(host_port) = number(port.host_port) else { continue };
         let Some(pod_port) = number(Some(port.container_port)) else { continue };
         let Some(protocol) = Protocol::parse(port.protocol.as_deref()) else { continue };
@@ -59,7 +60,8 @@ mod tests {
         };
         let ports = |text: String| host_ports(&serde_saphyr::from_str(&text).unwrap());
         let found = ports(yaml("false", "Running"));
-        let show: Vec<_> = found.iter().map(|p| (p.host_address, p.host_port, p.pod_port, p.protocol)).collect();
+        let show: Vec<_> =
+            found.iter().map(|p| (p.host_address, p.host_port, p.pod_port, p.protocol)).collect();
         let local: IpAddr = "127.0.0.1".parse().unwrap();
         assert_eq!(show, [(None, 8080, 80, Protocol::Tcp), (Some(local), 5353, 53, Protocol::Udp)]);
         assert!(ports(yaml("true", "Running")).is_empty());

@@ -1,0 +1,2 @@
+//! Cluster DNS.
+pub(crate) async fn remove_address(_address: std::net::IpAddr) {}
