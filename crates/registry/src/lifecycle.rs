@@ -11,6 +11,7 @@ use crate::resource::Resource;
 use crate::strategy::{Context, Grace, Part, generation, set_generation};
 use crate::tree::Tree;
 use crate::validation::meta::{self, NameRule};
+use crate::validation::{self, ErrorList, FieldError, Path};
 
 /// The longest generated name, in bytes; longer prefixes are cut.
 const NAME_MAX: usize = 63;
@@ -63,6 +64,7 @@ pub fn before_create(
     resource.strategy.prepare_create(cx, object);
     resource.default(object);
     let mut errors = meta::check(object, resource.namespaced, resource.strategy.name_rule());
+    plain_finalizers(resource, object, &mut errors);
     errors.extend(resource.strategy.validate(cx, object));
     reject(resource, object, errors)?;
     let errors = meta::check(object, resource.namespaced, NameRule::PathSegment);
@@ -73,7 +75,18 @@ pub fn before_create(
     Ok(warnings)
 }
 
-fn reject(resource: &Resource, object: &Value, errors: api::validation::ErrorList) -> Result<(), ApiError> {
+/// Finalizers of built-in kinds are qualified or ours.
+fn plain_finalizers(resource: &Resource, object: &Value, errors: &mut ErrorList) {
+    if resource.custom {
+        return;
+    }
+    let path = Path::new("metadata").child("finalizers");
+    for (i, name) in object.list("metadata.finalizers").iter().filter_map(Value::as_str).enumerate() {
+        validation::core::plain_finalizer(errors, name, &path.index(i));
+    }
+}
+
+fn reject(resource: &Resource, object: &Value, errors: ErrorList) -> Result<(), ApiError> {
     if errors.is_empty() {
         return Ok(());
     }
@@ -148,6 +161,7 @@ pub fn check_update(cx: &Context<'_>, part: Part, new: &Value, old: &Value) -> R
     let resource = cx.resource;
     let mut errors = meta::check(new, resource.namespaced, NameRule::PathSegment);
     errors.extend(meta::check_update(new, old));
+    plain_finalizers(resource, new, &mut errors);
     errors.extend(resource.strategy.validate_update(cx, part, new, old));
     reject(resource, new, errors)
 }
@@ -264,7 +278,6 @@ fn shorten(object: &mut Value, seconds: Option<i64>) -> bool {
 }
 
 fn check_options(options: &Value) -> Result<(), ApiError> {
-    use api::validation::{ErrorList, FieldError, Path};
     let mut errors = ErrorList::new();
     let policy = options.text("propagationPolicy");
     if options.has("orphanDependents") && options.has("propagationPolicy") {

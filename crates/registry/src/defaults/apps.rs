@@ -66,7 +66,6 @@ pub fn stateful_set(s: &mut Value) {
     }
     if s.text("spec.updateStrategy.type") == "RollingUpdate" && s.has("spec.updateStrategy.rollingUpdate") {
         s.set_default("spec.updateStrategy.rollingUpdate.partition", 0);
-        s.set_default("spec.updateStrategy.rollingUpdate.maxUnavailable", 1);
     }
     template(s, "spec.template");
     for claim in s.list_mut("spec.volumeClaimTemplates") {

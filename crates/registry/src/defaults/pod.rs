@@ -280,7 +280,7 @@ fn pod_level_resources(spec: &mut Value) {
 
 /// What all containers together ask for: main containers and sidecars run side by side, an init
 /// container runs beside the sidecars started before it.
-fn aggregate(spec: &Value, what: &str) -> Map<String, Value> {
+pub fn aggregate(spec: &Value, what: &str) -> Map<String, Value> {
     type Amounts = BTreeMap<String, Quantity>;
     let amounts = |c: &Value| -> Amounts {
         let all = c.at("resources").map(what);

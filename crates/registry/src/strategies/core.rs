@@ -5,10 +5,15 @@ use serde_json::{Map, Value, json};
 use crate::defaults::core as defaults;
 use crate::strategy::{Context, Generation, PLAIN, Part, Rules, SPEC_STATUS, take_over, take_over_all_but};
 use crate::tree::Tree;
+use crate::validation as v;
 use crate::validation::meta::NameRule;
 
 /// ConfigMap.
-pub static CONFIG_MAP: Rules = PLAIN;
+pub static CONFIG_MAP: Rules = Rules {
+    validate: |_, o| v::core::config_map(o),
+    validate_update: |_, _, new, old| v::core::config_map_update(new, old),
+    ..PLAIN
+};
 
 /// Secret.
 pub static SECRET: Rules = Rules {
@@ -18,23 +23,58 @@ pub static SECRET: Rules = Rules {
             new.set("type", old.text("type"));
         }
     },
+    validate: |_, o| v::core::secret(o),
+    validate_update: |_, _, new, old| v::core::secret_update(new, old),
     ..PLAIN
 };
 
 /// Endpoints.
-pub static ENDPOINTS: Rules = Rules { default: defaults::endpoints, create_on_update: true, ..PLAIN };
+pub static ENDPOINTS: Rules = Rules {
+    default: defaults::endpoints,
+    create_on_update: true,
+    validate: |_, o| v::service::endpoints(o, None),
+    validate_update: |_, _, new, old| v::service::endpoints(new, Some(old)),
+    ..PLAIN
+};
 
 /// Event of core/v1.
-pub static EVENT: Rules = Rules { create_on_update: true, ..PLAIN };
+pub static EVENT: Rules = Rules {
+    create_on_update: true,
+    name: NameRule::PathSegment,
+    validate: |_, o| v::policy::event(o, false),
+    validate_update: |_, _, new, _| v::policy::event(new, false),
+    ..PLAIN
+};
 
 /// Event of events.k8s.io/v1.
-pub static NEW_EVENT: Rules = Rules { create_on_update: true, ..PLAIN };
+pub static NEW_EVENT: Rules = Rules {
+    create_on_update: true,
+    name: NameRule::PathSegment,
+    validate: |_, o| v::policy::event(o, true),
+    validate_update: |_, _, new, old| v::policy::event_update(new, old),
+    ..PLAIN
+};
 
 /// LimitRange.
-pub static LIMIT_RANGE: Rules = Rules { default: defaults::limit_range, create_on_update: true, ..PLAIN };
+pub static LIMIT_RANGE: Rules = Rules {
+    default: defaults::limit_range,
+    create_on_update: true,
+    validate: |_, o| v::core::limit_range(o),
+    validate_update: |_, _, new, _| v::core::limit_range(new),
+    ..PLAIN
+};
 
 /// ResourceQuota.
-pub static RESOURCE_QUOTA: Rules = Rules { default: defaults::resource_quota, status: true, ..PLAIN };
+pub static RESOURCE_QUOTA: Rules = Rules {
+    default: defaults::resource_quota,
+    status: true,
+    validate: |_, o| v::core::resource_quota(o),
+    validate_update: |_, part, new, old| match part {
+        Part::Status => v::core::resource_quota_status(new),
+        _ => v::core::resource_quota_update(new, old),
+    },
+    ..PLAIN
+};
 
 /// ServiceAccount.
 pub static SERVICE_ACCOUNT: Rules =
@@ -47,12 +87,25 @@ fn bare_secrets(account: &mut Value) {
 }
 
 /// PodTemplate.
-pub static POD_TEMPLATE: Rules =
-    Rules { default: defaults::pod_template, generation: Generation::Fields(&["template"]), ..PLAIN };
+pub static POD_TEMPLATE: Rules = Rules {
+    default: defaults::pod_template,
+    generation: Generation::Fields(&["template"]),
+    validate: |_, o| v::core::pod_template(o),
+    validate_update: |_, _, new, _| v::core::pod_template(new),
+    ..PLAIN
+};
 
 /// ReplicationController.
-pub static REPLICATION_CONTROLLER: Rules =
-    Rules { default: defaults::replication_controller, orphan_by_default: true, ..SPEC_STATUS };
+pub static REPLICATION_CONTROLLER: Rules = Rules {
+    default: defaults::replication_controller,
+    orphan_by_default: true,
+    validate: |_, o| v::core::replication_controller(o),
+    validate_update: |_, part, new, _| match part {
+        Part::Status => v::core::replica_status(new),
+        _ => v::core::replication_controller(new),
+    },
+    ..SPEC_STATUS
+};
 
 /// Namespace.
 pub static NAMESPACE: Rules = Rules {
@@ -61,6 +114,12 @@ pub static NAMESPACE: Rules = Rules {
     create: create_namespace,
     update: update_namespace,
     finish: defaults::namespace,
+    validate: |_, o| v::core::namespace(o),
+    validate_update: |_, part, new, _| match part {
+        Part::Status => v::core::namespace_status(new),
+        Part::Finalize => v::core::namespace_finalize(new),
+        _ => v::core::namespace(new),
+    },
     ..PLAIN
 };
 
@@ -99,6 +158,8 @@ pub static NODE: Rules = Rules {
         Part::Status => take_over_all_but(new, old, &["metadata", "status"]),
         _ => take_over(new, old, &["status"]),
     },
+    validate: |_, o| v::core::node(o),
+    validate_update: |_, _, new, old| v::core::node_update(new, old),
     ..PLAIN
 };
 
@@ -111,6 +172,11 @@ pub static PV: Rules = Rules {
         pv.set("status", json!({"phase": "Pending", "lastPhaseTransitionTime": now}));
     },
     update: update_pv,
+    validate: |_, o| v::storage::persistent_volume(o),
+    validate_update: |_, part, new, old| match part {
+        Part::Status => v::ErrorList::new(),
+        _ => v::storage::persistent_volume_update(new, old),
+    },
     ..PLAIN
 };
 
@@ -128,14 +194,28 @@ fn update_pv(cx: &Context<'_>, part: Part, new: &mut Value, old: &Value) {
 }
 
 /// PersistentVolumeClaim.
-pub static PVC: Rules = Rules { default: defaults::claim, status: true, ..PLAIN };
+pub static PVC: Rules = Rules {
+    default: defaults::claim,
+    status: true,
+    validate: |_, o| v::storage::claim(o),
+    validate_update: |_, part, new, old| match part {
+        Part::Status => v::ErrorList::new(),
+        _ => v::storage::claim_update(new, old),
+    },
+    ..PLAIN
+};
 
 /// Service. Cluster IPs and node ports are the API server's to allocate.
 pub static SERVICE: Rules = Rules {
     default: defaults::service,
     status: true,
-    name: NameRule::Dns1035Label,
+    name: NameRule::DnsLabel,
     create_on_update: true,
+    validate: |_, o| v::service::create(o),
+    validate_update: |_, part, new, old| match part {
+        Part::Status => v::service::status(new, old),
+        _ => v::service::update(new, old),
+    },
     update: |_, part, new, old| {
         if part == Part::Main {
             drop_type_dependent(new, old);

@@ -7,7 +7,9 @@ use crate::strategy::{
     Context, Generation, PLAIN, Part, Rules, SPEC_STATUS, differs, take_over, take_over_all_but,
 };
 use crate::tree::Tree;
+use crate::validation as v;
 use crate::validation::meta::NameRule;
+use crate::validation::{networking, policy, storage};
 
 const SPEC: Generation = Generation::Fields(&["spec"]);
 
@@ -117,31 +119,93 @@ pub static ENDPOINT_SLICE: Rules = Rules {
         ["addressType", "endpoints", "ports"].iter().any(|f| differs(new.get(f), old.get(f)))
             || differs(Some(new.at("metadata.labels")), Some(old.at("metadata.labels")))
     }),
+    validate: |_, o| networking::endpoint_slice(o, None),
+    validate_update: |_, _, new, old| networking::endpoint_slice(new, Some(old)),
     ..PLAIN
 };
 /// IngressClass.
-pub static INGRESS_CLASS: Rules = Rules { default: defaults::ingress_class, generation: SPEC, ..PLAIN };
+pub static INGRESS_CLASS: Rules = Rules {
+    default: defaults::ingress_class,
+    generation: SPEC,
+    validate: |_, o| networking::ingress_class(o),
+    validate_update: |_, _, new, old| networking::ingress_class_update(new, old),
+    ..PLAIN
+};
 /// Ingress.
-pub static INGRESS: Rules = SPEC_STATUS;
+pub static INGRESS: Rules = Rules {
+    validate: |_, o| networking::ingress(o, true),
+    validate_update: |_, part, new, old| match part {
+        Part::Status => networking::ingress_status(new, old),
+        _ => networking::ingress(new, false),
+    },
+    ..SPEC_STATUS
+};
 /// IPAddress.
-pub static IP_ADDRESS: Rules = Rules { name: NameRule::PathSegment, ..PLAIN };
+pub static IP_ADDRESS: Rules = Rules {
+    name: NameRule::PathSegment,
+    validate: |_, o| networking::ip_address(o),
+    validate_update: |_, _, new, old| networking::ip_address_update(new, old),
+    ..PLAIN
+};
 /// NetworkPolicy.
-pub static NETWORK_POLICY: Rules = Rules { default: defaults::network_policy, generation: SPEC, ..PLAIN };
+pub static NETWORK_POLICY: Rules = Rules {
+    default: defaults::network_policy,
+    generation: SPEC,
+    validate: |_, o| networking::network_policy(o),
+    validate_update: |_, _, new, _| networking::network_policy(new),
+    ..PLAIN
+};
 /// ServiceCIDR.
-pub static SERVICE_CIDR: Rules = Rules { status: true, update: reset_meta_for_status, ..PLAIN };
+pub static SERVICE_CIDR: Rules = Rules {
+    status: true,
+    update: reset_meta_for_status,
+    validate: |_, o| networking::service_cidr(o),
+    validate_update: |_, part, new, old| match part {
+        Part::Status => v::ErrorList::new(),
+        _ => networking::service_cidr_update(new, old),
+    },
+    ..PLAIN
+};
 
 /// PodDisruptionBudget.
-pub static PDB: Rules = Rules { unconditional_update: false, ..SPEC_STATUS };
+pub static PDB: Rules = Rules {
+    unconditional_update: false,
+    name: NameRule::PathSegment,
+    validate: |_, o| policy::disruption_budget(o),
+    validate_update: |_, part, new, _| match part {
+        Part::Status => policy::disruption_budget_status(new),
+        _ => policy::disruption_budget(new),
+    },
+    ..SPEC_STATUS
+};
 
 const RBAC: Rules = Rules { name: NameRule::PathSegment, create_on_update: true, ..PLAIN };
 /// Role.
-pub static ROLE: Rules = RBAC;
+pub static ROLE: Rules = Rules {
+    validate: |_, o| policy::role(o, true),
+    validate_update: |_, _, new, _| policy::role(new, true),
+    ..RBAC
+};
 /// ClusterRole.
-pub static CLUSTER_ROLE: Rules = RBAC;
+pub static CLUSTER_ROLE: Rules = Rules {
+    validate: |_, o| policy::role(o, false),
+    validate_update: |_, _, new, _| policy::role(new, false),
+    ..RBAC
+};
 /// RoleBinding.
-pub static ROLE_BINDING: Rules = Rules { default: defaults::role_binding, ..RBAC };
+pub static ROLE_BINDING: Rules = Rules {
+    default: defaults::role_binding,
+    validate: |_, o| policy::role_binding(o, true),
+    validate_update: |_, _, new, old| policy::role_binding_update(new, old, true),
+    ..RBAC
+};
 /// ClusterRoleBinding.
-pub static CLUSTER_ROLE_BINDING: Rules = Rules { default: defaults::role_binding, ..RBAC };
+pub static CLUSTER_ROLE_BINDING: Rules = Rules {
+    default: defaults::role_binding,
+    validate: |_, o| policy::role_binding(o, false),
+    validate_update: |_, _, new, old| policy::role_binding_update(new, old, false),
+    ..RBAC
+};
 
 /// FlowSchema.
 pub static FLOW_SCHEMA: Rules =
@@ -156,22 +220,62 @@ pub static CSI_DRIVER: Rules = Rules {
     generation: SPEC,
     create: |_, driver| crate::strategy::set_generation(driver, 0),
     unconditional_update: false,
+    validate: |_, o| storage::csi_driver(o),
+    validate_update: |_, _, new, old| storage::csi_driver_update(new, old),
     ..PLAIN
 };
 /// CSINode.
-pub static CSI_NODE: Rules = Rules { unconditional_update: false, ..PLAIN };
+pub static CSI_NODE: Rules = Rules {
+    unconditional_update: false,
+    validate: |_, o| storage::csi_node(o),
+    validate_update: |_, _, new, _| storage::csi_node(new),
+    ..PLAIN
+};
 /// CSIStorageCapacity.
-pub static CSI_CAPACITY: Rules = Rules { unconditional_update: false, ..PLAIN };
+pub static CSI_CAPACITY: Rules = Rules {
+    unconditional_update: false,
+    validate: |_, o| storage::csi_capacity(o),
+    validate_update: |_, _, new, old| storage::csi_capacity_update(new, old),
+    ..PLAIN
+};
 /// StorageClass.
-pub static STORAGE_CLASS: Rules = Rules { default: defaults::storage_class, ..PLAIN };
+pub static STORAGE_CLASS: Rules = Rules {
+    default: defaults::storage_class,
+    validate: |_, o| storage::storage_class(o),
+    validate_update: |_, _, new, old| storage::storage_class_update(new, old),
+    ..PLAIN
+};
 /// VolumeAttachment.
-pub static VOLUME_ATTACHMENT: Rules =
-    Rules { status: true, unconditional_update: false, update: reset_meta_for_status, ..PLAIN };
+pub static VOLUME_ATTACHMENT: Rules = Rules {
+    status: true,
+    unconditional_update: false,
+    update: reset_meta_for_status,
+    validate: |_, o| storage::volume_attachment(o),
+    validate_update: |_, part, new, old| match part {
+        Part::Status => v::ErrorList::new(),
+        _ => storage::volume_attachment_update(new, old),
+    },
+    ..PLAIN
+};
 /// VolumeAttributesClass.
-pub static VOLUME_ATTRIBUTES_CLASS: Rules = PLAIN;
+pub static VOLUME_ATTRIBUTES_CLASS: Rules = Rules {
+    validate: |_, o| storage::volume_attributes_class(o),
+    validate_update: |_, _, new, old| storage::volume_attributes_class_update(new, old),
+    ..PLAIN
+};
 
 /// CertificateSigningRequest: who asks is what the server saw, not what the client wrote.
-pub static CSR: Rules = Rules { create: create_csr, update: update_csr, ..PLAIN };
+pub static CSR: Rules = Rules {
+    create: create_csr,
+    update: update_csr,
+    name: NameRule::PathSegment,
+    validate: |_, o| policy::certificate_request(o),
+    validate_update: |_, part, new, old| match part {
+        Part::Main => v::ErrorList::new(),
+        _ => policy::certificate_conditions(new, old, part == Part::Approval),
+    },
+    ..PLAIN
+};
 
 fn create_csr(cx: &Context<'_>, csr: &mut Value) {
     for field in ["username", "uid", "groups", "extra"] {
@@ -237,12 +341,29 @@ fn stamp_conditions(cx: &Context<'_>, new: &mut Value, old: &Value) {
 }
 
 /// Lease.
-pub static LEASE: Rules = Rules { create_on_update: true, unconditional_update: false, ..PLAIN };
+pub static LEASE: Rules = Rules {
+    create_on_update: true,
+    unconditional_update: false,
+    validate: |_, o| policy::lease(o),
+    validate_update: |_, _, new, _| policy::lease(new),
+    ..PLAIN
+};
 /// RuntimeClass.
-pub static RUNTIME_CLASS: Rules = Rules { create_on_update: true, unconditional_update: false, ..PLAIN };
+pub static RUNTIME_CLASS: Rules = Rules {
+    create_on_update: true,
+    unconditional_update: false,
+    validate: |_, o| policy::runtime_class(o),
+    validate_update: |_, _, new, old| policy::runtime_class_update(new, old),
+    ..PLAIN
+};
 /// PriorityClass.
-pub static PRIORITY_CLASS: Rules =
-    Rules { default: defaults::priority_class, generation: Generation::Fields(&[]), ..PLAIN };
+pub static PRIORITY_CLASS: Rules = Rules {
+    default: defaults::priority_class,
+    generation: Generation::Fields(&[]),
+    validate: |_, o| policy::priority_class(o),
+    validate_update: |_, _, new, old| policy::priority_class_update(new, old),
+    ..PLAIN
+};
 /// DeviceClass.
 pub static DEVICE_CLASS: Rules = Rules { generation: SPEC, ..PLAIN };
 /// ResourceClaim.

@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 use crate::defaults;
 use crate::strategy::{Context, Generation, Grace, PLAIN, Part, Rules, take_over, take_over_all_but};
 use crate::tree::Tree;
+use crate::validation as v;
 
 /// Pod.
 pub static POD: Rules = Rules {
@@ -12,6 +13,13 @@ pub static POD: Rules = Rules {
     generation: Generation::Fields(&["spec"]),
     create,
     update,
+    validate: |_, pod| v::pod::create(pod),
+    validate_update: |_, part, new, old| match part {
+        Part::Status => v::pod_update::status(new, old),
+        Part::EphemeralContainers => v::pod_update::ephemeral_containers(new, old),
+        Part::Resize => v::pod_update::resize(new, old),
+        _ => v::pod_update::update(new, old),
+    },
     grace,
     ..PLAIN
 };

@@ -5,9 +5,16 @@ use serde_json::{Map, Value};
 use crate::defaults::apps as defaults;
 use crate::strategy::{Context, Generation, PLAIN, Part, Rules, SPEC_STATUS, differs, generation};
 use crate::tree::Tree;
+use crate::validation as v;
+use crate::validation::apps as check;
+use crate::validation::meta::NameRule;
 
 /// ControllerRevision.
-pub static CONTROLLER_REVISION: Rules = PLAIN;
+pub static CONTROLLER_REVISION: Rules = Rules {
+    validate: |_, o| check::controller_revision(o),
+    validate_update: |_, _, new, old| check::controller_revision_update(new, old),
+    ..PLAIN
+};
 
 /// Deployment. Annotations are copied to replica sets, so they count as spec.
 pub static DEPLOYMENT: Rules = Rules {
@@ -21,6 +28,11 @@ pub static DEPLOYMENT: Rules = Rules {
             keep(new, old, "metadata.labels");
         }
     },
+    validate: |_, o| check::deployment(o),
+    validate_update: |_, part, new, old| match part {
+        Part::Status => check::deployment_status(new, old),
+        _ => check::with_fixed_selector(check::deployment, new, old),
+    },
     ..SPEC_STATUS
 };
 
@@ -32,15 +44,37 @@ fn keep(new: &mut Value, old: &Value, path: &str) {
 }
 
 /// ReplicaSet.
-pub static REPLICA_SET: Rules = Rules { default: defaults::replica_set, ..SPEC_STATUS };
+pub static REPLICA_SET: Rules = Rules {
+    default: defaults::replica_set,
+    validate: |_, o| check::replica_set(o),
+    validate_update: |_, part, new, old| match part {
+        Part::Status => v::core::replica_status(new),
+        _ => check::with_fixed_selector(check::replica_set, new, old),
+    },
+    ..SPEC_STATUS
+};
 
 /// StatefulSet.
-pub static STATEFUL_SET: Rules = Rules { default: defaults::stateful_set, ..SPEC_STATUS };
+pub static STATEFUL_SET: Rules = Rules {
+    default: defaults::stateful_set,
+    name: NameRule::DnsLabel,
+    validate: |_, o| check::stateful_set(o),
+    validate_update: |_, part, new, old| match part {
+        Part::Status => check::stateful_set_status(new, old),
+        _ => check::stateful_set_update(new, old),
+    },
+    ..SPEC_STATUS
+};
 
 /// DaemonSet.
 pub static DAEMON_SET: Rules = Rules {
     default: defaults::daemon_set,
     create: |_, set| number_template(set, 1),
+    validate: |_, o| check::daemon_set(o),
+    validate_update: |_, part, new, old| match part {
+        Part::Status => check::daemon_set_status(new, old),
+        _ => check::with_fixed_selector(check::daemon_set, new, old),
+    },
     update: |_, part, new, old| {
         if part != Part::Main {
             return;
@@ -73,8 +107,17 @@ fn number_template(set: &mut Value, number: i64) {
 }
 
 /// Job.
-pub static JOB: Rules =
-    Rules { default: defaults::job, orphan_by_default: true, create: generate_selector, ..SPEC_STATUS };
+pub static JOB: Rules = Rules {
+    default: defaults::job,
+    orphan_by_default: true,
+    create: generate_selector,
+    validate: |_, o| v::batch::job(o),
+    validate_update: |_, part, new, old| match part {
+        Part::Status => v::batch::job_status(new, old),
+        _ => v::batch::job_update(new, old),
+    },
+    ..SPEC_STATUS
+};
 
 /// Labels the job's pods and selects them by the job's uid, unless the client does it by hand.
 fn generate_selector(_cx: &Context<'_>, job: &mut Value) {
@@ -98,10 +141,36 @@ fn generate_selector(_cx: &Context<'_>, job: &mut Value) {
 }
 
 /// CronJob.
-pub static CRON_JOB: Rules = Rules { default: defaults::cron_job, ..SPEC_STATUS };
+pub static CRON_JOB: Rules = Rules {
+    default: defaults::cron_job,
+    validate: |_, o| v::batch::cron_job(o, None),
+    validate_update: |_, part, new, old| match part {
+        Part::Status => v::ErrorList::new(),
+        _ => v::batch::cron_job(new, Some(old)),
+    },
+    ..SPEC_STATUS
+};
 
 /// HorizontalPodAutoscaler of autoscaling/v1.
-pub static HPA_V1: Rules = Rules { default: defaults::hpa_v1, status: true, ..PLAIN };
+pub static HPA_V1: Rules = Rules {
+    default: defaults::hpa_v1,
+    status: true,
+    validate: |_, o| v::policy::autoscaler_v1(o),
+    validate_update: |_, part, new, _| match part {
+        Part::Status => v::policy::autoscaler_status(new),
+        _ => v::policy::autoscaler_v1(new),
+    },
+    ..PLAIN
+};
 
 /// HorizontalPodAutoscaler of autoscaling/v2.
-pub static HPA_V2: Rules = Rules { default: defaults::hpa_v2, status: true, ..PLAIN };
+pub static HPA_V2: Rules = Rules {
+    default: defaults::hpa_v2,
+    status: true,
+    validate: |_, o| v::policy::autoscaler(o),
+    validate_update: |_, part, new, _| match part {
+        Part::Status => v::policy::autoscaler_status(new),
+        _ => v::policy::autoscaler(new),
+    },
+    ..PLAIN
+};
