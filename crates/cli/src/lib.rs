@@ -1,6 +1,164 @@
-//! The command line of Navarch: every subcommand, and the wiring of the components.
+//! The command line of Navarch: every subcommand, and the wiring of the components into one process.
+//!
+//! Only this crate knows all components; it must not hold behaviour of its own beyond starting, joining and
+//! stopping them.
+
+pub mod containerd;
+pub mod control;
+pub mod demo;
+pub mod down;
+pub mod error;
+pub mod hello;
+pub mod image;
+pub mod node;
+pub mod pause;
+pub mod pki;
+pub mod single;
+pub mod up;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use base::telemetry::{self, LogFormat};
+use clap::{Parser, Subcommand};
+
+use crate::error::CliError;
+
+/// Where a cluster keeps its things unless told otherwise.
+pub const DEFAULT_DATA_DIR: &str = "/var/lib/navarch";
+
+/// All of Kubernetes v1.36 in one binary.
+#[derive(Debug, Parser)]
+#[command(name = "navarch", version, about, long_about = LONG_ABOUT, propagate_version = true)]
+struct Cli {
+    /// How much to log: error, warn, info, debug, or a filter such as info,kubelet=debug.
+    #[arg(long, global = true, default_value = "info", value_name = "LEVEL")]
+    log_level: String,
+    /// How log lines look: text or json.
+    #[arg(long, global = true, default_value = "text", value_name = "FORMAT")]
+    log_format: String,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const LONG_ABOUT: &str = "All of Kubernetes v1.36 in one binary.\n\n\
+    Make this machine a cluster:\n\n    navarch up\n\n\
+    and in another terminal:\n\n    export KUBECONFIG=/var/lib/navarch/admin.kubeconfig\n    kubectl get nodes\n\n\
+    Each component also runs alone, with upstream's flags, against any conformant cluster.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make this machine a cluster: control plane, node agent, network. Runs in the foreground.
+    Up(up::UpArgs),
+    /// Stop the cluster of this machine and remove everything it made.
+    Down(down::DownArgs),
+    /// Deploy the demo application and show its page.
+    Demo(demo::DemoArgs),
+    /// Print the administrator's kubeconfig of the cluster of this machine.
+    Kubeconfig(DataArgs),
+    /// Run a control plane without a node agent.
+    Server(up::UpArgs),
+    /// Run the API server alone.
+    Apiserver(Box<single::ApiserverArgs>),
+    /// Run the scheduler alone.
+    Scheduler(single::SchedulerArgs),
+    /// Run the controllers alone.
+    ControllerManager(single::ControllerManagerArgs),
+    /// Work with container images.
+    #[command(subcommand)]
+    Image(ImageCommand),
+    /// Serve the demo page.
+    Hello(hello::HelloArgs),
+    /// Hold a pod's namespaces (used inside pods).
+    #[command(hide = true)]
+    Pause,
+}
+
+/// Flags of commands that act on the cluster of this machine.
+#[derive(Clone, Debug, clap::Args)]
+pub struct DataArgs {
+    /// Where the cluster keeps its things.
+    #[arg(long, default_value = DEFAULT_DATA_DIR, value_name = "DIR")]
+    pub data_dir: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+enum ImageCommand {
+    /// Load image archives (docker save, OCI) into the node's runtime.
+    Import {
+        #[command(flatten)]
+        data: DataArgs,
+        /// The archives.
+        #[arg(required = true, value_name = "FILE")]
+        archives: Vec<PathBuf>,
+    },
+}
 
 /// Parses the arguments, runs the subcommand, and returns its exit code.
-pub fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+pub fn main() -> ExitCode {
+    // The most common of our processes starts and stays small.
+    if std::env::args().nth(1).as_deref() == Some("pause") {
+        return pause::run();
+    }
+    let cli = Cli::parse();
+    if let Command::Hello(args) = &cli.command {
+        return hello::run(args);
+    }
+    let format = if cli.log_format == "json" { LogFormat::Json } else { LogFormat::Text };
+    telemetry::init(&cli.log_level, format);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("navarch: cannot start the runtime: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(run(cli.command)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("navarch: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(command: Command) -> Result<(), CliError> {
+    match command {
+        Command::Up(args) => up::run(args, true).await,
+        Command::Server(args) => up::run(args, false).await,
+        Command::Down(args) => down::run(&args).await,
+        Command::Demo(args) => demo::run(&args).await,
+        Command::Kubeconfig(args) => kubeconfig(&args),
+        Command::Apiserver(args) => single::apiserver(*args).await,
+        Command::Scheduler(args) => single::scheduler(args).await,
+        Command::ControllerManager(args) => single::controller_manager(args).await,
+        Command::Image(ImageCommand::Import { data, archives }) => {
+            let printed = image::import(&containerd::socket(&data.data_dir), &archives).await?;
+            print!("{printed}");
+            Ok(())
+        }
+        Command::Hello(_) | Command::Pause => Ok(()),
+    }
+}
+
+fn kubeconfig(args: &DataArgs) -> Result<(), CliError> {
+    let path = args.data_dir.join("admin.kubeconfig");
+    match std::fs::read_to_string(&path) {
+        Ok(text) => {
+            print!("{text}");
+            Ok(())
+        }
+        Err(_) => Err(CliError::NotRunning(args.data_dir.clone())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory as _;
+        Cli::command().debug_assert();
+    }
 }

@@ -1,0 +1,251 @@
+//! The keys and certificates of a cluster, made once and renewed when they near their end.
+//!
+//! Laid out as kubeadm lays out `/etc/kubernetes/pki`, so that people find what they look for.
+
+use std::fs;
+use std::io::Write as _;
+use std::net::IpAddr;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use base::pki::{Ca, Identity, Subject};
+use base::{Clock, Rng};
+
+use crate::error::CliError;
+
+const DAY: Duration = Duration::from_secs(86_400);
+/// Authorities last ten years.
+const CA_LIFETIME: Duration = Duration::from_secs(3_650 * 86_400);
+/// Everything they sign lasts one year and is renewed at start in its last 120 days.
+const LEAF_LIFETIME: Duration = Duration::from_secs(365 * 86_400);
+
+/// What certificates must name.
+#[derive(Clone, Debug)]
+pub struct Names {
+    /// The node's name.
+    pub node: String,
+    /// Addresses clients reach the API server at, the first the node's own.
+    pub addresses: Vec<IpAddr>,
+    /// Further DNS names of the API server.
+    pub dns_names: Vec<String>,
+    /// The cluster's DNS domain.
+    pub cluster_domain: String,
+}
+
+/// A cluster's keys, all PEM.
+pub struct Pki {
+    /// The directory they lie in.
+    pub dir: PathBuf,
+    /// The cluster's authority.
+    pub ca: Ca,
+    /// The authority of the aggregation layer.
+    pub front_proxy_ca: Ca,
+    /// The API server's serving certificate.
+    pub apiserver: Identity,
+    /// The API server as a client of agents.
+    pub apiserver_kubelet_client: Identity,
+    /// The API server as a client of aggregated servers.
+    pub front_proxy_client: Identity,
+    /// The administrator's certificate.
+    pub admin: Identity,
+    /// The key that signs service-account tokens.
+    pub service_account_key: String,
+}
+
+/// Where keys are read, made and written.
+struct Keeper<'a> {
+    dir: &'a Path,
+    clock: &'a Clock,
+    rng: &'a Rng,
+}
+
+impl Keeper<'_> {
+    fn paths(&self, name: &str) -> (PathBuf, PathBuf) {
+        (self.dir.join(format!("{name}.crt")), self.dir.join(format!("{name}.key")))
+    }
+
+    fn load(&self, name: &str) -> Option<Identity> {
+        let (cert, key) = self.paths(name);
+        Some(Identity { cert: fs::read_to_string(cert).ok()?, key: fs::read_to_string(key).ok()? })
+    }
+
+    fn save(&self, name: &str, identity: &Identity) -> Result<(), CliError> {
+        let (cert, key) = self.paths(name);
+        write_private(&key, &identity.key)?;
+        write(&cert, &identity.cert)
+    }
+
+    fn ca(&self, name: &str, common_name: &str) -> Result<Ca, CliError> {
+        if let Some(identity) = self.load(name) {
+            return Ok(Ca::from_pem(identity)?);
+        }
+        let ca = Ca::new(common_name, self.clock.now(), CA_LIFETIME, self.rng)?;
+        self.save(name, ca.identity())?;
+        Ok(ca)
+    }
+
+    fn leaf(&self, name: &str, ca: &Ca, subject: &Subject) -> Result<Identity, CliError> {
+        if let Some(identity) = self.load(name).filter(|found| self.still_fits(found, subject)) {
+            return Ok(identity);
+        }
+        let identity = ca.issue(subject, self.clock.now(), LEAF_LIFETIME, self.rng)?;
+        self.save(name, &identity)?;
+        Ok(identity)
+    }
+
+    /// True while a certificate has a third of its life left and names what it must.
+    fn still_fits(&self, identity: &Identity, subject: &Subject) -> bool {
+        let soon = self.clock.now() + 120 * DAY;
+        base::pki::describe(&identity.cert).is_ok_and(|facts| {
+            facts.not_after > soon.as_second()
+                && subject.addresses.iter().all(|address| facts.addresses.contains(address))
+                && subject.dns_names.iter().all(|name| facts.dns_names.contains(name))
+        })
+    }
+}
+
+/// Reads the cluster's keys from `dir`, making what is missing or about to expire. `service_ip` is the API
+/// server's address in the cluster.
+pub fn ensure(dir: &Path, names: &Names, service_ip: IpAddr, clock: &Clock, rng: &Rng) -> Result<Pki, CliError> {
+    make_private_dir(dir)?;
+    let keeper = Keeper { dir, clock, rng };
+    let ca = keeper.ca("ca", "kubernetes")?;
+    let front_proxy_ca = keeper.ca("front-proxy-ca", "front-proxy-ca")?;
+    let domain = &names.cluster_domain;
+    let mut dns_names: Vec<String> =
+        ["kubernetes", "kubernetes.default", "kubernetes.default.svc"].map(str::to_owned).into();
+    dns_names.extend([format!("kubernetes.default.svc.{domain}"), "localhost".to_owned(), names.node.clone()]);
+    dns_names.extend(names.dns_names.iter().cloned());
+    dns_names.sort();
+    dns_names.dedup();
+    let mut addresses = vec![service_ip, IpAddr::from([127, 0, 0, 1]), "::1".parse().expect("an address")];
+    addresses.extend(&names.addresses);
+    addresses.dedup();
+    let server = Subject {
+        common_name: "kube-apiserver".into(),
+        dns_names,
+        addresses,
+        server: true,
+        ..Subject::default()
+    };
+    let client = |name: &str, group: Option<&str>| Subject {
+        common_name: name.into(),
+        organization: group.map(str::to_owned),
+        client: true,
+        ..Subject::default()
+    };
+    let masters = Some("system:masters");
+    let kubelet_client = client("kube-apiserver-kubelet-client", masters);
+    let sa_path = dir.join("sa.key");
+    let service_account_key = match fs::read_to_string(&sa_path) {
+        Ok(key) => key,
+        Err(_) => {
+            let key = base::pki::new_key_pem()?;
+            write_private(&sa_path, &key)?;
+            key
+        }
+    };
+    Ok(Pki {
+        apiserver: keeper.leaf("apiserver", &ca, &server)?,
+        apiserver_kubelet_client: keeper.leaf("apiserver-kubelet-client", &ca, &kubelet_client)?,
+        front_proxy_client: keeper.leaf("front-proxy-client", &front_proxy_ca, &client("front-proxy-client", None))?,
+        admin: keeper.leaf("admin", &ca, &client("kubernetes-admin", masters))?,
+        dir: dir.to_owned(),
+        ca,
+        front_proxy_ca,
+        service_account_key,
+    })
+}
+
+impl Pki {
+    /// The path of a certificate (`apiserver`, `ca`, …).
+    pub fn cert_path(&self, name: &str) -> PathBuf {
+        self.dir.join(format!("{name}.crt"))
+    }
+
+    /// The path of a private key.
+    pub fn key_path(&self, name: &str) -> PathBuf {
+        self.dir.join(format!("{name}.key"))
+    }
+
+    /// A node's client and serving certificates, kept in `dir`.
+    pub fn node(&self, dir: &Path, names: &Names, clock: &Clock, rng: &Rng) -> Result<(Identity, Identity), CliError> {
+        make_private_dir(dir)?;
+        let keeper = Keeper { dir, clock, rng };
+        let user = format!("system:node:{}", names.node);
+        let client = Subject {
+            common_name: user.clone(),
+            organization: Some("system:nodes".into()),
+            client: true,
+            ..Subject::default()
+        };
+        let server = Subject {
+            common_name: user,
+            organization: Some("system:nodes".into()),
+            dns_names: vec![names.node.clone()],
+            addresses: names.addresses.clone(),
+            server: true,
+            ..Subject::default()
+        };
+        Ok((keeper.leaf("kubelet-client", &self.ca, &client)?, keeper.leaf("kubelet", &self.ca, &server)?))
+    }
+}
+
+/// Makes a directory only its owner can enter.
+pub fn make_private_dir(dir: &Path) -> Result<(), CliError> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
+    made.map_err(|source| CliError::file("create", dir, source))
+}
+
+/// Writes a file anyone may read, whole or not at all.
+pub fn write(path: &Path, content: &str) -> Result<(), CliError> {
+    write_mode(path, content, 0o644)
+}
+
+/// Writes a file only its owner may read, whole or not at all.
+pub fn write_private(path: &Path, content: &str) -> Result<(), CliError> {
+    write_mode(path, content, 0o600)
+}
+
+fn write_mode(path: &Path, content: &str, mode: u32) -> Result<(), CliError> {
+    let error = |source| CliError::file("write", path, source);
+    let temporary = path.with_extension("new");
+    let _ = fs::remove_file(&temporary);
+    let opened = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary);
+    let mut file = opened.map_err(error)?;
+    file.write_all(content.as_bytes()).and_then(|()| file.sync_all()).map_err(error)?;
+    fs::rename(&temporary, path).map_err(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_kept_and_renewed() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (clock, rng) = (Clock::system(), Rng::seeded(1));
+        let mut names = Names {
+            node: "n1".into(),
+            addresses: vec![[10, 1, 2, 3].into()],
+            dns_names: vec![],
+            cluster_domain: "cluster.local".into(),
+        };
+        let make = |names: &Names| ensure(dir.path(), names, [10, 96, 0, 1].into(), &clock, &rng).expect("keys");
+        let first = make(&names);
+        let again = make(&names);
+        assert_eq!(first.apiserver.cert, again.apiserver.cert);
+        assert_eq!(first.service_account_key, again.service_account_key);
+        names.addresses.push([10, 9, 9, 9].into());
+        let moved = make(&names);
+        assert_ne!(first.apiserver.cert, moved.apiserver.cert, "a new address needs a new certificate");
+        assert_eq!(first.admin.cert, moved.admin.cert);
+        let facts = base::pki::describe(&moved.apiserver.cert).expect("readable");
+        assert!(facts.dns_names.contains(&"kubernetes.default.svc.cluster.local".to_owned()));
+        use std::os::unix::fs::PermissionsExt as _;
+        let mode = fs::metadata(dir.path().join("ca.key")).expect("a file").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+}

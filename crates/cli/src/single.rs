@@ -1,0 +1,209 @@
+//! Components alone: `navarch apiserver`, `scheduler`, `controller-manager`, `kubelet`, `proxy`, with upstream's
+//! flags, against any conformant cluster.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use base::{Clock, Rng, Tasks};
+use client::{Client, Election, Https, Kubeconfig, LeaseConfig, SharedInformers};
+use store::{DiskOptions, Engine};
+use tokio::net::TcpListener;
+
+use crate::control::Plane;
+use crate::error::CliError;
+use crate::pki::{self, Names};
+use crate::up::{DRAIN, wait_for_end};
+
+/// Flags of `navarch apiserver`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ApiserverArgs {
+    #[command(flatten)]
+    flags: apiserver::config::Flags,
+    /// Where the embedded store keeps the objects; in memory when absent.
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+}
+
+/// Flags of `navarch scheduler`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct SchedulerArgs {
+    #[command(flatten)]
+    config: scheduler::Config,
+}
+
+/// Flags of `navarch controller-manager`, as kube-controller-manager's.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ControllerManagerArgs {
+    /// The kubeconfig of the API server.
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: PathBuf,
+    /// Controllers to run: names, `*` for all, `-name` to leave one out.
+    #[arg(long, value_delimiter = ',', default_value = "*", value_name = "LIST")]
+    controllers: Vec<String>,
+    /// Addresses for pods; with --allocate-node-cidrs each node gets a range of it.
+    #[arg(long, value_delimiter = ',', value_name = "CIDR")]
+    cluster_cidr: Vec<String>,
+    /// Give each node a range of the cluster's pod addresses.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false, action = clap::ArgAction::Set)]
+    allocate_node_cidrs: bool,
+    /// The CA published to every namespace as kube-root-ca.crt.
+    #[arg(long, value_name = "FILE")]
+    root_ca_file: Option<PathBuf>,
+    /// The CA that signs certificate requests.
+    #[arg(long, value_name = "FILE")]
+    cluster_signing_cert_file: Option<PathBuf>,
+    /// Its key.
+    #[arg(long, value_name = "FILE")]
+    cluster_signing_key_file: Option<PathBuf>,
+    /// Every controller calls as its own service account. Navarch's controllers share the kubeconfig's identity
+    /// here; accepted for scripts.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false, action = clap::ArgAction::Set)]
+    use_service_account_credentials: bool,
+    /// The key that signs service-account tokens; accepted for scripts, the API server signs.
+    #[arg(long, value_name = "FILE")]
+    service_account_private_key_file: Option<PathBuf>,
+    /// Elect a leader by Lease first; needed when several run.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = true, action = clap::ArgAction::Set)]
+    leader_elect: bool,
+}
+
+/// What every component has.
+struct Process {
+    clock: Clock,
+    rng: Rng,
+    tasks: Tasks,
+}
+
+impl Process {
+    fn new() -> Process {
+        Process { clock: Clock::system(), rng: Rng::system(), tasks: Tasks::new() }
+    }
+
+    fn client(&self, kubeconfig: &Path, agent: &str) -> Result<Client, CliError> {
+        let config = Kubeconfig::load(kubeconfig)?;
+        let https = Https::from_kubeconfig(&config, None, self.clock.clone(), self.tasks.clone())?;
+        Ok(Client::new(Arc::new(https), agent, self.clock.clone()))
+    }
+
+    fn informers(&self, client: &Client) -> SharedInformers {
+        SharedInformers::new(client.clone(), self.clock.clone(), self.rng.clone(), self.tasks.clone())
+    }
+
+    /// Waits for the lease of a component; the process ends when it is lost.
+    async fn lead(&self, client: &Client, lease: &str) {
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let identity = format!("{}_{}", host.trim(), self.rng.uuid());
+        let config = LeaseConfig::new("kube-system", lease, &identity);
+        let mut election = Election::new(client.clone(), config, self.clock.clone(), self.rng.clone());
+        election.acquire().await;
+        tracing::info!(lease, identity, "leading");
+        let tasks = self.tasks.clone();
+        self.tasks.spawn_detached("lease", async move {
+            let cancel = tasks.cancel_token().clone();
+            if cancel.run(election.keep()).await.is_some() {
+                tracing::error!("the lease is lost; stopping");
+                tasks.cancel_token().cancel();
+            } else if let Err(error) = election.release().await {
+                tracing::debug!(%error, "the lease was not released");
+            }
+        });
+    }
+
+    /// Runs until a signal or the end of the component.
+    async fn wait(&self) {
+        tokio::select! {
+            () = wait_for_end() => {}
+            () = self.tasks.cancel_token().cancelled() => {}
+        }
+        self.tasks.drain(DRAIN).await;
+    }
+}
+
+/// `navarch apiserver`.
+pub async fn apiserver(args: ApiserverArgs) -> Result<(), CliError> {
+    let process = Process::new();
+    let flags = &args.flags;
+    if let Some(server) = flags.etcd_servers.first() {
+        let why = "etcd as the store is not supported yet; leave the flag out to use the embedded store";
+        return Err(CliError::Flag { flag: "etcd-servers", value: server.clone(), why: why.to_owned() });
+    }
+    let mut config =
+        apiserver::Config::from_flags(flags).map_err(|error| CliError::component("API server", error))?;
+    if config.identity.is_none() {
+        let names = Names {
+            node: "localhost".to_owned(),
+            addresses: config.advertise.iter().map(|advertise| advertise.0).collect(),
+            dns_names: Vec::new(),
+            cluster_domain: "cluster.local".to_owned(),
+        };
+        let first = flags.service_cluster_ip_range.first().map(|range| crate::up::nth_address(range, 1));
+        let service_ip = first.unwrap_or_else(|| [127, 0, 0, 1].into());
+        let made = pki::ensure(&flags.cert_dir, &names, service_ip, &process.clock, &process.rng)?;
+        config.identity = Some(made.apiserver);
+    }
+    let engine = match &args.data_dir {
+        Some(dir) => Engine::disk(DiskOptions::new(dir.clone())),
+        None => Engine::Memory,
+    };
+    let address = SocketAddr::new(flags.bind_address, flags.secure_port);
+    let listener = TcpListener::bind(address).await.map_err(|error| CliError::Flag {
+        flag: "secure-port",
+        value: address.to_string(),
+        why: error.to_string(),
+    })?;
+    let Process { clock, rng, tasks } = &process;
+    let plane = Plane::start(engine, config, listener, clock.clone(), rng.clone(), tasks.clone()).await?;
+    tracing::info!(millis = clock.monotonic().as_millis(), %address, "API server ready");
+    process.wait().await;
+    plane.close().await;
+    Ok(())
+}
+
+/// `navarch scheduler`.
+pub async fn scheduler(args: SchedulerArgs) -> Result<(), CliError> {
+    let process = Process::new();
+    let Some(kubeconfig) = &args.config.kubeconfig else {
+        let why = "name the kubeconfig of the API server".to_owned();
+        return Err(CliError::Flag { flag: "kubeconfig", value: String::new(), why });
+    };
+    let client = process.client(kubeconfig, "kube-scheduler")?;
+    if args.config.leader_elect {
+        process.lead(&client, "kube-scheduler").await;
+    }
+    let informers = process.informers(&client);
+    let Process { clock, rng, tasks } = &process;
+    let work = scheduler::run(client, informers, args.config.clone(), clock.clone(), rng.clone(), tasks.clone());
+    tasks.spawn("scheduler", work);
+    process.wait().await;
+    Ok(())
+}
+
+/// `navarch controller-manager`.
+pub async fn controller_manager(args: ControllerManagerArgs) -> Result<(), CliError> {
+    let process = Process::new();
+    let read = |path: &PathBuf| {
+        std::fs::read_to_string(path).map_err(|source| CliError::file("read", path, source))
+    };
+    let signing = match (&args.cluster_signing_cert_file, &args.cluster_signing_key_file) {
+        (Some(cert), Some(key)) => Some(base::pki::Identity { cert: read(cert)?, key: read(key)? }),
+        _ => None,
+    };
+    let config = controllers::Config {
+        root_ca: args.root_ca_file.as_ref().map(read).transpose()?.unwrap_or_default(),
+        signing,
+        cluster_cidrs: if args.allocate_node_cidrs { args.cluster_cidr.clone() } else { Vec::new() },
+        controllers: args.controllers.clone(),
+        ..controllers::Config::default()
+    };
+    let client = process.client(&args.kubeconfig, "kube-controller-manager")?;
+    if args.leader_elect {
+        process.lead(&client, "kube-controller-manager").await;
+    }
+    let informers = process.informers(&client);
+    let client_for: controllers::ClientFor = Arc::new(move |_| client.clone());
+    let Process { clock, rng, tasks } = &process;
+    controllers::start_with(informers, client_for, config, clock.clone(), rng.clone(), tasks);
+    process.wait().await;
+    Ok(())
+}
