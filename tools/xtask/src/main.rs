@@ -1,5 +1,6 @@
 //! The tasks of development: `cargo xtask tidy`, and more as `cargo xtask help` lists them.
 
+mod facts;
 mod tidy;
 
 use std::path::Path;
@@ -8,7 +9,10 @@ use std::process::ExitCode;
 /// A task: name, what it does, the function.
 type Task = (&'static str, &'static str, fn(&Path, &[String]) -> ExitCode);
 
-const TASKS: &[Task] = &[("tidy", "check the rules of the code that a compiler does not", run_tidy)];
+const TASKS: &[Task] = &[
+    ("facts", "hold the schema facts against the crates that carry them (--write: update)", run_facts),
+    ("tidy", "check the rules of the code that a compiler does not", run_tidy),
+];
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -29,4 +33,18 @@ fn run_tidy(root: &Path, _args: &[String]) -> ExitCode {
     problems.iter().for_each(|problem| println!("{problem}"));
     println!("{} broken rules", problems.len());
     if problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn run_facts(root: &Path, args: &[String]) -> ExitCode {
+    match facts::run(root, args.iter().any(|arg| arg == "--write")) {
+        Ok(problems) => {
+            problems.iter().for_each(|problem| println!("{problem}"));
+            println!("{} differences", problems.len());
+            if problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(error) => {
+            println!("{error}");
+            ExitCode::FAILURE
+        }
+    }
 }

@@ -64,7 +64,10 @@ fn tracked(root: &Path, ending: &str) -> Vec<String> {
         .output()
         .expect("git lists the files");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    text.lines().filter(|path| path.ends_with(ending) && root.join(path).exists()).map(str::to_owned).collect()
+    text.lines()
+        .filter(|path| path.ends_with(ending) && root.join(path).exists())
+        .map(str::to_owned)
+        .collect()
 }
 
 fn check_source(path: &str, text: &str, problems: &mut Vec<String>) {
@@ -121,7 +124,8 @@ impl<'ast> Visit<'ast> for FunctionLengths<'_> {
     fn visit_item_mod(&mut self, module: &'ast syn::ItemMod) {
         // Tables of test cases may be long.
         let is_test = module.attrs.iter().any(|attribute| {
-            attribute.path().is_ident("cfg") && attribute.parse_args::<syn::Ident>().is_ok_and(|arg| arg == "test")
+            attribute.path().is_ident("cfg")
+                && attribute.parse_args::<syn::Ident>().is_ok_and(|arg| arg == "test")
         });
         if !is_test {
             syn::visit::visit_item_mod(self, module);
@@ -146,9 +150,10 @@ fn check_dead_files(root: &Path, sources: &[String], problems: &mut Vec<String>)
         } else {
             vec![format!("{base}/mod.rs"), format!("{base}.rs")]
         };
-        let named = homes.iter().filter_map(|home| fs::read_to_string(root.join(home)).ok()).any(|text| {
-            text.contains(&format!("mod {name};")) || text.contains(&format!("\"{name}.rs\""))
-        });
+        let named = homes
+            .iter()
+            .filter_map(|home| fs::read_to_string(root.join(home)).ok())
+            .any(|text| text.contains(&format!("mod {name};")) || text.contains(&format!("\"{name}.rs\"")));
         if !named {
             problems.push(format!("{path}:1: no module names this file"));
         }

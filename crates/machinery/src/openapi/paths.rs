@@ -256,128 +256,70 @@ fn render(dialect: Dialect, operation: &Operation<'_>) -> Value {
     out
 }
 
+/// How a verb appears: method, action, word of the description, word of the operation's id, whether it is on
+/// the collection, and its parameters.
+type VerbRow = (&'static str, &'static str, &'static str, &'static str, bool, &'static [&'static str]);
+
+const VERBS: [(&str, VerbRow); 7] = [
+    ("list", ("get", "list", "list or watch", "list", true, &LIST)),
+    ("create", ("post", "post", "create", "create", true, &WRITE)),
+    (
+        "deletecollection",
+        ("delete", "deletecollection", "delete collection of", "deleteCollection", true, &DELETE),
+    ),
+    ("get", ("get", "get", "read", "read", false, &[])),
+    ("update", ("put", "put", "replace", "replace", false, &WRITE)),
+    ("patch", ("patch", "patch", "partially update", "patch", false, &PATCH)),
+    ("delete", ("delete", "delete", "delete", "delete", false, &DELETE)),
+];
+
 fn resource_paths(dialect: Dialect, resource: &ResourceDoc<'_>, out: &mut Map<String, Value>) {
     let root = root(resource.group, resource.version);
     let tag = tag(resource.group, resource.version);
     let names = camel(resource.group, resource.version);
     let scope = if resource.namespaced { "Namespaced" } else { "" };
-    let kind = resource.kind;
     let (collection, path_names): (String, &[&str]) = match resource.namespaced {
         true => (format!("{root}/namespaces/{{namespace}}/{}", resource.plural), &["namespace"]),
         false => (format!("{root}/{}", resource.plural), &[]),
     };
     let item = format!("{collection}/{{name}}");
     let item_names: &[&str] = if resource.namespaced { &["name", "namespace"] } else { &["name"] };
-    let own = || Some(resource.definition());
-    let gvk = (resource.group, resource.version, kind);
-    let base = Operation {
-        method: "get",
-        action: "get",
-        word: "read",
-        gvk,
-        id: String::new(),
-        tag: &tag,
-        parameters: &[],
-        body: None,
-        answer: own(),
-    };
-    for verb in &resource.verbs {
-        let list = Some(resource.list_definition());
-        let status = || Some(format!("{META}.Status"));
-        let options = || Some(format!("{META}.DeleteOptions"));
-        let id = |word: &str| format!("{word}{names}{scope}{kind}");
-        let (path, names_here, operation) = match *verb {
-            "list" => {
-                let listing = Operation {
-                    action: "list",
-                    word: "list or watch",
-                    id: id("list"),
-                    parameters: &LIST,
-                    answer: list.clone(),
-                    ..base_of(&base)
-                };
-                if resource.namespaced {
-                    let everywhere = Operation {
-                        id: format!("list{names}{kind}ForAllNamespaces"),
-                        answer: list,
-                        ..base_of(&listing)
-                    };
-                    add(dialect, out, format!("{root}/{}", resource.plural), &everywhere, &[]);
-                }
-                (&collection, path_names, listing)
-            }
-            "create" => (
-                &collection,
-                path_names,
-                Operation {
-                    method: "post",
-                    action: "post",
-                    word: "create",
-                    id: id("create"),
-                    parameters: &WRITE,
-                    body: own(),
-                    ..base_of(&base)
-                },
-            ),
-            "deletecollection" => (
-                &collection,
-                path_names,
-                Operation {
-                    method: "delete",
-                    action: "deletecollection",
-                    word: "delete collection of",
-                    id: format!("delete{names}Collection{scope}{kind}"),
-                    parameters: &DELETE,
-                    body: options(),
-                    answer: status(),
-                    ..base_of(&base)
-                },
-            ),
-            "get" => (&item, item_names, Operation { id: id("read"), ..base_of(&base) }),
-            "update" => (
-                &item,
-                item_names,
-                Operation {
-                    method: "put",
-                    action: "put",
-                    word: "replace",
-                    id: id("replace"),
-                    parameters: &WRITE,
-                    body: own(),
-                    ..base_of(&base)
-                },
-            ),
-            "patch" => (
-                &item,
-                item_names,
-                Operation {
-                    method: "patch",
-                    action: "patch",
-                    word: "partially update",
-                    id: id("patch"),
-                    parameters: &PATCH,
-                    body: Some(format!("{META}.Patch")),
-                    ..base_of(&base)
-                },
-            ),
-            "delete" => (
-                &item,
-                item_names,
-                Operation {
-                    method: "delete",
-                    action: "delete",
-                    word: "delete",
-                    id: id("delete"),
-                    parameters: &DELETE,
-                    body: options(),
-                    answer: status(),
-                    ..base_of(&base)
-                },
-            ),
-            _ => continue,
+    let gvk = (resource.group, resource.version, resource.kind);
+    let own = Some(resource.definition());
+    let mut base = None;
+    for (verb, (method, action, word, id, on_collection, parameters)) in VERBS {
+        let operation = Operation {
+            method,
+            action,
+            word,
+            gvk,
+            id: format!("{id}{names}{scope}{}", resource.kind),
+            tag: &tag,
+            parameters,
+            body: match action {
+                "post" | "put" => own.clone(),
+                "patch" => Some(format!("{META}.Patch")),
+                "delete" | "deletecollection" => Some(format!("{META}.DeleteOptions")),
+                _ => None,
+            },
+            answer: match action {
+                "list" => Some(resource.list_definition()),
+                "delete" | "deletecollection" => Some(format!("{META}.Status")),
+                _ => own.clone(),
+            },
         };
-        add(dialect, out, path.clone(), &operation, names_here);
+        if resource.verbs.contains(&verb) {
+            if verb == "list" && resource.namespaced {
+                let id = format!("list{names}{}ForAllNamespaces", resource.kind);
+                let everywhere = Operation { id, ..base_of(&operation) };
+                add(dialect, out, format!("{root}/{}", resource.plural), &everywhere, &[]);
+            }
+            let (path, names) = if on_collection { (&collection, path_names) } else { (&item, item_names) };
+            add(dialect, out, path.clone(), &operation, names);
+        }
+        base = Some(operation);
     }
+    let Some(base) = base else { return };
     for subresource in &resource.subresources {
         subresource_paths(dialect, resource, subresource, &item, item_names, &base, out);
     }
