@@ -9,7 +9,8 @@ use serde_json::Value;
 use crate::client::Call;
 use crate::{Client, ClientError, ResourceRef};
 
-const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
+const AGGREGATED: &str =
+    "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
 
 /// One resource a server has.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -80,7 +81,8 @@ impl Discovery {
             let name = group.metadata.name;
             for version in group.versions {
                 if version.freshness == "Stale" {
-                    let key = if name.is_empty() { version.version } else { format!("{name}/{}", version.version) };
+                    let key =
+                        if name.is_empty() { version.version } else { format!("{name}/{}", version.version) };
                     self.failed.insert(key, "stale GroupVersion discovery".to_owned());
                     continue;
                 }
@@ -91,7 +93,13 @@ impl Discovery {
                     }
                     let namespaced = resource.scope == "Namespaced";
                     self.resources.push(Discovered {
-                        resource: ResourceRef::new(&name, &version.version, &resource.resource, &kind, namespaced),
+                        resource: ResourceRef::new(
+                            &name,
+                            &version.version,
+                            &resource.resource,
+                            &kind,
+                            namespaced,
+                        ),
                         verbs: resource.verbs,
                         singular: resource.singular_resource,
                         short_names: resource.short_names,
@@ -112,7 +120,8 @@ impl Discovery {
         if let Ok(groups) = PlainGroups::deserialize(answer) {
             for group in groups.groups {
                 let preferred = group.preferred_version.version;
-                let mut all: Vec<String> = group.versions.into_iter().map(|version| version.version).collect();
+                let mut all: Vec<String> =
+                    group.versions.into_iter().map(|version| version.version).collect();
                 all.sort_by_key(|version| *version != preferred);
                 versions.extend(all.into_iter().map(|version| (group.name.clone(), version)));
             }
@@ -141,7 +150,13 @@ impl Discovery {
                 continue;
             }
             self.resources.push(Discovered {
-                resource: ResourceRef::new(group, version, &resource.name, &resource.kind, resource.namespaced),
+                resource: ResourceRef::new(
+                    group,
+                    version,
+                    &resource.name,
+                    &resource.kind,
+                    resource.namespaced,
+                ),
                 verbs: resource.verbs,
                 singular: resource.singular_name,
                 short_names: resource.short_names,

@@ -177,7 +177,11 @@ impl<K: Meta> Reflector<K> {
         if self.watch_list {
             match self.open(true).await {
                 Ok(mut stream) => {
-                    self.initial(&mut stream).await?;
+                    if let Err(error) = self.initial(&mut stream).await {
+                        // The server may know the option and still not be able to serve it: list next time.
+                        self.watch_list &= !matches!(error, ClientError::Api(_));
+                        return Err(error);
+                    }
                     return self.follow(stream).await;
                 }
                 Err(ClientError::Api(error)) if matches!(error.code, 400 | 422) => self.watch_list = false,

@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use api::k8s::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use base::{Clock, Rng, Tasks};
-use client::cache::Probe;
-use client::{Cache, Change, Client, Informer, Key, Kind, Meta, Queue, Reconcile, Recorder, ResourceRef, Runner};
 use client::SharedInformers;
+use client::cache::Probe;
+use client::{
+    Cache, Change, Client, Informer, Key, Kind, Meta, Queue, Reconcile, Recorder, ResourceRef, Runner,
+};
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 
@@ -156,7 +158,9 @@ impl Setup {
             let mut keys = Vec::new();
             for object in change.old().into_iter().chain([change.object()]) {
                 match controller_of(&**object) {
-                    Some(owner) if is_kind::<O>(owner) => keys.push(Key::new(object.namespace(), &owner.name)),
+                    Some(owner) if is_kind::<O>(owner) => {
+                        keys.push(Key::new(object.namespace(), &owner.name))
+                    }
                     Some(_) => {}
                     None => keys.extend(wanting(object)),
                 }

@@ -4,6 +4,7 @@
 
 pub mod context;
 pub mod deployment;
+pub mod endpoints;
 pub mod namespace;
 pub mod owner;
 pub mod pods;

@@ -57,9 +57,7 @@ pub fn claim<O: Kind, K: Kind>(
         return Claimed { objects, steps };
     }
     for object in cache.by_index(ORPHANS, owner.namespace()) {
-        if object.is_deleting()
-            || !selector.matches_opt(object.meta().labels.as_ref())
-            || !adoptable(&object)
+        if object.is_deleting() || !selector.matches_opt(object.meta().labels.as_ref()) || !adoptable(&object)
         {
             continue;
         }

@@ -79,7 +79,9 @@ fn restarts(pod: &Pod) -> (i32, i32) {
 
 /// The wish written in the annotation `controller.kubernetes.io/pod-deletion-cost`: cheap pods go first.
 fn deletion_cost(pod: &Pod) -> i32 {
-    pod.annotation("controller.kubernetes.io/pod-deletion-cost").and_then(|text| text.parse().ok()).unwrap_or(0)
+    pod.annotation("controller.kubernetes.io/pod-deletion-cost")
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(0)
 }
 
 /// The binary logarithm of an age in nanoseconds: ages of the same magnitude count as equal.
@@ -152,5 +154,9 @@ pub fn from_template(
 pub fn name_prefix(owner: &str) -> String {
     let dashed = format!("{owner}-");
     // A generated name replaces the trailing dash by more letters, so the prefix is judged without it.
-    if api::names::dns1123_subdomain(&dashed[..dashed.len() - 1]).is_empty() { dashed } else { owner.to_owned() }
+    if api::names::dns1123_subdomain(&dashed[..dashed.len() - 1]).is_empty() {
+        dashed
+    } else {
+        owner.to_owned()
+    }
 }

@@ -6,7 +6,7 @@ use base::{Clock, Rng, Tasks};
 use client::{Election, LeaseConfig, SharedInformers};
 
 use crate::context::{ClientFor, Config, Context};
-use crate::{deployment, namespace, replicaset, serviceaccount};
+use crate::{deployment, endpoints, namespace, replicaset, serviceaccount};
 
 /// One controller.
 pub struct Row {
@@ -32,6 +32,9 @@ rows! {
     "serviceaccount-token-controller", "tokens-controller", serviceaccount::start_tokens;
     "replicaset-controller", "replicaset-controller", replicaset::start_replica_sets;
     "deployment-controller", "deployment-controller", deployment::start;
+    "endpointslice-controller", "endpointslice-controller", endpoints::start_slices;
+    "endpoints-controller", "endpoint-controller", endpoints::start_endpoints;
+    "endpointslice-mirroring-controller", "endpointslicemirroring-controller", endpoints::start_mirroring;
     "replicationcontroller-controller", "replication-controller", replicaset::start_replication_controllers;
 }
 
@@ -43,7 +46,14 @@ pub type Candidate = Option<LeaseConfig>;
 
 /// Runs the enabled controllers until `tasks` are cancelled, or until leadership is lost. `client_for` gives
 /// the client of a service account of `kube-system`; `WATCHER` stands for the process itself.
-pub async fn run(client_for: ClientFor, config: Config, candidate: Candidate, clock: Clock, rng: Rng, tasks: Tasks) {
+pub async fn run(
+    client_for: ClientFor,
+    config: Config,
+    candidate: Candidate,
+    clock: Clock,
+    rng: Rng,
+    tasks: Tasks,
+) {
     let client = client_for(WATCHER);
     let Some(lease) = candidate else {
         start_all(client_for, config, clock, rng, &tasks);

@@ -70,7 +70,11 @@ pub fn start(context: &Context) {
             return Vec::new();
         };
         let deployment = all.get(pod.namespace(), &owner.name);
-        deployment.filter(|deployment| plan::is_recreate(deployment)).map(|d| Key::of(&*d)).into_iter().collect()
+        deployment
+            .filter(|deployment| plan::is_recreate(deployment))
+            .map(|d| Key::of(&*d))
+            .into_iter()
+            .collect()
     });
     let controller = Controller {
         deployments: deployments.cache().clone(),

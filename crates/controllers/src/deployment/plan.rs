@@ -132,7 +132,8 @@ impl Work<'_> {
             return;
         }
         let now = self.now;
-        let current = self.deployment.status.as_ref().and_then(|status| status::condition(status, "Progressing"));
+        let current =
+            self.deployment.status.as_ref().and_then(|status| status::condition(status, "Progressing"));
         let reason = current.and_then(|condition| condition.reason.clone());
         if reason.as_deref() == Some("ProgressDeadlineExceeded") {
             return;
@@ -227,7 +228,8 @@ impl Work<'_> {
         self.note_revision(revision);
         if status::deadline(self.before).is_some() {
             let text = format!("Created new replica set {name:?}");
-            let condition = status::new_condition("Progressing", "True", "NewReplicaSetCreated", text, self.now);
+            let condition =
+                status::new_condition("Progressing", "True", "NewReplicaSetCreated", text, self.now);
             status::set_condition(self.status_mut(), condition);
         }
         self.created = Some(set);
@@ -254,7 +256,8 @@ impl Work<'_> {
     /// Follows a change of the Deployment's replicas, or keeps a paused one in proportion.
     fn scale(&mut self) {
         let wanted = sets::wanted(&self.spec);
-        let active: Vec<usize> = (0..self.sets.len()).filter(|i| sets::replicas(&self.sets[*i]) > 0).collect();
+        let active: Vec<usize> =
+            (0..self.sets.len()).filter(|i| sets::replicas(&self.sets[*i]) > 0).collect();
         let only = match active[..] {
             [] => self.new.or_else(|| self.sets.len().checked_sub(1)),
             [one] => Some(one),
@@ -268,7 +271,9 @@ impl Work<'_> {
             return;
         }
         let saturated = |set: &ReplicaSet| {
-            sets::replicas(set) == wanted && sets::desired(set) == Some(wanted) && sets::available(set) == wanted
+            sets::replicas(set) == wanted
+                && sets::desired(set) == Some(wanted)
+                && sets::available(set) == wanted
         };
         if self.new.is_some_and(|index| saturated(&self.sets[index])) {
             let new = self.new;
@@ -356,7 +361,8 @@ impl Work<'_> {
     /// Removes the oldest empty sets beyond the history limit.
     fn clean_up(&mut self) {
         let Some(limit) = self.spec.revision_history_limit.filter(|limit| *limit != i32::MAX) else { return };
-        let mut old: Vec<&ReplicaSet> = self.old().map(|(_, set)| set).filter(|set| !set.is_deleting()).collect();
+        let mut old: Vec<&ReplicaSet> =
+            self.old().map(|(_, set)| set).filter(|set| !set.is_deleting()).collect();
         old.sort_by_key(|set| sets::revision(set));
         let excess = old.len().saturating_sub(usize::try_from(limit).unwrap_or(0));
         let empty = |set: &&&ReplicaSet| {
@@ -420,4 +426,3 @@ fn set_name(deployment: &str, hash: &str) -> String {
     let room = MAX_NAME.saturating_sub(hash.len() + 1);
     format!("{}-{hash}", &deployment[..deployment.len().min(room)])
 }
-

@@ -43,7 +43,11 @@ pub fn old_sizes(spec: &DeploymentSpec, new: &ReplicaSet, old: &[ReplicaSet]) ->
 }
 
 /// A new size for each active set so that a scaled Deployment keeps its proportions.
-pub fn proportional(spec: &DeploymentSpec, status: &DeploymentStatus, active: &mut [&mut ReplicaSet]) -> Vec<i32> {
+pub fn proportional(
+    spec: &DeploymentSpec,
+    status: &DeploymentStatus,
+    active: &mut [&mut ReplicaSet],
+) -> Vec<i32> {
     let wanted = sets::wanted(spec);
     let allowed = if wanted > 0 { wanted + sets::max_surge(spec) } else { 0 };
     let total: i32 = active.iter().map(|set| sets::replicas(set)).sum();

@@ -61,7 +61,8 @@ fn fenceposts(spec: &DeploymentSpec) -> (i32, i32) {
     let rolling = spec.strategy.as_ref().and_then(|strategy| strategy.rolling_update.as_ref());
     let replicas = wanted(spec);
     let surge = rolling.and_then(|rolling| template::scaled(rolling.max_surge.as_ref(), replicas, true));
-    let below = rolling.and_then(|rolling| template::scaled(rolling.max_unavailable.as_ref(), replicas, false));
+    let below =
+        rolling.and_then(|rolling| template::scaled(rolling.max_unavailable.as_ref(), replicas, false));
     match (surge.unwrap_or(0), below.unwrap_or(0)) {
         (0, 0) => (0, 1),
         other => other,

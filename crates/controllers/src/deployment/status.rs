@@ -16,7 +16,13 @@ pub fn condition<'a>(status: &'a DeploymentStatus, kind: &str) -> Option<&'a Dep
     status.conditions.iter().flatten().find(|condition| condition.type_ == kind)
 }
 
-pub fn new_condition(kind: &str, state: &str, reason: &str, message: String, now: Timestamp) -> DeploymentCondition {
+pub fn new_condition(
+    kind: &str,
+    state: &str,
+    reason: &str,
+    message: String,
+    now: Timestamp,
+) -> DeploymentCondition {
     DeploymentCondition {
         type_: kind.to_owned(),
         status: state.to_owned(),
@@ -73,7 +79,12 @@ fn terminating(all: &[&ReplicaSet]) -> Option<i32> {
 }
 
 /// The counts that follow from the ReplicaSets, and the Available condition.
-pub fn counts(deployment: &Deployment, all: &[&ReplicaSet], new: Option<&ReplicaSet>, now: Timestamp) -> DeploymentStatus {
+pub fn counts(
+    deployment: &Deployment,
+    all: &[&ReplicaSet],
+    new: Option<&ReplicaSet>,
+    now: Timestamp,
+) -> DeploymentStatus {
     let old = deployment.status.clone().unwrap_or_default();
     let spec = deployment.spec.clone().unwrap_or_default();
     let sum = |count: fn(&ReplicaSet) -> i32| all.iter().map(|set| count(set)).sum::<i32>();
@@ -128,7 +139,12 @@ fn has_timed_out(limit: Duration, status: &DeploymentStatus, now: Timestamp) -> 
 }
 
 /// Counts and conditions during a rollout: Progressing and ReplicaFailure besides Available.
-pub fn rollout(deployment: &Deployment, all: &[&ReplicaSet], new: Option<&ReplicaSet>, now: Timestamp) -> DeploymentStatus {
+pub fn rollout(
+    deployment: &Deployment,
+    all: &[&ReplicaSet],
+    new: Option<&ReplicaSet>,
+    now: Timestamp,
+) -> DeploymentStatus {
     let old = deployment.status.clone().unwrap_or_default();
     let mut status = counts(deployment, all, new, now);
     let current = condition(&old, "Progressing").cloned();
@@ -200,7 +216,9 @@ pub fn check_again(deployment: &Deployment, status: &DeploymentStatus, now: Time
     let limit = deadline(deployment)?;
     let current = condition(status, "Progressing")?;
     let reason = current.reason.as_deref();
-    if is_complete(deployment, status) || matches!(reason, Some("ProgressDeadlineExceeded" | "NewReplicaSetAvailable")) {
+    if is_complete(deployment, status)
+        || matches!(reason, Some("ProgressDeadlineExceeded" | "NewReplicaSetAvailable"))
+    {
         return None;
     }
     let due = current.last_update_time.as_ref()?.0 + limit;

@@ -50,7 +50,9 @@ impl World {
     fn step(&mut self) -> bool {
         let plan = reconcile(&self.deployment, &self.sets);
         let mut steps: Vec<Step> = plan.stages.into_iter().flat_map(|stage| stage.steps).collect();
-        steps.extend(plan.then.into_iter().flat_map(|then| then(&Outcome { created: 1, ..Outcome::default() })));
+        steps.extend(
+            plan.then.into_iter().flat_map(|then| then(&Outcome { created: 1, ..Outcome::default() })),
+        );
         let busy = !steps.is_empty();
         for step in steps {
             match step {
@@ -105,7 +107,8 @@ impl World {
 
     fn change(&mut self, next: Deployment) {
         let generation = self.deployment.metadata.generation.unwrap_or(0) + 1;
-        let (status, annotations) = (self.deployment.status.take(), self.deployment.metadata.annotations.take());
+        let (status, annotations) =
+            (self.deployment.status.take(), self.deployment.metadata.annotations.take());
         self.deployment = next;
         self.deployment.metadata.generation = Some(generation);
         self.deployment.metadata.annotations = annotations;
@@ -219,5 +222,9 @@ fn a_refused_set_is_told() {
     let failed = Outcome { failed: 1, error: Some("quota".into()), ..Outcome::default() };
     let steps = plan.then.expect("a follow-up")(&failed);
     assert_eq!(steps.len(), 2);
-    assert!(steps[1].summary().starts_with("event Warning ReplicaSetCreateError: Failed to create new replica set"));
+    assert!(
+        steps[1]
+            .summary()
+            .starts_with("event Warning ReplicaSetCreateError: Failed to create new replica set")
+    );
 }

@@ -11,8 +11,8 @@ use api::k8s::api::core::v1::{Namespace, Pod};
 use base::Clock;
 use client::client::{Call, absent};
 use client::{
-    Cache, Change, Client, ClientError, DeleteOptions, Discovered, Discovery, Key, ListOptions, Meta, Partial,
-    Propagation, Queue,
+    Cache, Change, Client, ClientError, DeleteOptions, Discovered, Discovery, Key, ListOptions, Meta,
+    Partial, Propagation, Queue,
 };
 use http::Method;
 use serde_json::Value;
@@ -38,7 +38,9 @@ impl Cleaner {
         if !cached.is_deleting() {
             return Ok(None);
         }
-        let Some(mut namespace) = self.client.get_opt::<Namespace>("", &key.name).await? else { return Ok(None) };
+        let Some(mut namespace) = self.client.get_opt::<Namespace>("", &key.name).await? else {
+            return Ok(None);
+        };
         if !namespace.is_deleting() || namespace.uid() != cached.uid() {
             return Ok(None);
         }

@@ -14,7 +14,11 @@ const FINALIZER: &str = "kubernetes";
 /// Condition, the reason and message of its good state.
 const CONDITIONS: &[(&str, &str, &str)] = &[
     ("NamespaceDeletionDiscoveryFailure", "ResourcesDiscovered", "All resources successfully discovered"),
-    ("NamespaceDeletionGroupVersionParsingFailure", "ParsedGroupVersions", "All legacy kube types successfully parsed"),
+    (
+        "NamespaceDeletionGroupVersionParsingFailure",
+        "ParsedGroupVersions",
+        "All legacy kube types successfully parsed",
+    ),
     (
         "NamespaceDeletionContentFailure",
         "ContentDeleted",
@@ -81,7 +85,8 @@ impl Content {
                 Some(("ContentDeletionFailed", text))
             }
             "NamespaceContentRemaining" if !self.remaining.is_empty() => {
-                let line = |left: &Remaining| format!("{} has {} resource instances", left.resource, left.count);
+                let line =
+                    |left: &Remaining| format!("{} has {} resource instances", left.resource, left.count);
                 let mut lines: Vec<String> = self.remaining.iter().map(line).collect();
                 lines.sort();
                 Some(("SomeResourcesRemain", format!("Some resources are remaining: {}", lines.join(", "))))
@@ -91,9 +96,12 @@ impl Content {
                 for (finalizer, count) in self.remaining.iter().flat_map(|left| &left.finalizers) {
                     *sums.entry(finalizer).or_default() += count;
                 }
-                let line = |(finalizer, count): (&&str, &usize)| format!("{finalizer} in {count} resource instances");
+                let line = |(finalizer, count): (&&str, &usize)| {
+                    format!("{finalizer} in {count} resource instances")
+                };
                 let lines: Vec<String> = sums.iter().map(line).collect();
-                let text = format!("Some content in the namespace has finalizers remaining: {}", lines.join(", "));
+                let text =
+                    format!("Some content in the namespace has finalizers remaining: {}", lines.join(", "));
                 (!sums.is_empty()).then_some(("SomeFinalizersRemain", text))
             }
             _ => None,
@@ -168,7 +176,8 @@ mod tests {
     #[test]
     fn conditions_tell_what_is_left() {
         let object: Partial =
-            serde_json::from_value(json!({"metadata": {"name": "a", "finalizers": ["x/y"]}})).expect("an object");
+            serde_json::from_value(json!({"metadata": {"name": "a", "finalizers": ["x/y"]}}))
+                .expect("an object");
         let mut content = Content::default();
         content.add(Remaining::of(&Gvr::new("", "v1", "pods"), &[object]));
         let mut namespace = Namespace::default();
@@ -179,7 +188,10 @@ mod tests {
             status.conditions.iter().flatten().filter_map(|condition| condition.message.clone()).collect();
         assert_eq!(messages[0], "All resources successfully discovered");
         assert_eq!(messages[3], "Some resources are remaining: pods. has 1 resource instances");
-        assert_eq!(messages[4], "Some content in the namespace has finalizers remaining: x/y in 1 resource instances");
+        assert_eq!(
+            messages[4],
+            "Some content in the namespace has finalizers remaining: x/y in 1 resource instances"
+        );
         assert!(set_conditions(&mut namespace, &Content::default(), Timestamp::UNIX_EPOCH));
     }
 }

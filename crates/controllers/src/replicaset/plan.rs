@@ -217,7 +217,12 @@ fn deletion<S: PodSet>(set: &S, pod: &Pod) -> Step {
 }
 
 /// The `count` pods that should go first.
-pub fn choose<'a>(active: &[&'a Arc<Pod>], neighbours: &[Arc<Pod>], count: usize, now: Timestamp) -> Vec<&'a Pod> {
+pub fn choose<'a>(
+    active: &[&'a Arc<Pod>],
+    neighbours: &[Arc<Pod>],
+    count: usize,
+    now: Timestamp,
+) -> Vec<&'a Pod> {
     let mut crowd: BTreeMap<&str, usize> = BTreeMap::new();
     for pod in neighbours.iter().filter(|pod| pods::is_active(pod)) {
         *crowd.entry(pods::node(pod)).or_default() += 1;
@@ -267,4 +272,3 @@ fn conditions(old: &[Condition], outcome: &Outcome, creating: bool, now: Timesta
     }
     conditions
 }
-

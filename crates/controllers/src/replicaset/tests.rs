@@ -72,7 +72,11 @@ fn check(set: ReplicaSet, pods: Vec<Pod>, expect: &[&str]) {
 #[test]
 fn creates_what_is_missing() {
     check(set(2, Value::Null), vec![], &["create pods n/web-", "create pods n/web-"]);
-    check(set(1, Value::Null), vec![pod("a", json!({"status": {"phase": "Failed"}}))], &["create pods n/web-"]);
+    check(
+        set(1, Value::Null),
+        vec![pod("a", json!({"status": {"phase": "Failed"}}))],
+        &["create pods n/web-"],
+    );
 }
 
 #[test]

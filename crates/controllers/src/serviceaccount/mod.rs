@@ -46,7 +46,8 @@ struct Tokens {
 impl Reconcile for Tokens {
     fn reconcile(&self, key: &Key, _: Timestamp) -> Result<Plan, ReconcileError> {
         let Some(secret) = self.secrets.get_key(key) else { return Ok(Plan::none()) };
-        let account = secret.annotation(plan::ACCOUNT_NAME).and_then(|name| self.accounts.get(&key.namespace, name));
+        let account =
+            secret.annotation(plan::ACCOUNT_NAME).and_then(|name| self.accounts.get(&key.namespace, name));
         Ok(plan::token(&secret, account.as_deref()))
     }
 }
@@ -58,11 +59,12 @@ pub fn start_accounts(context: &Context) {
     let accounts = setup.watch::<ServiceAccount>();
     setup.enqueue(&namespaces);
     setup.map(&accounts, |change| match change {
-        Change::Deleted(account) if account.name() == plan::ACCOUNT => vec![Key::new("", account.namespace())],
+        Change::Deleted(account) if account.name() == plan::ACCOUNT => {
+            vec![Key::new("", account.namespace())]
+        }
         _ => Vec::new(),
     });
-    let controller =
-        Accounts { namespaces: namespaces.cache().clone(), accounts: accounts.cache().clone() };
+    let controller = Accounts { namespaces: namespaces.cache().clone(), accounts: accounts.cache().clone() };
     setup.start(Arc::new(controller), WORKERS);
 }
 

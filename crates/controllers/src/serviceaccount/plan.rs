@@ -52,7 +52,9 @@ pub fn root_ca(namespace: Option<&Namespace>, known: Option<&ConfigMap>, bundle:
             };
             plan.step(Step::create(&ConfigMap { metadata, data, ..ConfigMap::default() }).or_exists());
         }
-        Some(known) if known.data != data || known.annotation("kubernetes.io/description") != Some(DESCRIPTION) => {
+        Some(known)
+            if known.data != data || known.annotation("kubernetes.io/description") != Some(DESCRIPTION) =>
+        {
             let mut map = known.clone();
             map.data = data;
             map.metadata.annotations.get_or_insert_default().extend(annotations);
@@ -100,6 +102,9 @@ mod tests {
         assert_eq!(summary(made), ["create configmaps n/kube-root-ca.crt"]);
         let changed: ConfigMap =
             serde_json::from_value(json!({"metadata": {"name": ROOT_CA, "namespace": "n"}})).expect("valid");
-        assert_eq!(summary(root_ca(Some(&alive), Some(&changed), "CA")), ["update configmaps n/kube-root-ca.crt"]);
+        assert_eq!(
+            summary(root_ca(Some(&alive), Some(&changed), "CA")),
+            ["update configmaps n/kube-root-ca.crt"]
+        );
     }
 }
