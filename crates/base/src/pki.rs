@@ -190,6 +190,52 @@ fn set_validity(params: &mut CertificateParams, now: Timestamp, lifetime: Durati
     params.serial_number = Some(SerialNumber::from_slice(&serial));
 }
 
+/// What a certificate says of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// The common name.
+    pub common_name: String,
+    /// The organisations.
+    pub organizations: Vec<String>,
+    /// First second of validity, Unix time.
+    pub not_before: i64,
+    /// Last second of validity, Unix time.
+    pub not_after: i64,
+    /// DNS names it serves.
+    pub dns_names: Vec<String>,
+    /// Addresses it serves.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// Reads the first certificate of a PEM text.
+pub fn describe(pem: &str) -> Result<Facts, PkiError> {
+    let bad = |detail: String| PkiError::Pem { what: "a certificate", detail };
+    let (_, pem) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).map_err(|error| bad(error.to_string()))?;
+    let cert = pem.parse_x509().map_err(|error| bad(error.to_string()))?;
+    let mut facts = Facts {
+        not_before: cert.validity().not_before.timestamp(),
+        not_after: cert.validity().not_after.timestamp(),
+        ..Facts::default()
+    };
+    let text = |value: &x509_parser::x509::AttributeTypeAndValue<'_>| value.as_str().unwrap_or_default().to_owned();
+    facts.common_name = cert.subject().iter_common_name().next().map(text).unwrap_or_default();
+    facts.organizations = cert.subject().iter_organization().map(text).collect();
+    let names = cert.subject_alternative_name().ok().flatten();
+    for name in names.iter().flat_map(|names| &names.value.general_names) {
+        use x509_parser::extensions::GeneralName;
+        match name {
+            GeneralName::DNSName(name) => facts.dns_names.push((*name).to_owned()),
+            GeneralName::IPAddress(bytes) => {
+                let four = <[u8; 4]>::try_from(*bytes).map(IpAddr::from);
+                let sixteen = <[u8; 16]>::try_from(*bytes).map(IpAddr::from);
+                facts.addresses.extend(four.or(sixteen).ok());
+            }
+            _ => {}
+        }
+    }
+    Ok(facts)
+}
+
 /// A new RSA-free signing key (ECDSA P-256, PKCS#8 PEM), for service-account tokens.
 pub fn new_key_pem() -> Result<String, PkiError> {
     let key = KeyPair::generate()

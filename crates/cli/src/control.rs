@@ -3,16 +3,22 @@
 //! Every component calls as itself: in-process requests carry an identity and pass authorization and admission
 //! like any other.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use api::UserInfo;
 use apiserver::{Config as ApiConfig, Rows, Server};
 use base::{Clock, Rng, Tasks};
 use client::{Client, Handler, InProcess, SharedInformers};
-use store::{Engine, Options, Store};
+use store::{DiskOptions, Engine, Options, Store};
 use tokio::net::TcpListener;
 
 use crate::error::CliError;
+
+/// The disk engine in a directory.
+pub fn disk(dir: &Path) -> Result<Engine, CliError> {
+    Engine::disk(DiskOptions::new(dir.to_owned())).map_err(|error| CliError::component("store", error))
+}
 
 /// A running API server with its in-process door.
 #[derive(Clone)]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use base::{Clock, Rng, Tasks};
 use client::{Client, Election, Https, Kubeconfig, LeaseConfig, SharedInformers};
-use store::{DiskOptions, Engine};
+use store::Engine;
 use tokio::net::TcpListener;
 
 use crate::control::Plane;
@@ -143,7 +143,7 @@ pub async fn apiserver(args: ApiserverArgs) -> Result<(), CliError> {
         config.identity = Some(made.apiserver);
     }
     let engine = match &args.data_dir {
-        Some(dir) => Engine::disk(DiskOptions::new(dir.clone())),
+        Some(dir) => crate::control::disk(dir)?,
         None => Engine::Memory,
     };
     let address = SocketAddr::new(flags.bind_address, flags.secure_port);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use base::{Clock, Rng, Tasks};
 use client::Kubeconfig;
 use ipnet::IpNet;
-use store::{DiskOptions, Engine};
+use store::Engine;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -144,7 +144,7 @@ pub async fn run(args: UpArgs, with_node: bool) -> Result<(), CliError> {
     let engine = if args.in_memory {
         Engine::Memory
     } else {
-        Engine::disk(DiskOptions::new(args.data_dir.join("store")))
+        crate::control::disk(&args.data_dir.join("store"))?
     };
     let config = api_config(&args, &pki, &names);
     let plane = Plane::start(engine, config, listener, clock.clone(), rng, tasks.clone()).await?;

@@ -54,7 +54,14 @@ struct Scheduler {
 }
 
 /// Schedules pods until `tasks` is cancelled.
-pub async fn run(client: Client, informers: &SharedInformers, config: Config, clock: Clock, rng: Rng, tasks: Tasks) {
+pub async fn run(
+    client: Client,
+    informers: SharedInformers,
+    config: Config,
+    clock: Clock,
+    rng: Rng,
+    tasks: Tasks,
+) {
     let (sender, mut inputs) = mpsc::unbounded_channel();
     let nodes = informers.of::<Node>();
     let pods = informers.of::<Pod>();
