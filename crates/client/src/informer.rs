@@ -244,7 +244,7 @@ impl<K: Meta> Reflector<K> {
     }
 
     fn replace(&mut self, mut objects: Vec<K>, resource_version: String) {
-        objects.iter_mut().for_each(trim);
+        objects.iter_mut().for_each(|object| self.trim(object));
         let revision = resource_version.parse().unwrap_or(0);
         self.revision = resource_version;
         self.informer.apply(|cache| cache.replace(objects, revision));
@@ -255,7 +255,7 @@ impl<K: Meta> Reflector<K> {
         while let Some(event) = stream.next().await {
             match event {
                 Ok(WatchEvent::Added(mut object) | WatchEvent::Modified(mut object)) => {
-                    trim(&mut object);
+                    self.trim(&mut object);
                     self.note(object.meta().resource_version.as_deref());
                     self.informer.apply(|cache| cache.put(object).into_iter().collect());
                 }
@@ -277,18 +277,23 @@ impl<K: Meta> Reflector<K> {
         Ok(())
     }
 
+    /// managedFields are half of many objects and no reader of a cache needs them; the server keeps its own
+    /// when an update comes without. Metadata-only caches serve the garbage collector, which needs no labels.
+    fn trim(&self, object: &mut K) {
+        let meta = object.meta_mut();
+        meta.managed_fields = None;
+        if self.informer.scope.metadata_only {
+            meta.labels = None;
+            meta.annotations = None;
+        }
+    }
+
     fn note(&mut self, resource_version: Option<&str>) {
         if let Some(text) = resource_version.filter(|text| !text.is_empty()) {
             self.revision.clear();
             self.revision.push_str(text);
         }
     }
-}
-
-/// managedFields are half of many objects and no reader of a cache needs them; the server keeps its own when
-/// an update comes without.
-fn trim<K: Meta>(object: &mut K) {
-    object.meta_mut().managed_fields = None;
 }
 
 type Slot = (TypeId, ResourceRef, Scope);
@@ -321,7 +326,7 @@ impl SharedInformers {
         self.any(ResourceRef::of::<K>(), scope)
     }
 
-    /// The metadata of all objects of a resource.
+    /// The metadata of all objects of a resource, without labels and annotations.
     pub fn metadata(&self, resource: ResourceRef) -> Arc<Informer<Partial>> {
         self.any(resource, Scope { metadata_only: true, ..Scope::default() })
     }

@@ -5,6 +5,7 @@
 pub mod context;
 pub mod deployment;
 pub mod endpoints;
+pub mod garbage;
 pub mod namespace;
 pub mod owner;
 pub mod pods;

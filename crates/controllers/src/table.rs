@@ -6,7 +6,7 @@ use base::{Clock, Rng, Tasks};
 use client::{Election, LeaseConfig, SharedInformers};
 
 use crate::context::{ClientFor, Config, Context};
-use crate::{deployment, endpoints, namespace, replicaset, serviceaccount};
+use crate::{deployment, endpoints, garbage, namespace, replicaset, serviceaccount};
 
 /// One controller.
 pub struct Row {
@@ -35,6 +35,7 @@ rows! {
     "endpointslice-controller", "endpointslice-controller", endpoints::start_slices;
     "endpoints-controller", "endpoint-controller", endpoints::start_endpoints;
     "endpointslice-mirroring-controller", "endpointslicemirroring-controller", endpoints::start_mirroring;
+    "garbage-collector-controller", "generic-garbage-collector", garbage::start;
     "replicationcontroller-controller", "replication-controller", replicaset::start_replication_controllers;
 }
 
