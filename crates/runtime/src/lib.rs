@@ -8,6 +8,7 @@ pub mod containerd;
 pub mod cri;
 pub mod disk;
 pub mod events;
+pub mod health;
 pub mod mount;
 
 pub use cri::{Cri, CriError};

@@ -1,0 +1,191 @@
+//! The Node object: registered, its status and lease kept.
+//!
+//! Must not know pods.
+
+pub mod machine;
+pub mod object;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::k8s::api::coordination::v1::{Lease, LeaseSpec};
+use api::k8s::api::core::v1::{Node, NodeStatus};
+use api::k8s::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference};
+use client::{ClientError, EventKind, Patch};
+use runtime::cri::messages as m;
+use serde_json::{Value, json};
+
+use crate::shared::Shared;
+
+/// The namespace of nodes' leases.
+const LEASES: &str = "kube-node-lease";
+/// How often the node looks at itself.
+const LOOK: Duration = Duration::from_secs(10);
+/// How often, until it is ready.
+const LOOK_UNREADY: Duration = Duration::from_millis(250);
+
+/// Registers the node and keeps its status; returns only on cancellation.
+pub async fn run(shared: Arc<Shared>) {
+    let mut reported: Option<NodeStatus> = None;
+    let mut reported_at = Duration::ZERO;
+    let mut images = (Duration::ZERO, Vec::new());
+    loop {
+        let now = shared.clock.monotonic();
+        if images.1.is_empty() || now >= images.0 {
+            images = (now + Duration::from_secs(60), object::images(&shared).await);
+        }
+        let status = object::status(&shared, reported.as_ref(), &images.1).await;
+        let due = now.saturating_sub(reported_at) >= shared.config.status_period;
+        let changed = reported.as_ref().is_none_or(|old| object::differs(old, &status));
+        if due || changed {
+            match write(&shared, &status, reported.as_ref()).await {
+                Ok(()) => (reported, reported_at) = (Some(status.clone()), now),
+                Err(error) => tracing::warn!(%error, "node status not written"),
+            }
+        }
+        let wait = if reported.is_some() && object::is_ready(&status) { LOOK } else { LOOK_UNREADY };
+        shared.clock.sleep(wait).await;
+    }
+}
+
+async fn write(shared: &Shared, status: &NodeStatus, before: Option<&NodeStatus>) -> Result<(), ClientError> {
+    let name = &shared.config.node_name;
+    if before.is_none() {
+        register(shared, status).await?;
+    }
+    let body = Patch::Strategic(patch(status, before));
+    match shared.client.patch_status::<Node>("", name, &body).await {
+        // Somebody deleted it: it comes back.
+        Err(error) if error.is_not_found() && shared.config.register => {
+            register(shared, status).await?;
+            shared.client.patch_status::<Node>("", name, &body).await.map(drop)
+        }
+        Err(error) => Err(error),
+        Ok(_) => {
+            let ready = |status: &NodeStatus| object::is_ready(status);
+            if ready(status) && before.is_none_or(|before| !ready(before)) {
+                let about = client::plan::About {
+                    api_version: "v1".into(),
+                    kind: "Node".into(),
+                    name: name.clone(),
+                    uid: name.clone(),
+                    ..client::plan::About::default()
+                };
+                let message = format!("Node {name} status is now: NodeReady");
+                shared.events.about(&about, EventKind::Normal, "NodeReady", &message);
+            }
+            Ok(())
+        }
+    }
+}
+
+/// Only our own fields and resources: what others put into capacity (extended resources) stays.
+fn patch(status: &NodeStatus, before: Option<&NodeStatus>) -> Value {
+    let mut fields = serde_json::to_value(status).unwrap_or_else(|_| json!({}));
+    let addresses = |status: &NodeStatus| serde_json::to_value(&status.addresses).unwrap_or_default();
+    if let (Some(list), true) = (
+        fields.get_mut("addresses").and_then(Value::as_array_mut),
+        before.is_none_or(|before| addresses(before) != addresses(status)),
+    ) {
+        list.push(json!({"$patch": "replace"}));
+    }
+    json!({"status": fields})
+}
+
+/// Creates the Node object, or brings labels of an existing one up to date.
+async fn register(shared: &Shared, status: &NodeStatus) -> Result<(), ClientError> {
+    let node = object::node(shared, status);
+    if !shared.config.register {
+        return Ok(());
+    }
+    match shared.client.create(&node).await {
+        Ok(_) => {
+            tracing::info!(node = shared.config.node_name, "registered");
+            return Ok(());
+        }
+        Err(error) if error.is_already_exists() => {}
+        Err(error) => return Err(error),
+    }
+    let labels = node.metadata.labels.unwrap_or_default();
+    let body = Patch::Merge(json!({"metadata": {"labels": labels}}));
+    shared.client.patch::<Node>("", &shared.config.node_name, &body).await.map(drop)
+}
+
+/// Renews the node's lease four times per its duration.
+pub async fn keep_lease(shared: Arc<Shared>) {
+    let seconds = shared.config.lease_seconds.max(4);
+    let period = Duration::from_secs(u64::try_from(seconds).unwrap_or(40) / 4);
+    let mut held: Option<Lease> = None;
+    loop {
+        match renew(&shared, held.take(), seconds).await {
+            Ok(lease) => {
+                held = Some(lease);
+                shared.clock.sleep(period).await;
+            }
+            Err(error) => {
+                tracing::debug!(%error, "node lease not renewed");
+                shared.clock.sleep(Duration::from_secs(1)).await;
+            }
+        }
+    }
+}
+
+async fn renew(shared: &Shared, held: Option<Lease>, seconds: i32) -> Result<Lease, ClientError> {
+    let name = &shared.config.node_name;
+    let now = Some(MicroTime(shared.clock.now()));
+    let current = match held {
+        Some(lease) => Some(lease),
+        None => shared.client.get_opt::<Lease>(LEASES, name).await?,
+    };
+    if let Some(mut lease) = current {
+        let spec = lease.spec.get_or_insert_default();
+        spec.renew_time = now;
+        spec.holder_identity = Some(name.clone());
+        spec.lease_duration_seconds = Some(seconds);
+        return shared.client.update(&lease).await;
+    }
+    let node = shared.client.get_opt::<Node>("", name).await?;
+    let owner = node.map(|node| OwnerReference {
+        api_version: "v1".into(),
+        kind: "Node".into(),
+        name: name.clone(),
+        uid: node.metadata.uid.unwrap_or_default(),
+        ..OwnerReference::default()
+    });
+    let lease = Lease {
+        metadata: ObjectMeta {
+            name: Some(name.clone()),
+            namespace: Some(LEASES.into()),
+            owner_references: owner.map(|owner| vec![owner]),
+            ..ObjectMeta::default()
+        },
+        spec: Some(LeaseSpec {
+            holder_identity: Some(name.clone()),
+            lease_duration_seconds: Some(seconds),
+            renew_time: now,
+            ..LeaseSpec::default()
+        }),
+    };
+    shared.client.create(&lease).await
+}
+
+/// The runtime's readiness: (runtime, network and why not).
+pub async fn runtime_ready(shared: &Shared) -> Result<(), String> {
+    let answer = shared.cri.status(m::StatusRequest { verbose: false }).await;
+    let status =
+        answer.map_err(|error| format!("container runtime is down: {error}"))?.status.unwrap_or_default();
+    for condition in status.conditions {
+        if !condition.status {
+            let what = if condition.r#type == "NetworkReady" {
+                "container runtime network not ready"
+            } else {
+                "container runtime not ready"
+            };
+            return Err(format!(
+                "{what}: {}=false reason:{} message:{}",
+                condition.r#type, condition.reason, condition.message
+            ));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,189 @@
+//! Whether a pod may run here at all: the last check, after the scheduler's.
+//!
+//! Must not know workers: a pure function of the pod, the node and the pods already here.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use api::k8s::api::core::v1::{Node, NodeSelectorRequirement, NodeSelectorTerm, Pod};
+
+use super::pod::PodExt;
+use super::status::Verdict;
+use crate::amount::{self, Amounts};
+use crate::container::resources::pod_total;
+
+/// Sysctls that concern only their own pod (upstream's `sysctl/safe_sysctls.go`).
+const SAFE_SYSCTLS: [&str; 15] = [
+    "kernel.shm_rmid_forced",
+    "net.ipv4.ip_local_port_range",
+    "net.ipv4.tcp_syncookies",
+    "net.ipv4.ping_group_range",
+    "net.ipv4.ip_unprivileged_port_start",
+    "net.ipv4.ip_local_reserved_ports",
+    "net.ipv4.tcp_keepalive_time",
+    "net.ipv4.tcp_fin_timeout",
+    "net.ipv4.tcp_keepalive_intvl",
+    "net.ipv4.tcp_keepalive_probes",
+    "net.ipv4.tcp_rmem",
+    "net.ipv4.tcp_wmem",
+    "net.ipv4.tcp_slow_start_after_idle",
+    "net.ipv4.tcp_notsent_lowat",
+    "net.ipv4.tcp_max_tw_buckets",
+];
+
+/// What admission looks at.
+#[derive(Clone, Debug)]
+pub struct Facts<'a> {
+    /// What pods may use.
+    pub allocatable: &'a Amounts,
+    /// The Node object, when known.
+    pub node: Option<&'a Node>,
+    /// Unfinished pods that were admitted.
+    pub others: &'a [Arc<Pod>],
+    /// Sysctls allowed beside the safe ones.
+    pub unsafe_sysctls: &'a [String],
+}
+
+fn refuse(reason: &str, message: String) -> Verdict {
+    Verdict { reason: reason.to_owned(), message: format!("Pod was rejected: {message}") }
+}
+
+/// `None` when the pod may run.
+pub fn check(pod: &Pod, facts: &Facts<'_>) -> Option<Verdict> {
+    sysctls(pod, facts).or_else(|| fits(pod, facts)).or_else(|| affinity(pod, facts))
+}
+
+fn sysctls(pod: &Pod, facts: &Facts<'_>) -> Option<Verdict> {
+    let security = pod.spec().security_context.as_ref()?;
+    for sysctl in security.sysctls.iter().flatten() {
+        let name = sysctl.name.replace('/', ".");
+        let allowed = |pattern: &String| match pattern.strip_suffix('*') {
+            Some(prefix) => name.starts_with(prefix),
+            None => *pattern == name,
+        };
+        if !SAFE_SYSCTLS.contains(&name.as_str()) && !facts.unsafe_sysctls.iter().any(allowed) {
+            return Some(refuse("SysctlForbidden", format!("forbidden sysctl: {name:?} not allowlisted")));
+        }
+    }
+    None
+}
+
+fn fits(pod: &Pod, facts: &Facts<'_>) -> Option<Verdict> {
+    let none = BTreeMap::new();
+    let others: Vec<&Arc<Pod>> = facts.others.iter().filter(|other| other.uid() != pod.uid()).collect();
+    let pods = amount::whole_of(Some(facts.allocatable), "pods").unwrap_or(0);
+    if i64::try_from(others.len()).unwrap_or(i64::MAX) + 1 > pods {
+        let message = format!(
+            "Node didn't have enough resource: pods, requested: 1, used: {}, capacity: {pods}",
+            others.len()
+        );
+        return Some(refuse("OutOfpods", message));
+    }
+    for name in ["cpu", "memory", "ephemeral-storage"] {
+        let Some(capacity) = amount::milli_of(Some(facts.allocatable), name) else { continue };
+        let (request, _) = pod_total(pod, &none, name);
+        if request == 0 {
+            continue;
+        }
+        let used: i64 = others.iter().map(|other| pod_total(other, &none, name).0).sum();
+        if used.saturating_add(request) > capacity {
+            let unit = if name == "cpu" { 1 } else { 1000 };
+            let message = format!(
+                "Node didn't have enough resource: {name}, requested: {}, used: {}, capacity: {}",
+                request / unit,
+                used / unit,
+                capacity / unit
+            );
+            return Some(refuse(&format!("OutOf{name}"), message));
+        }
+    }
+    None
+}
+
+fn affinity(pod: &Pod, facts: &Facts<'_>) -> Option<Verdict> {
+    let node = facts.node?;
+    let empty = BTreeMap::new();
+    let labels = node.metadata.labels.as_ref().unwrap_or(&empty);
+    let selected =
+        pod.spec().node_selector.iter().flatten().all(|(key, value)| labels.get(key) == Some(value));
+    let required = pod.spec().affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref());
+    let required =
+        required.and_then(|affinity| affinity.required_during_scheduling_ignored_during_execution.as_ref());
+    let name = node.metadata.name.as_deref().unwrap_or("");
+    let matches = required
+        .is_none_or(|selector| selector.node_selector_terms.iter().any(|term| term_fits(term, labels, name)));
+    let fits = selected && matches;
+    (!fits).then(|| {
+        refuse(
+            "NodeAffinity",
+            "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector".into(),
+        )
+    })
+}
+
+fn term_fits(term: &NodeSelectorTerm, labels: &BTreeMap<String, String>, name: &str) -> bool {
+    let expressions = term.match_expressions.as_deref().unwrap_or(&[]);
+    let fields = term.match_fields.as_deref().unwrap_or(&[]);
+    let some = !expressions.is_empty() || !fields.is_empty();
+    let by_label = |requirement: &NodeSelectorRequirement| {
+        requirement_fits(requirement, labels.get(&requirement.key).map(String::as_str))
+    };
+    let by_field = |requirement: &NodeSelectorRequirement| {
+        requirement_fits(requirement, (requirement.key == "metadata.name").then_some(name))
+    };
+    some && expressions.iter().all(by_label) && fields.iter().all(by_field)
+}
+
+fn requirement_fits(requirement: &NodeSelectorRequirement, value: Option<&str>) -> bool {
+    let values = requirement.values.as_deref().unwrap_or(&[]);
+    let listed = value.is_some_and(|value| values.iter().any(|wanted| wanted == value));
+    let number = value.and_then(|value| value.parse::<i64>().ok());
+    let bound = values.first().and_then(|wanted| wanted.parse::<i64>().ok());
+    match requirement.operator.as_str() {
+        "In" => listed,
+        "NotIn" => !listed,
+        "Exists" => value.is_some(),
+        "DoesNotExist" => value.is_none(),
+        "Gt" => number.zip(bound).is_some_and(|(number, bound)| number > bound),
+        "Lt" => number.zip(bound).is_some_and(|(number, bound)| number < bound),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn rejections() {
+        let allocatable: Amounts =
+            serde_json::from_value(json!({"cpu": "1", "memory": "1Gi", "pods": "2"})).expect("amounts");
+        let node: Node =
+            serde_json::from_value(json!({"metadata": {"name": "n", "labels": {"a": "b"}}})).expect("a node");
+        let pod = |uid: &str, spec: serde_json::Value| -> Pod {
+            serde_json::from_value(json!({"metadata": {"name": uid, "uid": uid}, "spec": spec}))
+                .expect("a pod")
+        };
+        let cpu =
+            |amount: &str| json!({"containers": [{"name": "c", "resources": {"requests": {"cpu": amount}}}]});
+        let one = [Arc::new(pod("x", cpu("600m")))];
+        let two = [one[0].clone(), Arc::new(pod("y", cpu("1m")))];
+        for (spec, others, expect) in [
+            (cpu("400m"), &one[..], None),
+            (cpu("401m"), &one[..], Some("OutOfcpu")),
+            (cpu("1m"), &two[..], Some("OutOfpods")),
+            (json!({"containers": [], "nodeSelector": {"a": "c"}}), &[], Some("NodeAffinity")),
+            (json!({"containers": [], "nodeSelector": {"a": "b"}}), &[], None),
+            (
+                json!({"containers": [], "securityContext": {"sysctls": [{"name": "kernel.msgmax", "value": "1"}]}}),
+                &[],
+                Some("SysctlForbidden"),
+            ),
+        ] {
+            let facts = Facts { allocatable: &allocatable, node: Some(&node), others, unsafe_sysctls: &[] };
+            let verdict = check(&pod("z", spec.clone()), &facts);
+            assert_eq!(verdict.map(|verdict| verdict.reason).as_deref(), expect, "{spec}");
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! The pods on this node and how to reach their workers.
+//!
+//! Must not know what workers do.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use api::k8s::api::core::v1::{Pod, PodStatus};
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+
+use super::pod::PodExt;
+
+/// What a worker is told.
+#[derive(Clone, Debug)]
+pub enum Signal {
+    /// The pod as wanted now.
+    Wanted(Arc<Pod>),
+    /// The pod is no longer in the API or in its file.
+    Gone,
+    /// Something of the pod changed in the runtime.
+    Runtime,
+    /// An object that the pod shows changed.
+    Refresh,
+    /// The status may have to be written again.
+    Report,
+    /// End the pod.
+    Evict(super::status::Verdict),
+}
+
+/// A pod here.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// As wanted.
+    pub pod: Arc<Pod>,
+    /// As last reported.
+    pub status: Option<Arc<PodStatus>>,
+    /// Its worker.
+    pub worker: mpsc::UnboundedSender<Signal>,
+    /// Newest container of each name: its id in the runtime.
+    pub containers: BTreeMap<String, String>,
+    /// The sandbox in use.
+    pub sandbox: Option<String>,
+}
+
+#[derive(Default)]
+struct Inner {
+    pods: BTreeMap<String, Entry>,
+    /// Pod uid by container or sandbox id.
+    ids: BTreeMap<String, String>,
+    /// The runtime tells what happens.
+    events: bool,
+}
+
+/// All pods here by uid; cheap to clone.
+#[derive(Clone, Default)]
+pub struct Registry(Arc<Mutex<Inner>>);
+
+impl Registry {
+    /// Adds a pod.
+    pub fn insert(&self, uid: &str, entry: Entry) {
+        self.0.lock().pods.insert(uid.to_owned(), entry);
+    }
+
+    /// Removes a pod.
+    pub fn remove(&self, uid: &str) {
+        let mut inner = self.0.lock();
+        inner.pods.remove(uid);
+        inner.ids.retain(|_, owner| owner != uid);
+    }
+
+    /// A pod.
+    pub fn get(&self, uid: &str) -> Option<Entry> {
+        self.0.lock().pods.get(uid).cloned()
+    }
+
+    /// A pod by name; the one that is not going away when there are two.
+    pub fn by_name(&self, namespace: &str, name: &str) -> Option<Entry> {
+        let inner = self.0.lock();
+        let mut found: Vec<&Entry> = inner
+            .pods
+            .values()
+            .filter(|entry| entry.pod.namespace() == namespace && entry.pod.name() == name)
+            .collect();
+        found.sort_by_key(|entry| entry.pod.deleting());
+        found.first().map(|entry| (*entry).clone())
+    }
+
+    /// All pods.
+    pub fn all(&self) -> Vec<Entry> {
+        self.0.lock().pods.values().cloned().collect()
+    }
+
+    /// True when the pod is here.
+    pub fn contains(&self, uid: &str) -> bool {
+        self.0.lock().pods.contains_key(uid)
+    }
+
+    /// Tells a pod's worker. False when there is none.
+    pub fn tell(&self, uid: &str, signal: Signal) -> bool {
+        self.0.lock().pods.get(uid).is_some_and(|entry| entry.worker.send(signal).is_ok())
+    }
+
+    /// Tells the worker of the pod that a container or sandbox belongs to.
+    pub fn runtime_event(&self, id: &str) {
+        let inner = self.0.lock();
+        if let Some(entry) = inner.ids.get(id).and_then(|uid| inner.pods.get(uid)) {
+            let _ = entry.worker.send(Signal::Runtime);
+        }
+    }
+
+    /// Notes whether the runtime's events arrive. When they begin to, some may have been missed.
+    pub fn set_events(&self, on: bool) {
+        let mut inner = self.0.lock();
+        inner.events = on;
+        for entry in inner.pods.values() {
+            let _ = entry.worker.send(Signal::Runtime);
+        }
+    }
+
+    /// True while the runtime's events arrive.
+    pub fn has_events(&self) -> bool {
+        self.0.lock().events
+    }
+
+    /// Replaces the pod as wanted.
+    pub fn set_pod(&self, uid: &str, pod: Arc<Pod>) {
+        if let Some(entry) = self.0.lock().pods.get_mut(uid) {
+            entry.pod = pod;
+        }
+    }
+
+    /// Notes the status.
+    pub fn set_status(&self, uid: &str, status: Arc<PodStatus>) {
+        if let Some(entry) = self.0.lock().pods.get_mut(uid) {
+            entry.status = Some(status);
+        }
+    }
+
+    /// Notes which containers and sandboxes a pod has in the runtime.
+    pub fn set_ids(&self, uid: &str, observed: &super::observed::Observed) {
+        let mut inner = self.0.lock();
+        inner.ids.retain(|_, owner| owner != uid);
+        let ids = observed.sandboxes.iter().map(|sandbox| &sandbox.id);
+        for id in ids.chain(observed.containers.iter().map(|container| &container.id)) {
+            inner.ids.insert(id.clone(), uid.to_owned());
+        }
+        if let Some(entry) = inner.pods.get_mut(uid) {
+            entry.containers.clear();
+            for container in &observed.containers {
+                entry.containers.entry(container.name.clone()).or_insert_with(|| container.id.clone());
+            }
+            entry.sandbox =
+                observed.sandboxes.iter().find(|sandbox| sandbox.ready).map(|sandbox| sandbox.id.clone());
+        }
+    }
+}

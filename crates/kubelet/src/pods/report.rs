@@ -1,0 +1,67 @@
+//! Writing a pod's status to the API, and asking for its removal.
+//!
+//! Must not decide what the status is.
+
+use api::k8s::api::core::v1::{Pod, PodStatus};
+use client::{ClientError, DeleteOptions, Patch};
+use serde_json::{Map, Value, json};
+
+use super::pod::PodExt;
+use super::status::OWN_CONDITIONS;
+use crate::shared::Shared;
+
+/// The strategic merge patch that makes the API's status ours: only our own conditions, and fields that we leave
+/// out are removed where the API has them.
+pub fn patch(pod: &Pod, status: &PodStatus) -> Value {
+    let mut fields = to_map(status);
+    let before = to_map(pod.status());
+    // Others own these.
+    for key in ["resourceClaimStatuses", "nominatedNodeName", "extendedResourceClaimStatus"] {
+        fields.remove(key);
+    }
+    for key in ["reason", "message", "podIP", "initContainerStatuses", "ephemeralContainerStatuses", "resize"]
+    {
+        if before.contains_key(key) && !fields.contains_key(key) {
+            fields.insert(key.to_owned(), Value::Null);
+        }
+    }
+    if let Some(Value::Array(conditions)) = fields.get_mut("conditions") {
+        conditions.retain(|condition| {
+            let kind = condition.get("type").and_then(Value::as_str).unwrap_or("");
+            OWN_CONDITIONS.contains(&kind)
+                || matches!(kind, "DisruptionTarget" | "PodResizePending" | "PodResizeInProgress")
+        });
+    }
+    for key in ["podIPs", "hostIPs"] {
+        let differs = before.get(key).is_some_and(|old| fields.get(key) != Some(old));
+        if let (true, Some(Value::Array(list))) = (differs, fields.get_mut(key)) {
+            list.push(json!({"$patch": "replace"}));
+        }
+    }
+    json!({"metadata": {"uid": pod.uid()}, "status": fields})
+}
+
+fn to_map(status: &PodStatus) -> Map<String, Value> {
+    match serde_json::to_value(status) {
+        Ok(Value::Object(map)) => map,
+        _ => Map::new(),
+    }
+}
+
+/// Writes the status; static pods report through their mirror.
+pub async fn status(shared: &Shared, pod: &Pod, status: &PodStatus) -> Result<(), ClientError> {
+    if pod.is_static() {
+        return crate::statics::report(shared, pod, status).await;
+    }
+    let body = Patch::Strategic(patch(pod, status));
+    shared.client.patch_status::<Pod>(pod.namespace(), pod.name(), &body).await.map(drop)
+}
+
+/// Takes the pod out of the API for good.
+pub async fn delete(shared: &Shared, pod: &Pod) -> Result<(), ClientError> {
+    let options = DeleteOptions::uid(pod.uid()).grace(0);
+    match shared.client.delete::<Pod>(pod.namespace(), pod.name(), &options).await {
+        Err(error) if !error.is_not_found() && !error.is_conflict() => Err(error),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,131 @@
+//! What every part of the agent works with: connections, settings, facts of the machine.
+//!
+//! Must not decide anything.
+
+use std::sync::Arc;
+
+use api::k8s::api::core::v1::Service;
+use api::k8s::api::node::v1::RuntimeClass;
+use base::metrics::Metrics;
+use base::{Clock, Rng, Tasks};
+use client::{Client, Informer};
+use runtime::Cri;
+use runtime::cgroup::Cgroups;
+use runtime::cri::messages as m;
+
+use crate::Config;
+use crate::amount::Amounts;
+use crate::container::fields::Place;
+use crate::container::{files, resources, security};
+use crate::events::Events;
+use crate::images::Images;
+use crate::objects::Objects;
+use crate::pods::registry::Registry;
+use crate::tokens::TokenStore;
+use crate::volumes;
+
+/// The machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Machine {
+    /// CPUs.
+    pub cpus: i64,
+    /// Memory, bytes.
+    pub memory_bytes: i64,
+}
+
+/// The container runtime.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RuntimeFacts {
+    /// Such as `containerd`; the scheme of container ids.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// It takes images as mounts (containerd 2.1 and later).
+    pub image_mounts: bool,
+}
+
+/// Shared by all tasks of an agent.
+pub struct Shared {
+    /// Settings.
+    pub config: Config,
+    /// The API.
+    pub client: Client,
+    /// The runtime.
+    pub cri: Cri,
+    /// Time.
+    pub clock: Clock,
+    /// Randomness.
+    pub rng: Rng,
+    /// Background work.
+    pub tasks: Tasks,
+    /// Counters.
+    pub metrics: Metrics,
+    /// Events about pods.
+    pub events: Events,
+    /// Control groups.
+    pub cgroups: Cgroups,
+    /// systemd makes control groups.
+    pub systemd: bool,
+    /// Pods' directories.
+    pub store: volumes::Store,
+    /// Config maps and secrets in use.
+    pub objects: Objects,
+    /// Tokens in use.
+    pub tokens: TokenStore,
+    /// Images.
+    pub images: Images,
+    /// Services, for environment variables.
+    pub services: Arc<Informer<Service>>,
+    /// Runtime classes.
+    pub classes: Arc<Informer<RuntimeClass>>,
+    /// The machine.
+    pub machine: Machine,
+    /// The node's addresses.
+    pub host_ips: Vec<String>,
+    /// What pods may use.
+    pub allocatable: Amounts,
+    /// The runtime.
+    pub runtime: RuntimeFacts,
+    /// The pods here.
+    pub registry: Registry,
+}
+
+impl Shared {
+    /// Node facts for the downward API.
+    pub fn place<'a>(&'a self, pod_ips: &'a [String]) -> Place<'a> {
+        Place {
+            node: &self.config.node_name,
+            host_ips: &self.host_ips,
+            pod_ips,
+            allocatable: Some(&self.allocatable),
+        }
+    }
+
+    /// Settings of the node that security depends on.
+    pub fn defaults(&self) -> security::Defaults {
+        security::Defaults {
+            seccomp_runtime_default: self.config.seccomp_default,
+            root_dir: self.config.root_dir.to_string_lossy().into_owned(),
+        }
+    }
+
+    /// The node's resolver configuration, as it is now.
+    pub fn node_dns(&self) -> m::DnsConfig {
+        let path = self.config.resolv_conf.as_ref();
+        let text = path.and_then(|path| std::fs::read_to_string(path).ok()).unwrap_or_default();
+        files::parse_resolv_conf(&text)
+    }
+
+    /// A pod's control group as the kernel names it.
+    pub fn group(&self, pod: &api::k8s::api::core::v1::Pod) -> String {
+        let group = resources::pod_group(&self.config.cgroup_root, pod);
+        if self.systemd { resources::systemd_group(&group) } else { group }
+    }
+
+    /// A pod's control group as the runtime is told.
+    pub fn cgroup_parent(&self, pod: &api::k8s::api::core::v1::Pod) -> String {
+        let group = self.group(pod);
+        // systemd takes the last slice's name alone.
+        if self.systemd { group.rsplit('/').next().unwrap_or_default().to_owned() } else { group }
+    }
+}

@@ -1,0 +1,184 @@
+//! Static pods: manifests in a directory, run without the API server, and their mirrors in the API.
+//!
+//! Must not know how pods run.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::k8s::api::core::v1::{Node, Pod, PodStatus};
+use api::k8s::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use client::{ClientError, DeleteOptions, Patch};
+use tokio::sync::mpsc;
+
+use crate::pods::manager::Wanted;
+use crate::pods::pod::{CONFIG_HASH, CONFIG_MIRROR, CONFIG_SOURCE, PodExt};
+use crate::pods::registry::Signal;
+use crate::pods::report;
+use crate::shared::Shared;
+
+/// How often the directory is read.
+const PERIOD: Duration = Duration::from_secs(5);
+
+/// Reads the directory again and again and tells what changed.
+pub async fn watch(shared: Arc<Shared>, dir: std::path::PathBuf, wanted: mpsc::UnboundedSender<Wanted>) {
+    let mut known: BTreeMap<String, Arc<Pod>> = BTreeMap::new();
+    loop {
+        let node = shared.config.node_name.clone();
+        let path = dir.clone();
+        let found = crate::pods::ops::blocking(move || read(&path, &node)).await;
+        let uids: BTreeMap<String, Arc<Pod>> =
+            found.into_iter().map(|pod| (pod.uid().to_owned(), Arc::new(pod))).collect();
+        for (uid, pod) in &known {
+            if !uids.contains_key(uid) {
+                let _ = wanted.send(Wanted::Gone(pod.clone()));
+                remove_mirror(&shared, pod).await;
+            }
+        }
+        for (uid, pod) in &uids {
+            if !known.contains_key(uid) {
+                let _ = wanted.send(Wanted::Pod(pod.clone()));
+            }
+        }
+        known = uids;
+        shared.clock.sleep(PERIOD).await;
+    }
+}
+
+/// The pods of a directory; files that cannot be read are logged and left out.
+fn read(dir: &Path, node: &str) -> Vec<Pod> {
+    let mut pods = Vec::new();
+    let mut files: Vec<_> =
+        std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    files.sort();
+    for path in files {
+        let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+        if hidden || !path.is_file() {
+            continue;
+        }
+        match parse(&path, node) {
+            Ok(pod) => pods.push(pod),
+            Err(error) => tracing::warn!(path = %path.display(), error, "manifest not used"),
+        }
+    }
+    pods
+}
+
+/// A manifest as a pod of this node: its name ends with the node's, its uid is made from its content.
+fn parse(path: &Path, node: &str) -> Result<Pod, String> {
+    let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
+    let mut pod: Pod = serde_saphyr::from_str(&text).map_err(|error| error.to_string())?;
+    use sha2::Digest;
+    let digest = sha2::Sha256::digest(format!("{node}\0{}\0{text}", path.display()).as_bytes());
+    let uid: String = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+    let meta = &mut pod.metadata;
+    meta.name = Some(format!("{}-{node}", meta.name.clone().unwrap_or_default()));
+    meta.namespace.get_or_insert_with(|| "default".to_owned());
+    meta.uid = Some(uid.clone());
+    let annotations = meta.annotations.get_or_insert_default();
+    annotations.insert(CONFIG_SOURCE.to_owned(), "file".to_owned());
+    annotations.insert(CONFIG_HASH.to_owned(), uid);
+    let spec = pod.spec.as_mut().ok_or("no spec")?;
+    spec.node_name = Some(node.to_owned());
+    spec.enable_service_links.get_or_insert(true);
+    // What the API server would set.
+    for container in spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten()) {
+        container.termination_message_path.get_or_insert_with(|| "/dev/termination-log".to_owned());
+    }
+    let tolerations = spec.tolerations.get_or_insert_default();
+    tolerations.push(api::k8s::api::core::v1::Toleration {
+        operator: Some("Exists".into()),
+        effect: Some("NoExecute".into()),
+        ..Default::default()
+    });
+    Ok(pod)
+}
+
+/// A pod's mirror: what the API shows of it.
+fn mirror(shared: &Shared, pod: &Pod, node: Option<&Node>) -> Pod {
+    let mut mirror = pod.clone();
+    let hash = pod.annotation(CONFIG_HASH).unwrap_or("").to_owned();
+    mirror.metadata.uid = None;
+    mirror.metadata.annotations.get_or_insert_default().insert(CONFIG_MIRROR.to_owned(), hash);
+    if let Some(node) = node {
+        mirror.metadata.owner_references = Some(vec![OwnerReference {
+            api_version: "v1".into(),
+            kind: "Node".into(),
+            name: shared.config.node_name.clone(),
+            uid: node.metadata.uid.clone().unwrap_or_default(),
+            controller: Some(true),
+            ..Default::default()
+        }]);
+    }
+    mirror.status = None;
+    mirror
+}
+
+/// Writes a static pod's status to its mirror, which is made if need be.
+pub async fn report(shared: &Shared, pod: &Pod, status: &PodStatus) -> Result<(), ClientError> {
+    let (namespace, name) = (pod.namespace(), pod.name());
+    let hash = pod.annotation(CONFIG_HASH).unwrap_or("");
+    let current = shared.client.get_opt::<Pod>(namespace, name).await?;
+    let current = match current {
+        Some(current) if current.annotation(CONFIG_MIRROR) == Some(hash) && !current.deleting() => current,
+        Some(stale) => {
+            let options = DeleteOptions::uid(stale.uid()).grace(0);
+            let _ = shared.client.delete::<Pod>(namespace, name, &options).await;
+            shared.client.create(&mirror(shared, pod, node(shared).await.as_ref())).await?
+        }
+        None => shared.client.create(&mirror(shared, pod, node(shared).await.as_ref())).await?,
+    };
+    let mut status = status.clone();
+    status.observed_generation = current.metadata.generation;
+    let mut body = report::patch(pod, &status);
+    body["metadata"]["uid"] = current.uid().into();
+    shared.client.patch_status::<Pod>(namespace, name, &Patch::Strategic(body)).await.map(drop)
+}
+
+async fn node(shared: &Shared) -> Option<Node> {
+    shared.client.get_opt::<Node>("", &shared.config.node_name).await.ok().flatten()
+}
+
+async fn remove_mirror(shared: &Shared, pod: &Pod) {
+    if let Ok(Some(current)) = shared.client.get_opt::<Pod>(pod.namespace(), pod.name()).await
+        && current.is_mirror()
+    {
+        let options = DeleteOptions::uid(current.uid()).grace(0);
+        let _ = shared.client.delete::<Pod>(pod.namespace(), pod.name(), &options).await;
+    }
+}
+
+/// A mirror changed: one without its static pod goes, one that was deleted comes back.
+pub fn mirror_seen(shared: &Arc<Shared>, mirror: &Arc<Pod>) {
+    let hash = mirror.annotation(CONFIG_MIRROR).unwrap_or("").to_owned();
+    let known = shared.registry.contains(&hash);
+    if known && !mirror.deleting() {
+        return;
+    }
+    let (task_shared, mirror) = (shared.clone(), mirror.clone());
+    shared.tasks.spawn("mirror", async move {
+        let options = DeleteOptions::uid(mirror.uid()).grace(0);
+        let _ = task_shared.client.delete::<Pod>(mirror.namespace(), mirror.name(), &options).await;
+        task_shared.registry.tell(&hash, Signal::Report);
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn manifests_become_pods_of_the_node() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let text =
+            "apiVersion: v1\nkind: Pod\nmetadata: {name: web}\nspec: {containers: [{name: c, image: x}]}\n";
+        std::fs::write(dir.path().join("a.yaml"), text).expect("written");
+        std::fs::write(dir.path().join("bad.yaml"), "[").expect("written");
+        let pods = read(dir.path(), "node");
+        assert_eq!((pods.len(), pods[0].name(), pods[0].namespace()), (1, "web-node", "default"));
+        assert!(pods[0].is_static() && !pods[0].is_mirror());
+        std::fs::write(dir.path().join("a.yaml"), text.replace('x', "y")).expect("written");
+        assert_ne!(read(dir.path(), "node")[0].uid(), pods[0].uid());
+    }
+}
