@@ -9,9 +9,16 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::{ListKind, Schema, TypeFacts, facts};
-use crate::codec::MAX_STRICT_ERRORS;
-use crate::codec::canonical::canonicalize;
-use crate::codec::scalar::go_quote;
+
+mod checks;
+mod default;
+mod prune;
+
+pub use checks::{Rule, validate, validate_update};
+pub use default::apply_defaults;
+pub use prune::prune;
+
+use checks::Checks;
 
 /// The JSON type of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,8 +66,10 @@ pub struct Node {
     pub map_atomic: bool,
     /// A built-in type that stands here (`metadata`).
     pub builtin: Option<&'static TypeFacts>,
-    /// The schema's JSON, for value validation and rules.
-    pub source: Value,
+    /// What values must satisfy.
+    pub(crate) checks: Checks,
+    /// `x-kubernetes-validations` of the node.
+    pub rules: Vec<Rule>,
 }
 
 impl Node {
@@ -98,7 +107,8 @@ impl Node {
             list: list_kind(schema),
             map_atomic: text("x-kubernetes-map-type") == Some("atomic"),
             builtin: None,
-            source: own_facts(schema),
+            checks: Checks::new(schema),
+            rules: checks::rules(schema),
         };
         if node.embedded {
             node.embed();
@@ -131,7 +141,8 @@ impl Node {
             list: None,
             map_atomic: false,
             builtin: None,
-            source: Value::Null,
+            checks: Checks::default(),
+            rules: Vec::new(),
         }
     }
 
@@ -147,59 +158,6 @@ impl Node {
             return Some(Schema::Node(node));
         }
         (self.preserve_unknown || self.kind == NodeKind::Any).then_some(Schema::Any)
-    }
-}
-
-/// Drops the fields that a custom resource's schema does not know and names them, sorted, as a strict reader
-/// reports them: `unknown field "spec.foo"`. Metadata is brought into its built-in canonical form.
-pub fn prune(node: &Node, value: &mut Value) -> Vec<String> {
-    let mut paths = Vec::new();
-    prune_at(Schema::Node(node), value, &mut String::new(), &mut paths);
-    paths.sort();
-    paths.truncate(MAX_STRICT_ERRORS);
-    paths.into_iter().map(|path| format!("unknown field {}", go_quote(&path))).collect()
-}
-
-fn prune_at(schema: Schema<'_>, value: &mut Value, path: &mut String, unknown: &mut Vec<String>) {
-    if matches!(schema, Schema::Any) {
-        return;
-    }
-    let length = path.len();
-    match value {
-        Value::Object(object) => {
-            let builtin = schema.object_type();
-            let open = match schema {
-                Schema::Node(node) => {
-                    builtin.is_none() && (node.preserve_unknown || node.kind == NodeKind::Any)
-                }
-                _ => false,
-            };
-            object.retain(|key, inner| {
-                if !path.is_empty() {
-                    path.push('.');
-                }
-                path.push_str(key);
-                let known = schema.field(key);
-                match known {
-                    Some(place) => prune_at(place, inner, path, unknown),
-                    None if !open => unknown.push(path.clone()),
-                    None => {}
-                }
-                path.truncate(length);
-                known.is_some() || open
-            });
-            if builtin.is_some() {
-                canonicalize(schema, value);
-            }
-        }
-        Value::Array(items) => {
-            for (index, inner) in items.iter_mut().enumerate() {
-                path.push_str(&format!("[{index}]"));
-                prune_at(schema.item(), inner, path, unknown);
-                path.truncate(length);
-            }
-        }
-        _ => {}
     }
 }
 
@@ -220,56 +178,5 @@ fn list_kind(schema: &Value) -> Option<ListKind> {
             Some(ListKind::Map(keys.map(|key| Cow::Owned(key.to_string())).collect()))
         }
         _ => Some(ListKind::Atomic),
-    }
-}
-
-/// The node's own keywords without its children's schemas, which the tree already holds.
-fn own_facts(schema: &Value) -> Value {
-    let Some(object) = schema.as_object() else { return Value::Null };
-    let children = ["properties", "items", "additionalProperties", "description"];
-    object
-        .iter()
-        .filter(|(k, _)| !children.contains(&k.as_str()))
-        .map(|(k, v)| (k.clone(), v.clone()))
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn unknown_fields_go_and_are_named() {
-        let node = Node::resource(&json!({"type": "object", "properties": {
-            "spec": {"type": "object", "properties": {
-                "known": {"type": "string"},
-                "free": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
-                "list": {"type": "array", "items": {"type": "object", "properties": {"a": {"type": "integer"}}}},
-                "map": {"type": "object", "additionalProperties": {"type": "object", "properties": {"a": {"type": "integer"}}}},
-            }},
-        }}));
-        let mut value = json!({
-            "apiVersion": "x/v1", "kind": "X", "metadata": {"name": "n", "creationTimestamp": null, "foo": 1},
-            "spec": {"zzz": 1, "known": "k", "free": {"any": {"thing": 1}}, "list": [{"a": 1, "b": 2}], "map": {"k": {"a": 1, "c": 1}}},
-        });
-        let unknown = prune(&node, &mut value);
-        assert_eq!(
-            unknown,
-            [
-                "unknown field \"metadata.foo\"",
-                "unknown field \"spec.list[0].b\"",
-                "unknown field \"spec.map.k.c\"",
-                "unknown field \"spec.zzz\""
-            ]
-        );
-        assert_eq!(
-            value,
-            json!({
-                "apiVersion": "x/v1", "kind": "X", "metadata": {"name": "n"},
-                "spec": {"known": "k", "free": {"any": {"thing": 1}}, "list": [{"a": 1}], "map": {"k": {"a": 1}}},
-            })
-        );
     }
 }
