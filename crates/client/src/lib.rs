@@ -17,6 +17,7 @@ pub mod lease;
 pub mod plan;
 pub mod queue;
 pub mod runner;
+pub mod streaming;
 pub mod transport;
 pub mod watch;
 

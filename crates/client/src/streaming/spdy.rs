@@ -306,7 +306,9 @@ impl Decoder {
                 Ok(_) if used == 0 && out.len() == before_out => break,
                 Ok(_) => {}
                 Err(error) if error.needs_dictionary().is_some() => {
-                    self.inflate.set_dictionary(&DICTIONARY).map_err(|_| fail("another dictionary is needed"))?;
+                    self.inflate
+                        .set_dictionary(&DICTIONARY)
+                        .map_err(|_| fail("another dictionary is needed"))?;
                 }
                 Err(_) => return Err(fail("they do not inflate")),
             }
@@ -408,8 +410,12 @@ impl Encoder {
                 self.headers(headers, &mut payload)?;
                 control(SYN_STREAM, flags, &payload, out)?;
             }
-            Frame::SynReply { id, fin, headers } => self.with_headers(SYN_REPLY, *id, flag(fin), headers, out)?,
-            Frame::Headers { id, fin, headers } => self.with_headers(HEADERS, *id, flag(fin), headers, out)?,
+            Frame::SynReply { id, fin, headers } => {
+                self.with_headers(SYN_REPLY, *id, flag(fin), headers, out)?
+            }
+            Frame::Headers { id, fin, headers } => {
+                self.with_headers(HEADERS, *id, flag(fin), headers, out)?
+            }
             Frame::Rst { id, status } => words(RST_STREAM, &[*id, *status], out)?,
             Frame::Ping { id } => words(PING, &[*id], out)?,
             Frame::GoAway { last, status } => words(GOAWAY, &[*last, *status], out)?,
@@ -563,8 +569,16 @@ mod tests {
                     headers
                 }
             ),
-            (id(), any::<bool>(), any_headers()).prop_map(|(id, fin, headers)| Frame::SynReply { id, fin, headers }),
-            (id(), any::<bool>(), any_headers()).prop_map(|(id, fin, headers)| Frame::Headers { id, fin, headers }),
+            (id(), any::<bool>(), any_headers()).prop_map(|(id, fin, headers)| Frame::SynReply {
+                id,
+                fin,
+                headers
+            }),
+            (id(), any::<bool>(), any_headers()).prop_map(|(id, fin, headers)| Frame::Headers {
+                id,
+                fin,
+                headers
+            }),
             (id(), any::<u32>()).prop_map(|(id, status)| Frame::Rst { id, status }),
             any::<u32>().prop_map(|id| Frame::Ping { id }),
             (0..=ID_MASK, any::<u32>()).prop_map(|(last, status)| Frame::GoAway { last, status }),
@@ -572,8 +586,11 @@ mod tests {
             proptest::collection::vec((any::<u8>(), 0u32..1 << 24, any::<u32>()), 0..5)
                 .prop_map(|entries| Frame::Settings { entries }),
             // The end of every data frame is marked, or two could be told from one by nothing.
-            (id(), proptest::collection::vec(any::<u8>(), 0..70_000))
-                .prop_map(|(id, bytes)| Frame::Data { id, fin: true, bytes: bytes.into() }),
+            (id(), proptest::collection::vec(any::<u8>(), 0..70_000)).prop_map(|(id, bytes)| Frame::Data {
+                id,
+                fin: true,
+                bytes: bytes.into()
+            }),
         ]
     }
 
@@ -609,15 +626,27 @@ mod tests {
         let cases: &[(&str, Vec<u8>, SpdyError)] = &[
             ("version", vec![0x80, 2, 0, 6, 0, 0, 0, 4], SpdyError::Version { version: 2 }),
             ("size", vec![0x80, 3, 0, 1, 0, 0xff, 0xff, 0xff], SpdyError::TooLarge { bytes: 0xff_ffff }),
-            ("short", vec![0x80, 3, 0, 3, 0, 0, 0, 4, 0, 0, 0, 1], SpdyError::Malformed { kind: 3, problem: "too short" }),
-            ("zero", vec![0x80, 3, 0, 3, 0, 0, 0, 4, 0, 0, 0, 0], SpdyError::Malformed { kind: 3, problem: "stream 0" }),
+            (
+                "short",
+                vec![0x80, 3, 0, 3, 0, 0, 0, 4, 0, 0, 0, 1],
+                SpdyError::Malformed { kind: 3, problem: "too short" },
+            ),
+            (
+                "zero",
+                vec![0x80, 3, 0, 3, 0, 0, 0, 4, 0, 0, 0, 0],
+                SpdyError::Malformed { kind: 3, problem: "stream 0" },
+            ),
             ("data of 0", vec![0; 8], SpdyError::Malformed { kind: 0, problem: "data of stream 0" }),
             (
                 "settings",
                 vec![0x80, 3, 0, 4, 0, 0, 0, 4, 0xff, 0xff, 0xff, 0xff],
                 SpdyError::Malformed { kind: 4, problem: "more settings than bytes" },
             ),
-            ("headers", vec![0x80, 3, 0, 2, 0, 0, 0, 4, 0, 0, 0, 1], SpdyError::Headers { problem: "no count" }),
+            (
+                "headers",
+                vec![0x80, 3, 0, 2, 0, 0, 0, 4, 0, 0, 0, 1],
+                SpdyError::Headers { problem: "no count" },
+            ),
         ];
         for (name, bytes, expect) in cases {
             assert_eq!(decode(&[bytes]).1.as_ref(), Some(expect), "{name}");
