@@ -5,6 +5,7 @@
 
 pub mod apply;
 pub mod codec;
+pub mod jsonpath;
 pub mod openapi;
 pub mod patch;
 pub mod schema;
