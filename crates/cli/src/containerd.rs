@@ -17,10 +17,13 @@ use crate::error::CliError;
 const START_SECONDS: u64 = 30;
 const INSTALL_HINT: &str = "; install it with `apt-get install containerd runc containernetworking-plugins`";
 
+/// The short name of the machine's first cluster.
+pub const MAIN: &str = "main";
+
 /// A short name for a data directory: sockets' paths are limited to 107 bytes.
-fn short_name(data_dir: &Path) -> String {
+pub fn short_name(data_dir: &Path) -> String {
     if data_dir == Path::new(crate::DEFAULT_DATA_DIR) {
-        return "main".to_owned();
+        return MAIN.to_owned();
     }
     let digest = ring::digest::digest(&ring::digest::SHA256, data_dir.as_os_str().as_encoded_bytes());
     digest.as_ref()[..4].iter().map(|byte| format!("{byte:02x}")).collect()

@@ -48,7 +48,7 @@ pub async fn run(args: &DownArgs) -> Result<(), CliError> {
     crate::node::remove_network(dir).await;
     unmount_below(dir);
     unmount_below(&run_dir);
-    crate::node::remove_cgroups();
+    crate::node::remove_cgroups(dir);
     remove_dir(&run_dir)?;
     remove_dir_if_empty(Path::new("/run/navarch"));
     if !args.keep_data {

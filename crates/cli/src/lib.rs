@@ -64,6 +64,10 @@ enum Command {
     Scheduler(single::SchedulerArgs),
     /// Run the controllers alone.
     ControllerManager(single::ControllerManagerArgs),
+    /// Run the node agent alone.
+    Kubelet(Box<single::KubeletArgs>),
+    /// Run the service proxy alone.
+    Proxy(Box<single::ProxyArgs>),
     /// Work with container images.
     #[command(subcommand)]
     Image(ImageCommand),
@@ -132,6 +136,8 @@ async fn run(command: Command) -> Result<(), CliError> {
         Command::Apiserver(args) => single::apiserver(*args).await,
         Command::Scheduler(args) => single::scheduler(args).await,
         Command::ControllerManager(args) => single::controller_manager(args).await,
+        Command::Kubelet(args) => single::kubelet(*args).await,
+        Command::Proxy(args) => single::proxy(*args).await,
         Command::Image(ImageCommand::Import { data, archives }) => {
             let printed = image::import(&containerd::socket(&data.data_dir), &archives).await?;
             print!("{printed}");

@@ -68,6 +68,20 @@ pub struct ControllerManagerArgs {
     leader_elect: bool,
 }
 
+/// Flags of `navarch kubelet`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct KubeletArgs {
+    #[command(flatten)]
+    args: kubelet::Args,
+}
+
+/// Flags of `navarch proxy`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ProxyArgs {
+    #[command(flatten)]
+    args: network::proxy::ProxyOptions,
+}
+
 /// What every component has.
 struct Process {
     clock: Clock,
@@ -204,6 +218,59 @@ pub async fn controller_manager(args: ControllerManagerArgs) -> Result<(), CliEr
     let client_for: controllers::ClientFor = Arc::new(move |_| client.clone());
     let Process { clock, rng, tasks } = &process;
     controllers::start_with(informers, client_for, config, clock.clone(), rng.clone(), tasks);
+    process.wait().await;
+    Ok(())
+}
+
+/// `navarch kubelet`.
+pub async fn kubelet(args: KubeletArgs) -> Result<(), CliError> {
+    let process = Process::new();
+    let failed = |error: base::BoxError| CliError::component("node agent", error);
+    let config = kubelet::Config::load(&args.args).map_err(|error| failed(error.into()))?;
+    let Some(kubeconfig) = args.args.kubeconfig else {
+        let why = "name the kubeconfig of the API server".to_owned();
+        return Err(CliError::Flag { flag: "kubeconfig", value: String::new(), why });
+    };
+    let parts = kubelet::agent::Parts {
+        client: process.client(&kubeconfig, "kubelet")?,
+        config,
+        clock: process.clock.clone(),
+        rng: process.rng.clone(),
+        tasks: process.tasks.clone(),
+        metrics: base::metrics::Metrics::new(),
+        server: kubelet::server::Parts::default(),
+    };
+    kubelet::agent::start(parts).await.map_err(|error| failed(error.into()))?;
+    process.wait().await;
+    Ok(())
+}
+
+/// `navarch proxy`.
+pub async fn proxy(args: ProxyArgs) -> Result<(), CliError> {
+    let process = Process::new();
+    let failed = |error: base::BoxError| CliError::component("service proxy", error);
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let cleanup = args.args.cleanup;
+    let (config, kubeconfig) = args.args.resolve(host.trim()).map_err(|error| failed(error.into()))?;
+    if cleanup {
+        return network::proxy::cleanup(&config.nft_program, &config.table).await.map_err(|e| failed(e.into()));
+    }
+    let Some(kubeconfig) = kubeconfig else {
+        let why = "name the kubeconfig of the API server".to_owned();
+        return Err(CliError::Flag { flag: "kubeconfig", value: String::new(), why });
+    };
+    let client = process.client(&kubeconfig, "kube-proxy")?;
+    let deps = network::proxy::ProxyDeps {
+        informers: process.informers(&client),
+        clock: process.clock.clone(),
+        tasks: process.tasks.clone(),
+        metrics: base::metrics::Metrics::new(),
+    };
+    process.tasks.spawn("proxy", async move {
+        if let Err(error) = network::proxy::run(deps, config).await {
+            tracing::error!(%error, "the service proxy stopped");
+        }
+    });
     process.wait().await;
     Ok(())
 }

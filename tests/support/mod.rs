@@ -1,0 +1,446 @@
+//! What the cluster tests stand on: a cluster of the real binary in a directory of its own, and what it leaves.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use api::Gvr;
+use api::meta::ObjectExt as _;
+use base::{BoxError, Clock, Tasks};
+use client::client::WatchOptions;
+use client::{Client, DeleteOptions, Https, Kubeconfig, ListOptions, Patch, WatchEvent};
+use serde_json::{Value, json};
+
+/// Nothing here takes longer on a slow machine.
+const LIMIT: Duration = Duration::from_secs(120);
+const PORT: u16 = 16499;
+const KUBELET_PORT: u16 = 16498;
+/// The image of Debian's static busybox that the tests make.
+const BUSYBOX: &str = "navarch.test/busybox:1";
+
+/// A running cluster.
+pub struct Cluster {
+    dir: tempfile::TempDir,
+    process: std::process::Child,
+    client: Client,
+    tasks: Tasks,
+}
+
+fn binary() -> PathBuf {
+    PathBuf::from(env!("CARGO_BIN_EXE_navarch"))
+}
+
+fn spawn(dir: &Path) -> std::process::Child {
+    let log = std::fs::OpenOptions::new().create(true).append(true).open(dir.join("log")).expect("a log");
+    let data = dir.join("data");
+    Command::new(binary())
+        .args(["up", "--data-dir", &data.to_string_lossy(), "--node-name", "test-node"])
+        .args(["--secure-port", &PORT.to_string(), "--kubelet-port", &KUBELET_PORT.to_string()])
+        .stdout(Stdio::null())
+        .stderr(log)
+        .spawn()
+        .expect("navarch starts")
+}
+
+async fn connect(dir: &Path, tasks: &Tasks) -> Client {
+    let path = dir.join("data/admin.kubeconfig");
+    let clock = Clock::system();
+    let started = clock.monotonic();
+    loop {
+        if let Some(client) = try_connect(&path, &clock, tasks).await {
+            return client;
+        }
+        let log = || std::fs::read_to_string(dir.join("log")).unwrap_or_default();
+        assert!(clock.monotonic() - started < LIMIT, "no API server:\n{}", log());
+        clock.sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn try_connect(path: &Path, clock: &Clock, tasks: &Tasks) -> Option<Client> {
+    let config = Kubeconfig::load(path).ok()?;
+    let https = Https::from_kubeconfig(&config, None, clock.clone(), tasks.clone()).ok()?;
+    let client = Client::new(Arc::new(https), "navarch-tests", clock.clone());
+    client.get_path::<Value>("/version").await.ok()?;
+    Some(client)
+}
+
+fn gvr(resource: &str) -> Gvr {
+    match resource {
+        "deployments" => Gvr::new("apps", "v1", resource),
+        _ => Gvr::new("", "v1", resource),
+    }
+}
+
+/// A busybox container that runs a script.
+pub fn busybox(name: &str, script: &str, mounts: Value) -> Value {
+    json!({"name": name, "image": BUSYBOX, "command": ["/bin/sh", "-c", script], "volumeMounts": mounts})
+}
+
+impl Cluster {
+    /// Starts a cluster and waits for its node.
+    pub async fn start() -> Cluster {
+        let dir = tempfile::tempdir().expect("a directory");
+        let tasks = Tasks::new();
+        let process = spawn(dir.path());
+        let client = connect(dir.path(), &tasks).await;
+        let cluster = Cluster { dir, process, client, tasks };
+        cluster.node_ready().await;
+        let archive = cluster.dir.path().join("busybox.tar");
+        write_busybox(&archive);
+        cluster.navarch(&["image", "import", &archive.to_string_lossy()]).await;
+        cluster
+    }
+
+    /// Runs a subcommand against this cluster's directory; its output.
+    pub async fn navarch(&self, args: &[&str]) -> String {
+        let mut command = tokio::process::Command::new(binary());
+        // Flags first: `image import` takes files to its end.
+        let words = args.iter().take_while(|word| !word.contains('/')).count();
+        command.args(&args[..words]).arg("--data-dir").arg(self.dir.path().join("data")).args(&args[words..]);
+        let output = command.output().await.expect("it runs");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let (out, err) = (text(&output.stdout), text(&output.stderr));
+        assert!(output.status.success(), "navarch {args:?}: {out}{err}\n{}", self.log_end());
+        out
+    }
+
+    /// The end of the cluster's log, for messages of failed checks.
+    fn log_end(&self) -> String {
+        let log = std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(40)..].join("\n")
+    }
+
+    async fn node_ready(&self) {
+        self.when("nodes", "", "test-node", |node| condition(node, "Ready") == "True").await;
+    }
+
+    /// The node's address.
+    pub async fn node_address(&self) -> String {
+        let node: Value = self.client.get_at(&gvr("nodes"), "", "test-node").await.expect("the node");
+        node["status"]["addresses"][0]["address"].as_str().expect("an address").to_owned()
+    }
+
+    /// Creates an object in `default`.
+    pub async fn create(&self, resource: &str, object: Value) {
+        let made: Result<Value, _> = self.client.create_at(&gvr(resource), "default", &object).await;
+        made.unwrap_or_else(|error| panic!("{resource}: {error}: {object}"));
+    }
+
+    /// Creates a pod in `default`.
+    pub async fn create_pod(&self, name: &str, spec: Value) {
+        self.create(
+            "pods",
+            json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}),
+        )
+        .await;
+    }
+
+    /// An object of `default`.
+    pub async fn get(&self, resource: &str, name: &str) -> Value {
+        let found: Result<Value, _> = self.client.get_at(&gvr(resource), "default", name).await;
+        found.unwrap_or_else(|error| panic!("{resource} {name}: {error}"))
+    }
+
+    /// Waits, watching, until an object is as wanted.
+    async fn when(
+        &self,
+        resource: &str,
+        namespace: &str,
+        name: &str,
+        wanted: impl Fn(&Value) -> bool,
+    ) -> Value {
+        let mut last = Value::Null;
+        let watch = self.watch_until(resource, namespace, name, &wanted, &mut last);
+        match Clock::system().timeout(LIMIT, watch).await {
+            Some(()) => last,
+            None => panic!("{resource} {name} is not as wanted: {last:#}\n{}", self.log_end()),
+        }
+    }
+
+    async fn watch_until(
+        &self,
+        resource: &str,
+        namespace: &str,
+        name: &str,
+        wanted: &impl Fn(&Value) -> bool,
+        last: &mut Value,
+    ) {
+        let options = WatchOptions { fields: format!("metadata.name={name}"), ..WatchOptions::default() };
+        loop {
+            let opened = self.client.watch_at::<Value>(&gvr(resource), namespace, &options).await;
+            let Ok(mut stream) = opened else {
+                Clock::system().sleep(Duration::from_millis(100)).await;
+                continue;
+            };
+            while let Some(Ok(event)) = stream.next().await {
+                let (WatchEvent::Added(object) | WatchEvent::Modified(object)) = event else { continue };
+                *last = object;
+                if wanted(last) {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Waits until a pod of `default` is as wanted.
+    pub async fn pod_when(&self, name: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        self.when("pods", "default", name, wanted).await
+    }
+
+    /// Waits for a pod's phase.
+    pub async fn pod_phase(&self, name: &str, phase: &str) {
+        self.pod_when(name, |pod| pod["status"]["phase"] == phase).await;
+    }
+
+    /// Waits until a container has printed a line.
+    pub async fn log_line(&self, pod: &str, container: &str, line: &str) {
+        let path = format!("/api/v1/namespaces/default/pods/{pod}/log?container={container}");
+        let (clock, mut text) = (Clock::system(), String::new());
+        let started = clock.monotonic();
+        while clock.monotonic() - started < LIMIT {
+            let call = client::client::Call::new(http::Method::GET, path.clone());
+            match self.client.bytes(&call).await {
+                Ok(bytes) => text = String::from_utf8_lossy(&bytes).into_owned(),
+                Err(error) => text = error.to_string(),
+            }
+            if text.lines().any(|found| found.contains(line)) {
+                return;
+            }
+            clock.sleep(Duration::from_millis(100)).await;
+        }
+        panic!("{pod}/{container} did not print {line:?} but:\n{text}\n{}", self.log_end());
+    }
+
+    /// Deletes a pod and waits until it is gone.
+    pub async fn delete_pod(&self, name: &str) {
+        let options = DeleteOptions::default();
+        let deleted = self.client.delete_at(&gvr("pods"), "default", name, &options).await;
+        deleted.unwrap_or_else(|error| panic!("pod {name}: {error}"));
+        let (clock, path) = (Clock::system(), gvr("pods"));
+        let started = clock.monotonic();
+        while self.client.get_at::<Value>(&path, "default", name).await.is_ok() {
+            assert!(clock.monotonic() - started < LIMIT, "pod {name} stays\n{}", self.log_end());
+            clock.sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    async fn list_pods(&self, labels: &str) -> Vec<Value> {
+        let options = ListOptions { labels: labels.to_owned(), ..ListOptions::default() };
+        let list = self.client.list_at::<Value>(&gvr("pods"), "default", &options, false).await.expect("pods");
+        list.items.into_iter().filter(|pod| !pod.is_deleting()).collect()
+    }
+
+    /// Names of the pods of a selector that are not being deleted.
+    pub async fn pods(&self, labels: &str) -> Vec<String> {
+        self.list_pods(labels).await.iter().map(|pod| pod.name().to_owned()).collect()
+    }
+
+    /// Pod names with their containers' ids and restarts.
+    pub async fn restarts(&self, labels: &str) -> BTreeSet<String> {
+        let describe = |pod: &Value| {
+            let status = &pod["status"]["containerStatuses"][0];
+            format!("{} {} {}", pod.name(), status["containerID"], status["restartCount"])
+        };
+        self.list_pods(labels).await.iter().map(describe).collect()
+    }
+
+    /// Waits until a Deployment has so many available replicas and no others.
+    pub async fn available(&self, name: &str, count: i64) {
+        let settled = |object: &Value| {
+            let status = &object["status"];
+            status["availableReplicas"] == count && status["replicas"] == count
+        };
+        self.when("deployments", "default", name, settled).await;
+    }
+
+    /// Merges a patch into a Deployment.
+    pub async fn patch_deployment(&self, name: &str, patch: Value) {
+        let patched = self
+            .client
+            .patch_at::<Value>(&gvr("deployments"), "default", name, "", &Patch::Merge(patch))
+            .await;
+        patched.unwrap_or_else(|error| panic!("deployment {name}: {error}"));
+    }
+
+    /// Waits until a Deployment runs its newest template only.
+    pub async fn rolled_out(&self, name: &str, count: i64) {
+        let done = |object: &Value| {
+            let (meta, status) = (&object["metadata"], &object["status"]);
+            status["observedGeneration"] == meta["generation"]
+                && ["updatedReplicas", "availableReplicas", "replicas"]
+                    .iter()
+                    .all(|key| status[*key] == count)
+        };
+        self.when("deployments", "default", name, done).await;
+    }
+
+    /// Creates ConfigMaps until the server ends; gives the names of those acknowledged.
+    pub fn write_config_maps(&self) -> tokio::task::JoinHandle<Vec<String>> {
+        let client = self.client.clone();
+        tokio::spawn(async move {
+            let mut acknowledged = Vec::new();
+            for number in 0..100_000 {
+                let name = format!("written-{number}");
+                let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}});
+                match client.create_at::<_, Value>(&gvr("configmaps"), "default", &object).await {
+                    Ok(_) => acknowledged.push(name),
+                    Err(_) => break,
+                }
+            }
+            acknowledged
+        })
+    }
+
+    /// Ends the process as a crash would.
+    pub async fn kill(&mut self) {
+        self.process.kill().expect("it runs");
+        self.process.wait().expect("it ends");
+    }
+
+    /// Starts the process again on the same directory.
+    pub async fn start_again(&mut self) {
+        self.process = spawn(self.dir.path());
+        self.client = connect(self.dir.path(), &self.tasks).await;
+        self.node_ready().await;
+    }
+
+    /// Removes the cluster with `navarch down`.
+    pub async fn down(mut self) {
+        self.navarch(&["down"]).await;
+        self.process.wait().expect("it ends");
+        self.tasks.drain(Duration::from_secs(1)).await;
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        // After a failed check: leave nothing running.
+        if self.process.try_wait().is_ok_and(|status| status.is_none()) {
+            let data = self.dir.path().join("data");
+            let _ = Command::new(binary()).args(["down", "--data-dir"]).arg(data).output();
+            let _ = self.process.kill();
+        }
+    }
+}
+
+fn condition<'a>(object: &'a Value, kind: &str) -> &'a str {
+    let conditions = object["status"]["conditions"].as_array();
+    let found = conditions.into_iter().flatten().find(|condition| condition["type"] == kind);
+    found.and_then(|condition| condition["status"].as_str()).unwrap_or("")
+}
+
+/// Fetches the demo's page.
+pub async fn page(host: &str, port: u16) -> Result<String, BoxError> {
+    let limit = Duration::from_secs(5);
+    let stream = tokio::time::timeout(limit, tokio::net::TcpStream::connect((host, port))).await??;
+    let io = hyper_util::rt::TokioIo::new(stream);
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await?;
+    let connection = tokio::spawn(connection);
+    let request = http::Request::get("/").header("host", host).body(base::http::empty())?;
+    let answer = async {
+        let response = sender.send_request(request).await?;
+        let status = response.status();
+        let body = base::http::read(base::http::wrap(response.into_body()), 1 << 16).await?;
+        Ok::<_, BoxError>((status, body))
+    };
+    let (status, body) = tokio::time::timeout(limit, answer).await??;
+    connection.abort();
+    if !status.is_success() {
+        return Err(format!("HTTP {status}").into());
+    }
+    Ok(String::from_utf8_lossy(&body).into_owned())
+}
+
+/// One request after the other, each on a new connection, until stopped.
+pub struct Load {
+    stop: Arc<AtomicBool>,
+    work: tokio::task::JoinHandle<(usize, Vec<String>)>,
+}
+
+impl Load {
+    /// Starts the load.
+    pub fn start(host: &str, port: u16) -> Load {
+        let (stop, host) = (Arc::new(AtomicBool::new(false)), host.to_owned());
+        let stopped = stop.clone();
+        let work = tokio::spawn(async move {
+            let (mut served, mut failed) = (0, Vec::new());
+            while !stopped.load(Ordering::Relaxed) {
+                match page(&host, port).await {
+                    Ok(_) => served += 1,
+                    Err(error) => failed.push(error.to_string()),
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            (served, failed)
+        });
+        Load { stop, work }
+    }
+
+    /// Stops it: requests served, and what failed.
+    pub async fn stop(self) -> (usize, Vec<String>) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.work.await.expect("the load ends")
+    }
+}
+
+/// An archive of an image of Debian's static busybox, as `docker save` writes it.
+fn write_busybox(out: &Path) {
+    let program = std::fs::read("/bin/busybox").expect("busybox-static is installed (./test does)");
+    let entry = |size: usize, mode: u32| {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(size as u64);
+        header.set_mode(mode);
+        header
+    };
+    let mut layer = tar::Builder::new(Vec::new());
+    layer.append_data(&mut entry(program.len(), 0o755), "bin/busybox", program.as_slice()).expect("memory");
+    for applet in ["sh", "cat", "echo", "sleep", "nslookup", "wget", "head", "ls"] {
+        let mut header = entry(0, 0o777);
+        header.set_entry_type(tar::EntryType::Symlink);
+        layer.append_link(&mut header, format!("bin/{applet}"), "busybox").expect("memory");
+    }
+    let layer = layer.into_inner().expect("memory");
+    let hex = |bytes: &[u8]| -> String {
+        let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
+        digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    };
+    let config = json!({
+        "architecture": "amd64", "os": "linux", "config": {"Env": ["PATH=/bin"]},
+        "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{}", hex(&layer))]},
+    })
+    .to_string();
+    let manifest =
+        json!([{"Config": "config.json", "RepoTags": [BUSYBOX], "Layers": ["layer.tar"]}]).to_string();
+    let mut archive = tar::Builder::new(std::fs::File::create(out).expect("a file"));
+    for (name, content) in [
+        ("layer.tar", layer.as_slice()),
+        ("config.json", config.as_bytes()),
+        ("manifest.json", manifest.as_bytes()),
+    ] {
+        archive.append_data(&mut entry(content.len(), 0o644), name, content).expect("written");
+    }
+    archive.into_inner().expect("written");
+}
+
+/// What a cluster could leave on the machine: links, nftables tables, mounts, namespaces, control groups.
+pub fn traces() -> BTreeSet<String> {
+    let mut traces = BTreeSet::new();
+    let mut add = |what: &str, program: &str, args: &[&str]| {
+        let output = Command::new(program).args(args).output();
+        let text =
+            output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+        traces.extend(text.lines().map(|line| format!("{what}: {line}")));
+    };
+    add("table", "nft", &["list", "tables"]);
+    add("link", "sh", &["-c", "ip -o link | cut -d: -f2"]);
+    add("route", "ip", &["route"]);
+    add("netns", "sh", &["-c", "ls /run/netns /var/run/netns 2>/dev/null"]);
+    add("mount", "sh", &["-c", "cut -d' ' -f5 /proc/self/mountinfo | sort"]);
+    add("cgroup", "sh", &["-c", "find /sys/fs/cgroup -maxdepth 3 -name '*kube*' 2>/dev/null"]);
+    add("run", "sh", &["-c", "ls /run/navarch 2>/dev/null"]);
+    traces
+}
