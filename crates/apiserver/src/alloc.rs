@@ -224,6 +224,7 @@ impl Allocators {
         if !is_service(row) {
             return Ok(holds);
         }
+        normalize(object, None);
         self.init_families(object, None)?;
         self.allocate_addresses(server, &mut holds, object)?;
         if has_node_ports(object) {
@@ -246,10 +247,15 @@ impl Allocators {
         dry: bool,
     ) -> Result<Holds, ApiError> {
         let mut holds = self.holds(server);
-        if !is_service(row) || new.at("spec") == old.at("spec") {
+        if !is_service(row) {
             return Ok(holds);
         }
         let _ = dry;
+        keep_allocated(new, old);
+        normalize(new, Some(old));
+        if new.at("spec") == old.at("spec") {
+            return Ok(holds);
+        }
         self.init_families(new, Some(old))?;
         match (external_name(old), external_name(new)) {
             (true, false) => self.allocate_addresses(server, &mut holds, new)?,
@@ -287,6 +293,32 @@ impl Allocators {
                 Ok(())
             }
             _ => Ok(()),
+        }
+    }
+
+    /// Shows the addresses of a stored service as IPAddress objects.
+    pub async fn publish(&self, server: &Server, row: &Resource, service: &Value) {
+        if !is_service(row) || headless(service) || external_name(service) {
+            return;
+        }
+        let catalog = server.rows.now();
+        let Some(row) = catalog.get("networking.k8s.io", "v1", "ipaddresses") else { return };
+        for ip in addresses_of(service) {
+            let key = store::Key::new("networking.k8s.io/ipaddresses", "", ip.to_string().as_str());
+            if server.store.get(&key).is_some() {
+                continue;
+            }
+            let object = json!({"apiVersion": "networking.k8s.io/v1", "kind": "IPAddress", "metadata": {
+                "name": ip.to_string(), "uid": server.rng.uuid(), "creationTimestamp": api::time::format(server.clock.now()),
+                "labels": {"ipaddress.kubernetes.io/ip-family": family(ip), "ipaddress.kubernetes.io/managed-by": "ipallocator.k8s.io"}},
+                "spec": {"parentRef": {"group": "", "resource": "services",
+                    "namespace": service.text("metadata.namespace"), "name": service.text("metadata.name")}}});
+            // A repeat is harmless: the next change of the service tries again.
+            if let Err(error) =
+                server.commit(crate::write::put(row, key, store::Expect::Absent, object)).await
+            {
+                tracing::warn!(%error, %ip, "cannot show a service's address");
+            }
         }
     }
 
@@ -430,6 +462,10 @@ impl Allocators {
         }
         for (index, wanted) in service.list("spec.ipFamilies").iter().enumerate() {
             let given = ips.get(index).and_then(Value::as_str).filter(|text| !text.is_empty());
+            if given.is_some_and(|text| text.parse::<IpAddr>().is_err()) {
+                // Validation will say what is wrong with it.
+                return Ok(());
+            }
             let ip = match given {
                 Some(text) => self.take(server, holds, service, text)?,
                 None => {
@@ -621,6 +657,61 @@ impl Allocators {
         };
         service.set("spec.healthCheckNodePort", port);
         Ok(())
+    }
+}
+
+/// Old clients write only the singular field: the plural one follows it.
+fn normalize(new: &mut Value, old: Option<&Value>) {
+    let single = new.text("spec.clusterIP").to_owned();
+    let Some(old) = old else {
+        if !single.is_empty() && new.list("spec.clusterIPs").is_empty() {
+            new.set("spec.clusterIPs", json!([single]));
+        }
+        return;
+    };
+    let before = old.text("spec.clusterIP");
+    if new.list("spec.clusterIPs").is_empty() && before == single && !old.list("spec.clusterIPs").is_empty() {
+        new.set("spec.clusterIPs", old.at("spec.clusterIPs").clone());
+    }
+    if before == single || new.list("spec.clusterIPs") != old.list("spec.clusterIPs") {
+        return;
+    }
+    if !before.is_empty() && single.is_empty() {
+        new.unset("spec.clusterIPs");
+    } else {
+        new.set("spec.clusterIPs", json!([single]));
+    }
+}
+
+/// What was allocated stays when a client sends the object without it.
+fn keep_allocated(new: &mut Value, old: &Value) {
+    let needs_ip = |service: &Value| !external_name(service);
+    if needs_ip(old) && needs_ip(new) {
+        if new.text("spec.clusterIP").is_empty() && old.has("spec.clusterIP") {
+            new.set("spec.clusterIP", old.at("spec.clusterIP").clone());
+        }
+        if new.list("spec.clusterIPs").is_empty() && !old.list("spec.clusterIPs").is_empty() {
+            new.set("spec.clusterIPs", old.at("spec.clusterIPs").clone());
+        }
+    }
+    if has_node_ports(old) && has_node_ports(new) {
+        let now = ports_of(new);
+        let used: Vec<u16> = ports_of(old).into_iter().filter(|port| now.contains(port)).collect();
+        let named = |name: &str| {
+            old.list("spec.ports")
+                .iter()
+                .find(|p| p.text("name") == name)
+                .map_or(0, |p| port_at(&p["nodePort"]))
+        };
+        for port in new.list_mut("spec.ports") {
+            let before = named(port.text("name"));
+            if port_at(&port["nodePort"]) == 0 && before != 0 && !used.contains(&before) {
+                port["nodePort"] = before.into();
+            }
+        }
+    }
+    if needs_health_port(old) && needs_health_port(new) && new.int("spec.healthCheckNodePort") == 0 {
+        new.set("spec.healthCheckNodePort", old.at("spec.healthCheckNodePort").clone());
     }
 }
 

@@ -29,6 +29,13 @@ impl Server {
         for object in bootstrap::objects() {
             self.ensure(&collection(self, &object), object).await?;
         }
+        for object in boot_objects(self) {
+            self.ensure(&collection(self, &object), object).await?;
+        }
+        // An address that cannot be an endpoint (loopback) leaves the service without; all else works.
+        if let Err(error) = self.publish_endpoints().await {
+            tracing::warn!(%error, "default/kubernetes has no endpoints");
+        }
         self.ready.store(true, Ordering::Release);
         Ok(())
     }
@@ -62,6 +69,86 @@ impl Server {
         let code = response.status().as_u16();
         let bytes = base::http::read(response.into_body(), usize::MAX).await.unwrap_or_default();
         (code, serde_json::from_slice(&bytes).unwrap_or(Value::Null))
+    }
+}
+
+/// Priority classes, the service of this API, addresses for services, what extension servers need.
+fn boot_objects(server: &Server) -> Vec<Value> {
+    let mut objects = vec![
+        priority_class(
+            "system-cluster-critical",
+            2_000_000_000,
+            "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary.",
+        ),
+        priority_class(
+            "system-node-critical",
+            2_000_001_000,
+            "Used for system critical pods that must not be moved from their current node.",
+        ),
+    ];
+    let cidrs: Vec<String> = server.config.service_ranges.iter().map(ToString::to_string).collect();
+    objects.push(json!({"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": {"name": "kubernetes"},
+        "spec": {"cidrs": cidrs}}));
+    let port = server.config.advertise.map_or(6443, |(_, port)| port);
+    let address = crate::alloc::first_address(&server.config).map(|ip| ip.to_string()).unwrap_or_default();
+    objects.push(json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "kubernetes", "namespace": "default",
+        "labels": {"component": "apiserver", "provider": "kubernetes"}},
+        "spec": {"type": "ClusterIP", "clusterIP": address, "sessionAffinity": "None",
+            "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": port}]}}));
+    objects.push(json!({"apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": "extension-apiserver-authentication", "namespace": "kube-system"},
+        "data": authentication_data(server)}));
+    objects
+}
+
+fn priority_class(name: &str, value: i64, description: &str) -> Value {
+    json!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": name}, "value": value,
+        "description": description, "globalDefault": false, "preemptionPolicy": "PreemptLowerPriority"})
+}
+
+fn authentication_data(server: &Server) -> Value {
+    let config = &server.config;
+    let mut data = json!({});
+    if let Some(ca) = &config.client_ca {
+        data["client-ca-file"] = json!(ca);
+    }
+    if let Some(ca) = &config.requestheader_ca {
+        let list = |items: &[String]| json!(json!(items).to_string());
+        let [users, groups, extras] = &config.requestheaders;
+        data["requestheader-client-ca-file"] = json!(ca);
+        data["requestheader-allowed-names"] = list(&config.requestheader_names);
+        data["requestheader-username-headers"] = list(users);
+        data["requestheader-group-headers"] = list(groups);
+        data["requestheader-extra-headers-prefix"] = list(extras);
+        data["requestheader-uid-headers"] = list(&[]);
+    }
+    data
+}
+
+impl Server {
+    /// Endpoints of default/kubernetes: where this server is reached.
+    async fn publish_endpoints(&self) -> Result<(), ApiError> {
+        let Some((ip, port)) = self.config.advertise else { return Ok(()) };
+        let endpoints = json!({"apiVersion": "v1", "kind": "Endpoints", "metadata": {"name": "kubernetes", "namespace": "default",
+            "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}},
+            "subsets": [{"addresses": [{"ip": ip.to_string()}], "ports": [{"name": "https", "port": port, "protocol": "TCP"}]}]});
+        let slice = json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+            "metadata": {"name": "kubernetes", "namespace": "default", "labels": {"kubernetes.io/service-name": "kubernetes"}},
+            "addressType": if ip.is_ipv4() { "IPv4" } else { "IPv6" },
+            "endpoints": [{"addresses": [ip.to_string()], "conditions": {"ready": true}}],
+            "ports": [{"name": "https", "port": port, "protocol": "TCP"}]});
+        for (path, object) in [
+            ("/api/v1/namespaces/default/endpoints", endpoints),
+            ("/apis/discovery.k8s.io/v1/namespaces/default/endpointslices", slice),
+        ] {
+            self.ensure(path, object.clone()).await?;
+            let (code, status) =
+                self.internal(Method::PUT, &format!("{path}/kubernetes"), Some(object)).await;
+            if code != 200 {
+                return Err(ApiError::from_status(code, &status));
+            }
+        }
+        Ok(())
     }
 }
 

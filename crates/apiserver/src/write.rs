@@ -270,10 +270,13 @@ pub fn key(row: &Resource, namespace: &str, name: &str) -> Option<Key> {
 
 /// A write of a tree in the row's version.
 pub fn put(row: &Resource, key: Key, expect: Expect, mut object: Value) -> Write {
-    let index_row = row;
     row.to_stored(&mut object);
-    let attrs = attrs(index_row, &object);
-    Write { key, expect, op: Op::Put(draft(&object), attrs) }
+    put_stored(row, key, expect, &object)
+}
+
+/// A write of a tree in the stored form.
+pub fn put_stored(row: &Resource, key: Key, expect: Expect, object: &Value) -> Write {
+    Write { key, expect, op: Op::Put(draft(object), attrs(row, object)) }
 }
 
 impl Server {

@@ -84,17 +84,19 @@ impl<'a> Review<'a> {
     }
 }
 
-type Mutate = fn(&Review<'_>, &mut Value, Option<&Value>) -> Result<(), ApiError>;
-type Validate = fn(&Review<'_>, Option<&Value>, Option<&Value>) -> Result<(), ApiError>;
+/// Changes an object.
+pub type Mutate = fn(&Review<'_>, &mut Value, Option<&Value>) -> Result<(), ApiError>;
+/// Refuses an object.
+pub type Validate = fn(&Review<'_>, Option<&Value>, Option<&Value>) -> Result<(), ApiError>;
 
 /// One built-in plugin.
-struct Plugin {
+pub struct Plugin {
     name: &'static str,
     mutate: Option<Mutate>,
     validate: Option<Validate>,
 }
 
-mod plugins;
+pub mod plugins;
 
 /// The chain that is configured.
 pub struct Admission {

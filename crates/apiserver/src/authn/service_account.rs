@@ -32,6 +32,15 @@ pub struct Bound {
     pub objects: Vec<(&'static str, String, String)>,
 }
 
+/// How long a token lives.
+#[derive(Clone, Copy, Debug)]
+pub struct Lifetime {
+    /// Seconds until it expires.
+    pub seconds: i64,
+    /// Seconds after which its use is warned of.
+    pub warn_after: Option<i64>,
+}
+
 impl Issuer {
     /// From the configured keys.
     pub fn new(config: &Config) -> Result<Issuer, ApiError> {
@@ -64,7 +73,7 @@ impl Issuer {
         account: &Value,
         bound: &Bound,
         audiences: &[String],
-        seconds: i64,
+        lifetime: Lifetime,
         now: Timestamp,
         id: String,
     ) -> Option<String> {
@@ -78,10 +87,13 @@ impl Issuer {
                 if uid.is_empty() { json!({"name": name}) } else { json!({"name": name, "uid": uid}) };
         }
         let issued = now.as_second();
-        let claims = json!({
+        let mut claims = json!({
             "iss": self.name(), "sub": format!("system:serviceaccount:{namespace}:{name}"), "aud": audiences,
-            "iat": issued, "nbf": issued, "exp": issued + seconds, "jti": id, "kubernetes.io": kubernetes,
+            "iat": issued, "nbf": issued, "exp": issued + lifetime.seconds, "jti": id, "kubernetes.io": kubernetes,
         });
+        if let Some(seconds) = lifetime.warn_after {
+            claims["kubernetes.io"]["warnafter"] = json!(issued + seconds);
+        }
         Some(key.sign(&claims))
     }
 

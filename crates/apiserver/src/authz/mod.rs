@@ -2,6 +2,7 @@
 
 pub mod bootstrap;
 mod node;
+pub use node::node_name;
 pub mod rbac;
 
 use std::collections::BTreeMap;

@@ -92,6 +92,7 @@ async fn create_once(
     let mut review = Review::new(call, Operation::Create, options);
     server.admission.mutate(&mut review, &mut object, None).await?;
     crate::sub::apply::track(call, options, &mut object, None);
+    let holds = server.allocators.on_create(server, row, &mut object, options.dry_run).await?;
     let rng = &server.rng;
     let warnings = lifecycle::before_create(
         &call.context(),
@@ -101,7 +102,6 @@ async fn create_once(
         || rng.suffix(lifecycle::SUFFIX_LENGTH),
     )?;
     warnings.into_iter().for_each(|text| call.exchange.warn(text));
-    let holds = server.allocators.on_create(server, row, &mut object, options.dry_run).await?;
     server.admission.validate(&review, Some(&object), None).await?;
     let name = object["metadata"]["name"].as_str().unwrap_or("").to_owned();
     let key = write::key(row, call.namespace(), &name).ok_or_else(ApiError::no_such_path)?;
@@ -114,11 +114,19 @@ async fn create_once(
     match server.commit(write::put(row, key, Expect::Absent, object)).await {
         Ok(committed) => {
             holds.keep();
+            if is_service(row) {
+                server.allocators.publish(server, row, &crate::object::tree(&committed.object)).await;
+            }
             Ok(Written::Stored(committed.object))
         }
         Err(CommitError::Exists(_)) => Err(exists(call, &name)),
         Err(error) => Err(write::commit_error(row, &name, error)),
     }
+}
+
+/// Services have addresses to be shown.
+pub fn is_service(row: &registry::Resource) -> bool {
+    row.group.is_empty() && row.plural == "services"
 }
 
 fn exists(call: &Call<'_>, name: &str) -> ApiError {

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use api::ApiError;
 use base::http::Body;
 use http::Response;
-use registry::{Context, Resource, Role, Verb};
+use registry::{Context, Resource, Verb};
 
 use crate::negotiate::Offer;
 use crate::object::Served;
@@ -21,6 +21,9 @@ use crate::server::{Exchange, Server};
 use crate::sub;
 
 pub use create::Written;
+pub use delete::delete_named;
+pub use patch::{kind as patch_kind, patch_tree};
+pub use update::change;
 
 /// A request to a row.
 pub struct Call<'a> {
@@ -97,18 +100,12 @@ async fn run(call: &Call<'_>, verb: Verb, body: Body) -> Result<Response<Body>, 
 }
 
 /// Reads, replaces or patches a part of an object: what status and its like offer.
-pub async fn part(
-    call: &Call<'_>,
-    role: &Role,
-    part: registry::Part,
-    body: Body,
-) -> Result<Response<Body>, ApiError> {
-    let _ = role;
+pub async fn part(call: &Call<'_>, part: registry::Part, body: Body) -> Result<Response<Body>, ApiError> {
     match call.exchange.info.verb.as_str() {
         "get" => read::get(call).await,
         "update" => update::replace(call, part, body).await,
         "patch" => patch::patch(call, part, body).await,
-        _ => Err(not_allowed(call.row(), call.exchange)),
+        _ => Err(method_not_allowed()),
     }
 }
 
@@ -130,15 +127,12 @@ fn check_scope(row: &Arc<Resource>, exchange: &Exchange) -> Result<(), ApiError>
     Ok(())
 }
 
-fn method_not_allowed() -> ApiError {
+/// 405.
+pub fn method_not_allowed() -> ApiError {
     ApiError::new(
         api::error::Reason::MethodNotAllowed,
         "the server does not allow this method on the requested resource",
     )
-}
-
-fn not_allowed(_row: &Resource, _exchange: &Exchange) -> ApiError {
-    method_not_allowed()
 }
 
 fn verb(row: &Resource, exchange: &Exchange) -> Result<Verb, ApiError> {

@@ -24,10 +24,14 @@ const APPLY_YAML: &str = "application/apply-patch+yaml";
 
 /// The kinds of patch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+pub enum Kind {
+    /// RFC 6902.
     Json,
+    /// RFC 7396.
     Merge,
+    /// Upstream's own.
     Strategic,
+    /// Server-side apply.
     Apply,
 }
 
@@ -48,7 +52,8 @@ pub async fn patch(call: &Call<'_>, part: Part, body: Body) -> Result<Response<B
     Ok(written.respond(call, &accept, StatusCode::OK, include))
 }
 
-fn kind(call: &Call<'_>) -> Result<Kind, ApiError> {
+/// The kind of patch that the content type names.
+pub fn kind(call: &Call<'_>) -> Result<Kind, ApiError> {
     let header = call.exchange.headers().get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
     match header.split(';').next().unwrap_or("").trim() {
         JSON_PATCH => Ok(Kind::Json),
@@ -92,28 +97,10 @@ fn patched(
     options: &WriteOptions,
 ) -> Result<Value, ApiError> {
     let row = call.row();
-    let decoded = |strict: bool| -> Result<Value, ApiError> {
-        let decoded = machinery::codec::json::decode_any(body)
-            .map_err(|error| ApiError::bad_request(format!("error decoding patch: {error}")))?;
-        if strict {
-            write::report_strict(call.exchange, Target::of(row), decoded.strict_errors, options.validation)?;
-        }
-        Ok(decoded.value)
-    };
-    let result = match kind {
-        Kind::Json => patch::json_patch(old, body),
-        Kind::Merge => Ok(patch::merge_patch(old, &decoded(true)?)),
-        _ => {
-            let schema =
-                facts().by_gvk(&row.group, &row.version, &row.kind).map_or(Schema::Any, Schema::Type);
-            patch::strategic_merge(schema, old, &decoded(true)?)
-        }
-    };
-    let new = result.map_err(|error| refused(call, &error))?;
+    let mut new = patch_tree(call, Target::of(row), kind, old, body, options)?;
     if new == *old {
         return Ok(new);
     }
-    let mut new = redecode(call, &new, options.validation)?;
     for field in ["name", "namespace"] {
         if new["metadata"][field] != old["metadata"][field] && !old["metadata"][field].is_null() {
             super::update::check_name(call, &mut new)?;
@@ -133,10 +120,42 @@ fn patched(
     Ok(new)
 }
 
+/// Patches a tree of the target's kind.
+pub fn patch_tree(
+    call: &Call<'_>,
+    target: Target<'_>,
+    kind: Kind,
+    old: &Value,
+    body: &Bytes,
+    options: &WriteOptions,
+) -> Result<Value, ApiError> {
+    let decoded = || -> Result<Value, ApiError> {
+        let decoded = machinery::codec::json::decode_any(body)
+            .map_err(|error| ApiError::bad_request(format!("error decoding patch: {error}")))?;
+        write::report_strict(call.exchange, target, decoded.strict_errors, options.validation)?;
+        Ok(decoded.value)
+    };
+    let result = match kind {
+        Kind::Json => patch::json_patch(old, body),
+        Kind::Merge => Ok(patch::merge_patch(old, &decoded()?)),
+        _ => {
+            let schema =
+                facts().by_gvk(target.group, target.version, target.kind).map_or(Schema::Any, Schema::Type);
+            patch::strategic_merge(schema, old, &decoded()?)
+        }
+    };
+    let new = result.map_err(|error| patch_error(&error))?;
+    if new == *old { Ok(new) } else { redecode(call, target, &new, options.validation) }
+}
+
 /// Reads a patched tree as a body of the kind would be.
-pub fn redecode(call: &Call<'_>, new: &Value, validation: FieldValidation) -> Result<Value, ApiError> {
+pub fn redecode(
+    call: &Call<'_>,
+    target: Target<'_>,
+    new: &Value,
+    validation: FieldValidation,
+) -> Result<Value, ApiError> {
     let text = new.to_string();
-    let target = Target::of(call.row());
     let format = negotiate::Format::Json { pretty: false };
     write::decode_as(call.exchange, target, format, text.as_bytes(), validation).map_err(|error| {
         // Upstream reports what a patch made of an object as unprocessable, but for strictness.
@@ -157,11 +176,6 @@ fn invalid(call: &Call<'_>, why: &str) -> ApiError {
         detail: why.to_owned(),
     };
     ApiError::invalid(&call.row().group, &call.row().kind, call.name(), &ErrorList(vec![error]))
-}
-
-fn refused(call: &Call<'_>, error: &patch::PatchError) -> ApiError {
-    let _ = call;
-    patch_error(error)
 }
 
 /// What a patch that cannot be applied answers.

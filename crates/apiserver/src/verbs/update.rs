@@ -10,7 +10,7 @@ use serde_json::Value;
 use store::{CommitError, Expect, Object, Write};
 
 use super::Call;
-use super::create::{Written, create_tree};
+use super::create::{Written, create_tree, is_service};
 use crate::admission::{Operation, Review};
 use crate::respond::Include;
 use crate::write::{self, Target, WriteOptions};
@@ -155,6 +155,11 @@ async fn change_once(
     let old = call.served.tree(current);
     let mut new = make(&old)?;
     new["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"].clone();
+    let holds = if part == Part::Main && is_service(row) {
+        Some(server.allocators.on_update(server, row, &mut new, &old, options.dry_run).await?)
+    } else {
+        None
+    };
     let warnings = lifecycle::before_update(&call.context(), part, &mut new, &old)?;
     let mut review = Review::new(call, Operation::Update, options);
     let prepared = new.clone();
@@ -165,7 +170,6 @@ async fn change_once(
         row.canonicalize(&mut new);
     }
     crate::sub::apply::track(call, options, &mut new, Some(&old));
-    let holds = server.allocators.on_update(server, row, &mut new, &old, options.dry_run).await?;
     server.admission.validate(&review, Some(&new), Some(&old)).await?;
     warnings.into_iter().for_each(|text| call.exchange.warn(text));
     let goes = lifecycle::may_go(&new);
@@ -189,7 +193,10 @@ async fn change_once(
             Ok(Ok(Written::Dry(last)))
         }
         Ok(committed) => {
-            holds.keep();
+            if let Some(holds) = holds {
+                holds.keep();
+                server.allocators.publish(server, row, &crate::object::tree(&committed.object)).await;
+            }
             Ok(Ok(Written::Stored(committed.object)))
         }
         Err(CommitError::Conflict(newer)) => Ok(Err(newer)),
