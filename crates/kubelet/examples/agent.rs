@@ -24,7 +24,8 @@ async fn main() {
     let kubeconfig = Kubeconfig::load(&path).expect("the kubeconfig is readable");
     let https = Https::from_kubeconfig(&kubeconfig, None, clock.clone(), tasks.clone()).expect("a server");
     let client = Client::new(std::sync::Arc::new(https), "kubelet/v1.36.2", clock.clone());
-    let server = kubelet::server::Parts::default();
+    let ca = kubeconfig.settings(None).expect("a context").ca;
+    let server = kubelet::server::Parts { client_ca: ca, ..Default::default() };
     let parts = Parts { config, client, clock, rng, tasks: tasks.clone(), metrics: Metrics::new(), server };
     let _shared = kubelet::start(parts).await.expect("the agent starts");
     tokio::signal::ctrl_c().await.expect("signals are delivered");

@@ -1,8 +1,37 @@
-//! The agent's HTTPS server.
+//! The agent's HTTPS server: who asks, what they may, and where each path goes.
+//!
+//! Must not know streams: `Streams` takes logs, exec, attach and port-forward.
 
+pub mod auth;
+pub mod plain;
+pub mod stats;
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
+use api::UserInfo;
+use api::k8s::api::core::v1::Pod;
+use base::http::{Body, full};
+use base::pki::{self, Ca, Identity, Subject};
+use futures::future::BoxFuture;
+use http::{Method, Request, Response, StatusCode, header};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use serde_json::json;
+use tokio::net::TcpListener;
+
+use crate::pods::pod::PodExt;
+use crate::pods::registry::Entry;
 use crate::shared::Shared;
+
+/// Life of a certificate that the agent makes for itself.
+const OWN_CERT_LIFE: Duration = Duration::from_secs(365 * 86_400);
+/// A TLS handshake takes no longer.
+const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// Why the server does not run.
 #[derive(Debug, thiserror::Error)]
@@ -11,17 +40,331 @@ pub enum ServerError {
     #[error("cannot listen on {address}: {source}")]
     Listen {
         /// The address.
-        address: std::net::SocketAddr,
+        address: SocketAddr,
         /// The cause.
         source: std::io::Error,
     },
+    /// A certificate, key or CA file cannot be read.
+    #[error("cannot read {path:?}: {source}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// A certificate cannot be made or used.
+    #[error(transparent)]
+    Pki(#[from] pki::PkiError),
+}
+
+/// A container that a stream is asked for.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// The pod, its status and its containers in the runtime.
+    pub entry: Entry,
+    /// The container's name; empty for port-forward.
+    pub container: String,
+}
+
+/// What a stream request is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StreamKind {
+    /// `GET /containerLogs/{namespace}/{pod}/{container}`.
+    Logs,
+    /// `GET|POST /exec/{namespace}/{pod}/{container}`.
+    Exec,
+    /// `GET|POST /attach/{namespace}/{pod}/{container}`.
+    Attach,
+    /// `GET|POST /portForward/{namespace}/{pod}`.
+    PortForward,
+}
+
+/// Serves logs, exec, attach and port-forward. The request is authenticated and authorized; its query is the
+/// client's; upgrades are taken with `hyper::upgrade::on`.
+pub trait Streams: Send + Sync + 'static {
+    /// Answers one request.
+    fn serve(
+        &self,
+        shared: Arc<Shared>,
+        kind: StreamKind,
+        target: Target,
+        request: Request<Incoming>,
+    ) -> BoxFuture<'static, Response<Body>>;
 }
 
 /// What the server is given.
-#[derive(Default)]
-pub struct Parts {}
+#[derive(Clone, Default)]
+pub struct Parts {
+    /// Its certificate; `None` = from the settings' files, else made.
+    pub identity: Option<Identity>,
+    /// CA of client certificates, PEM; `None` = from the settings' file.
+    pub client_ca: Option<String>,
+    /// Takes streams; `None` = the plain ones.
+    pub streams: Option<Arc<dyn Streams>>,
+}
 
-/// Starts the server.
-pub async fn start(_shared: &Arc<Shared>, _parts: Parts) -> Result<(), ServerError> {
+struct Server {
+    shared: Arc<Shared>,
+    auth: auth::Auth,
+    streams: Arc<dyn Streams>,
+}
+
+fn read(path: &PathBuf) -> Result<String, ServerError> {
+    std::fs::read_to_string(path).map_err(|source| ServerError::File { path: path.clone(), source })
+}
+
+/// Starts the server and the health server as tasks.
+pub async fn start(shared: &Arc<Shared>, parts: Parts) -> Result<(), ServerError> {
+    if let Some(address) = shared.config.healthz {
+        serve_health(shared, address).await;
+    }
+    let Some(address) = shared.config.listen else { return Ok(()) };
+    let client_ca = match (&parts.client_ca, &shared.config.client_ca) {
+        (Some(pem), _) => Some(pem.clone()),
+        (None, Some(path)) => Some(read(path)?),
+        (None, None) => None,
+    };
+    let identity = match (parts.identity, &shared.config.tls_cert, &shared.config.tls_key) {
+        (Some(identity), _, _) => identity,
+        (None, Some(cert), Some(key)) => Identity { cert: read(cert)?, key: read(key)? },
+        _ => own_identity(shared)?,
+    };
+    let config = Arc::new(pki::server_config(&identity, client_ca.as_deref())?);
+    let listener =
+        TcpListener::bind(address).await.map_err(|source| ServerError::Listen { address, source })?;
+    let streams = parts.streams.unwrap_or_else(|| Arc::new(plain::Plain));
+    let auth = auth::Auth::new(shared.client.clone(), shared.clock.clone(), &shared.config.node_name);
+    let server = Arc::new(Server { shared: shared.clone(), auth, streams });
+    shared.tasks.spawn("server", accept(server, listener, tokio_rustls::TlsAcceptor::from(config)));
     Ok(())
+}
+
+/// A certificate of the agent's own CA: good enough for a server that is reached through the API server.
+fn own_identity(shared: &Shared) -> Result<Identity, ServerError> {
+    let now = shared.clock.now();
+    let ca = Ca::new("navarch-agent-ca", now, OWN_CERT_LIFE, &shared.rng)?;
+    let mut addresses: Vec<IpAddr> = shared.host_ips.iter().filter_map(|ip| ip.parse().ok()).collect();
+    addresses.push(IpAddr::from([127, 0, 0, 1]));
+    let subject = Subject {
+        common_name: format!("system:node:{}", shared.config.node_name),
+        organization: Some("system:nodes".into()),
+        dns_names: vec![shared.config.node_name.clone(), "localhost".into()],
+        addresses,
+        server: true,
+        client: false,
+    };
+    Ok(ca.issue(&subject, now, OWN_CERT_LIFE, &shared.rng)?)
+}
+
+async fn accept(server: Arc<Server>, listener: TcpListener, acceptor: tokio_rustls::TlsAcceptor) {
+    loop {
+        let Ok((tcp, _)) = listener.accept().await else {
+            server.shared.clock.sleep(Duration::from_millis(100)).await;
+            continue;
+        };
+        let (server, acceptor) = (server.clone(), acceptor.clone());
+        let tasks = server.shared.tasks.clone();
+        tasks.spawn("connection", async move {
+            let clock = server.shared.clock.clone();
+            let Some(Ok(tls)) = clock.timeout(HANDSHAKE, acceptor.accept(tcp)).await else { return };
+            let user = tls.get_ref().1.peer_certificates().and_then(|chain| auth::user_of(chain.first()?));
+            let service = service_fn(move |request| {
+                let (server, user) = (server.clone(), user.clone());
+                async move { Ok::<_, std::convert::Infallible>(server.handle(request, user).await) }
+            });
+            let connection = auto::Builder::new(TokioExecutor::new());
+            let _ = connection.serve_connection_with_upgrades(TokioIo::new(tls), service).await;
+        });
+    }
+}
+
+/// Answers `/healthz` on loopback without questions.
+async fn serve_health(shared: &Arc<Shared>, address: SocketAddr) {
+    let listener = match TcpListener::bind(address).await {
+        Ok(listener) => listener,
+        Err(error) => {
+            tracing::warn!(%address, %error, "no health server");
+            return;
+        }
+    };
+    let tasks = shared.tasks.clone();
+    shared.tasks.spawn("health", async move {
+        loop {
+            let Ok((tcp, _)) = listener.accept().await else { return };
+            tasks.spawn("health connection", async move {
+                let service = service_fn(|request: Request<Incoming>| async move {
+                    let fine = matches!(request.uri().path(), "/healthz" | "/livez" | "/readyz");
+                    let answer = if fine {
+                        text(StatusCode::OK, "ok")
+                    } else {
+                        text(StatusCode::NOT_FOUND, "404 page not found\n")
+                    };
+                    Ok::<_, std::convert::Infallible>(answer)
+                });
+                let connection = hyper::server::conn::http1::Builder::new();
+                let _ = connection.serve_connection(TokioIo::new(tcp), service).await;
+            });
+        }
+    });
+}
+
+/// A plain-text answer.
+pub fn text(code: StatusCode, body: impl Into<String>) -> Response<Body> {
+    let mut response = Response::new(full(body.into()));
+    *response.status_mut() = code;
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, header::HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+}
+
+/// A JSON answer.
+pub fn json_answer(value: &serde_json::Value) -> Response<Body> {
+    let mut response = Response::new(full(value.to_string()));
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
+    response
+}
+
+impl Server {
+    async fn handle(&self, request: Request<Incoming>, certificate: Option<UserInfo>) -> Response<Body> {
+        let user = match certificate {
+            Some(user) => user,
+            None => match self.auth.authenticate(request.headers()).await {
+                Some(user) => user,
+                None => return text(StatusCode::UNAUTHORIZED, "Unauthorized"),
+            },
+        };
+        let path = request.uri().path().to_owned();
+        if !self.auth.authorize(&user, request.method(), &path).await {
+            let (verb, resource) = auth::attributes(request.method(), &path);
+            let message = format!(
+                "Forbidden (user={}, verb={verb}, resource=nodes, subresource(s)=[{resource}])\n",
+                user.name
+            );
+            return text(StatusCode::FORBIDDEN, message);
+        }
+        self.route(request, &path).await
+    }
+
+    async fn route(&self, request: Request<Incoming>, path: &str) -> Response<Body> {
+        let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
+        let get = request.method() == Method::GET;
+        match parts.as_slice() {
+            ["healthz" | "livez" | "readyz", ..] if get => text(StatusCode::OK, "ok"),
+            ["pods"] if get => json_answer(&self.pods()),
+            ["runningpods"] if get => json_answer(&self.pods()),
+            ["stats", "summary"] if get => json_answer(&stats::summary(&self.shared).await),
+            ["metrics"] if get => text(StatusCode::OK, self.shared.metrics.render()),
+            ["metrics", "resource"] if get => {
+                text(StatusCode::OK, stats::resource_metrics(&self.shared).await)
+            }
+            ["metrics", "cadvisor" | "probes"] if get => text(StatusCode::OK, ""),
+            ["configz"] if get => json_answer(&self.configz()),
+            ["containerLogs", namespace, pod, container] if get => {
+                self.stream(StreamKind::Logs, namespace, pod, "", container, request).await
+            }
+            ["exec", namespace, pod, container] => {
+                self.stream(StreamKind::Exec, namespace, pod, "", container, request).await
+            }
+            ["exec", namespace, pod, uid, container] => {
+                self.stream(StreamKind::Exec, namespace, pod, uid, container, request).await
+            }
+            ["attach", namespace, pod, container] => {
+                self.stream(StreamKind::Attach, namespace, pod, "", container, request).await
+            }
+            ["attach", namespace, pod, uid, container] => {
+                self.stream(StreamKind::Attach, namespace, pod, uid, container, request).await
+            }
+            ["portForward", namespace, pod] => {
+                self.stream(StreamKind::PortForward, namespace, pod, "", "", request).await
+            }
+            ["portForward", namespace, pod, uid] => {
+                self.stream(StreamKind::PortForward, namespace, pod, uid, "", request).await
+            }
+            ["run", namespace, pod, container] if request.method() == Method::POST => {
+                self.run(namespace, pod, container, &request).await
+            }
+            _ => text(StatusCode::NOT_FOUND, "404 page not found\n"),
+        }
+    }
+
+    fn find(&self, namespace: &str, pod: &str, uid: &str) -> Option<Entry> {
+        let entry = self.shared.registry.by_name(namespace, pod).or_else(|| {
+            // A static pod is also found by its mirror's uid.
+            (!uid.is_empty()).then(|| self.shared.registry.get(uid)).flatten()
+        })?;
+        (uid.is_empty() || entry.pod.uid() == uid || entry.pod.is_static()).then_some(entry)
+    }
+
+    async fn stream(
+        &self,
+        kind: StreamKind,
+        namespace: &str,
+        pod: &str,
+        uid: &str,
+        container: &str,
+        request: Request<Incoming>,
+    ) -> Response<Body> {
+        let Some(entry) = self.find(namespace, pod, uid) else {
+            return text(StatusCode::NOT_FOUND, format!("pod \"{pod}_{namespace}\" not found\n"));
+        };
+        if kind != StreamKind::PortForward && entry.pod.slot(container).is_none() {
+            let message = format!("container {container:?} not found in pod {pod:?}\n");
+            return text(StatusCode::NOT_FOUND, message);
+        }
+        let target = Target { entry, container: container.to_owned() };
+        self.streams.serve(self.shared.clone(), kind, target, request).await
+    }
+
+    /// Runs a command and answers with its output.
+    async fn run(
+        &self,
+        namespace: &str,
+        pod: &str,
+        container: &str,
+        request: &Request<Incoming>,
+    ) -> Response<Body> {
+        let id = self.find(namespace, pod, "").and_then(|entry| entry.containers.get(container).cloned());
+        let Some(id) = id else { return text(StatusCode::NOT_FOUND, "container not found\n") };
+        let query = request.uri().query().unwrap_or("");
+        let command = plain::query_values(query, "cmd").concat();
+        let command = command.split_whitespace().map(str::to_owned).collect();
+        match self.shared.cri.exec_sync(&id, command, Duration::from_secs(60)).await {
+            Ok(output) => {
+                text(StatusCode::OK, String::from_utf8_lossy(&[output.stdout, output.stderr].concat()))
+            }
+            Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+        }
+    }
+
+    fn pods(&self) -> serde_json::Value {
+        let items: Vec<Pod> = self
+            .shared
+            .registry
+            .all()
+            .into_iter()
+            .map(|entry| {
+                let mut pod = (*entry.pod).clone();
+                pod.status = entry.status.map(|status| (*status).clone()).or(pod.status);
+                pod
+            })
+            .collect();
+        let items: Vec<serde_json::Value> =
+            items.iter().filter_map(|pod| serde_json::to_value(pod).ok()).collect();
+        json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items})
+    }
+
+    fn configz(&self) -> serde_json::Value {
+        let config = &self.shared.config;
+        json!({"kubeletconfig": {
+            "kind": "KubeletConfiguration", "apiVersion": "kubelet.config.k8s.io/v1beta1",
+            "address": config.listen.map(|listen| listen.ip().to_string()), "port": config.port(),
+            "clusterDNS": config.cluster_dns, "clusterDomain": config.cluster_domain,
+            "maxPods": config.max_pods, "cgroupRoot": config.cgroup_root,
+            "cgroupDriver": if self.shared.systemd { "systemd" } else { "cgroupfs" },
+            "containerRuntimeEndpoint": config.runtime_endpoint, "seccompDefault": config.seccomp_default,
+            "containerLogMaxSize": config.log_max_bytes.to_string(), "containerLogMaxFiles": config.log_max_files,
+            "nodeLeaseDurationSeconds": config.lease_seconds, "podLogsDir": config.log_dir,
+        }})
+    }
 }
