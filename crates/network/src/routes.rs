@@ -244,82 +244,94 @@ pub async fn run(deps: NodeDeps, config: RouteConfig) {
     let nodes = deps.informers.of::<Node>();
     nodes.synced().await;
     let mut ticks = nodes.ticks();
-    let mut state = State::default();
+    let mut router = Router::new(&deps.node_name, config);
     let mut known: Vec<NodeNet> = Vec::new();
-    let mut last_good = false;
+    let mut good = false;
     loop {
         let all: Vec<NodeNet> = nodes.cache().list().iter().map(|node| NodeNet::of(node)).collect();
         // Node objects change with every heartbeat; routes seldom.
-        if all != known || !last_good {
-            last_good = match follow(&deps, &config, &all, &mut state).await {
-                Ok(()) => true,
-                Err(error) => {
-                    tracing::error!(%error, "routes to other nodes");
-                    false
-                }
-            };
+        if all != known || !good {
+            let outcome = router.apply(&all).await;
+            good = outcome.is_ok();
+            if let Err(error) = outcome {
+                tracing::error!(%error, "routes to other nodes");
+            }
             known = all;
         }
         match deps.clock.timeout(AGAIN, ticks.changed()).await {
             Some(Ok(())) => deps.clock.sleep(COALESCE).await,
             Some(Err(_)) => return,
-            None => last_good = false,
+            None => good = false,
         }
     }
 }
 
-/// What was done so far.
-#[derive(Debug, Default)]
-struct State {
+/// Brings the kernel's routes to what the nodes say.
+#[derive(Debug)]
+pub struct Router {
+    me: String,
+    config: RouteConfig,
     tunnel_up: bool,
     applied: Routes,
 }
 
-async fn follow(
-    deps: &NodeDeps,
-    config: &RouteConfig,
-    nodes: &[NodeNet],
-    state: &mut State,
-) -> Result<(), ExecError> {
-    let me = nodes.iter().find(|node| node.name == deps.node_name);
-    let my_address = me.and_then(|me| me.addresses.iter().copied().find(IpAddr::is_ipv4));
-    let (links, my_link) = link_nets(&exec::run("ip", &["-json", "address"], "").await?, my_address);
-    let mut new = plan(nodes, &deps.node_name, &links, config.between);
-    if !config.service_nets.is_empty() {
+impl Router {
+    /// A router on the node `me` that has done nothing yet.
+    pub fn new(me: &str, config: RouteConfig) -> Router {
+        Router { me: me.to_owned(), config, tunnel_up: false, applied: Routes::new() }
+    }
+
+    /// Makes the routes to the pods of all `nodes`, this one among them, and takes away those of nodes that left.
+    pub async fn apply(&mut self, nodes: &[NodeNet]) -> Result<(), ExecError> {
+        let me = nodes.iter().find(|node| node.name == self.me);
+        let my_address = me.and_then(|me| me.addresses.iter().copied().find(IpAddr::is_ipv4));
+        let (links, my_link) = link_nets(&exec::run("ip", &["-json", "address"], "").await?, my_address);
+        let mut new = plan(nodes, &self.me, &links, self.config.between);
+        new.extend(self.service_routes().await?);
+        if new.values().any(|way| matches!(way, Way::Tunnel(_))) && !self.tunnel_up {
+            let net = me.and_then(|me| me.pod_nets.iter().find(|net| net.addr().is_ipv4()));
+            // Without an address of our own there is no end for a tunnel yet; the Node will change.
+            let (Some(address), Some(net)) = (my_address, net) else { return Ok(()) };
+            make_tunnel(&self.config, address, net, my_link.as_deref()).await?;
+            self.tunnel_up = true;
+            self.applied.clear();
+        }
+        self.bring(new).await
+    }
+
+    async fn service_routes(&self) -> Result<Routes, ExecError> {
+        let nets = self.config.service_nets.iter().filter(|net| net.addr().is_ipv4());
+        let routes: Routes = nets.map(|net| (net.trunc(), Way::Here)).collect();
+        if routes.is_empty() {
+            return Ok(routes);
+        }
         let default = exec::run("ip", &["-json", "route", "show", "default"], "").await?;
-        if default.trim().trim_matches(['[', ']', ' ']).is_empty() {
-            let v4 = config.service_nets.iter().filter(|net| net.addr().is_ipv4());
-            new.extend(v4.map(|net| (net.trunc(), Way::Here)));
+        let has_default = default.contains("dst");
+        Ok(if has_default { Routes::new() } else { routes })
+    }
+
+    async fn bring(&mut self, new: Routes) -> Result<(), ExecError> {
+        let link = self.config.vxlan_link.as_str();
+        let show = ["-json", "route", "show", "proto", ROUTE_PROTOCOL];
+        let mut old = kernel_routes(&exec::run("ip", &show, "").await?, link);
+        // The kernel's list does not say at which node a tunnel ends.
+        for (net, way) in old.iter_mut().filter(|(_, way)| matches!(way, Way::Tunnel(_))) {
+            if let Some(applied) = self.applied.get(net) {
+                *way = *applied;
+            }
         }
-    }
-    let wants_tunnel = new.values().any(|way| matches!(way, Way::Tunnel(_)));
-    if wants_tunnel && !state.tunnel_up {
-        let net = me.and_then(|me| me.pod_nets.iter().find(|net| net.addr().is_ipv4()));
-        let (Some(address), Some(net)) = (my_address, net) else { return Ok(()) };
-        make_tunnel(config, address, net, my_link.as_deref()).await?;
-        state.tunnel_up = true;
-        state.applied.clear();
-    }
-    let show = ["-json", "route", "show", "proto", ROUTE_PROTOCOL];
-    let link = config.vxlan_link.as_str();
-    let mut old = kernel_routes(&exec::run("ip", &show, "").await?, link);
-    // The kernel's list does not say at which node a tunnel ends.
-    for (net, way) in old.iter_mut().filter(|(_, way)| matches!(way, Way::Tunnel(_))) {
-        if let Some(applied) = state.applied.get(net) {
-            *way = *applied;
+        let batch = commands(&old, &new, link);
+        if !batch.is_empty() {
+            exec::run("ip", &["-force", "-batch", "-"], &batch).await?;
+            tracing::info!(routes = new.len(), "routes to other nodes");
         }
+        let batch = bridge_commands(&self.applied, &new, link);
+        if !batch.is_empty() {
+            exec::run("bridge", &["-force", "-batch", "-"], &batch).await?;
+        }
+        self.applied = new;
+        Ok(())
     }
-    let batch = commands(&old, &new, link);
-    if !batch.is_empty() {
-        exec::run("ip", &["-force", "-batch", "-"], &batch).await?;
-        tracing::info!(routes = new.len(), "routes to other nodes");
-    }
-    let batch = bridge_commands(&state.applied, &new, link);
-    if !batch.is_empty() {
-        exec::run("bridge", &["-force", "-batch", "-"], &batch).await?;
-    }
-    state.applied = new;
-    Ok(())
 }
 
 async fn make_tunnel(

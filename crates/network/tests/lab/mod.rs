@@ -4,6 +4,8 @@
 //! outside 192.0.2.2 ── 192.0.2.1 node 10.244.0.1 ── bridge cni0 ── pod1 10.244.0.2, pod2 10.244.0.3, …
 //! ```
 
+#![allow(dead_code, reason = "each test binary uses a part")]
+
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -21,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// The namespaces of one test; gone with it.
 pub struct Lab {
     prefix: String,
-    pods: usize,
+    places: Vec<String>,
 }
 
 /// What a client saw.
@@ -49,15 +51,27 @@ pub fn sh(command: &str) {
 }
 
 impl Lab {
-    pub fn new(pods: usize) -> Lab {
+    /// Empty namespaces with their loopback up.
+    pub fn bare(places: &[&str]) -> Lab {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let prefix = format!("nv{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let lab = Lab { prefix: prefix.clone(), pods };
-        let p = &prefix;
+        let lab = Lab { prefix, places: places.iter().map(|place| (*place).to_owned()).collect() };
+        for place in &lab.places {
+            let name = lab.name(place);
+            sh(&format!("ip netns add {name}; ip -n {name} link set lo up"));
+        }
+        lab
+    }
+
+    /// The picture above with this many pods.
+    pub fn new(pods: usize) -> Lab {
+        let names: Vec<String> = (1..=pods).map(|pod| format!("pod{pod}")).collect();
+        let places: Vec<&str> =
+            ["node", "outside"].into_iter().chain(names.iter().map(String::as_str)).collect();
+        let lab = Lab::bare(&places);
+        let p = &lab.prefix;
         sh(&format!(
-            "ip netns add {p}-node; ip netns add {p}-outside
-             ip -n {p}-node link set lo up; ip -n {p}-outside link set lo up
-             ip -n {p}-node link add eth0 type veth peer name eth0 netns {p}-outside
+            "ip -n {p}-node link add eth0 type veth peer name eth0 netns {p}-outside
              ip -n {p}-node addr add 192.0.2.1/24 dev eth0; ip -n {p}-node link set eth0 up
              ip -n {p}-outside addr add 192.0.2.2/24 dev eth0; ip -n {p}-outside link set eth0 up
              ip -n {p}-outside route add default via 192.0.2.1
@@ -68,8 +82,7 @@ impl Lab {
         ));
         for pod in 1..=pods {
             sh(&format!(
-                "ip netns add {p}-pod{pod}; ip -n {p}-pod{pod} link set lo up
-                 ip -n {p}-node link add v{pod} type veth peer name eth0 netns {p}-pod{pod}
+                "ip -n {p}-node link add v{pod} type veth peer name eth0 netns {p}-pod{pod}
                  ip -n {p}-node link set v{pod} master cni0 up
                  ip -n {p}-node link set v{pod} type bridge_slave hairpin on
                  ip -n {p}-pod{pod} addr add 10.244.0.{}/24 dev eth0; ip -n {p}-pod{pod} link set eth0 up
@@ -78,6 +91,11 @@ impl Lab {
             ));
         }
         lab
+    }
+
+    /// The full name of the namespace `place`.
+    pub fn name(&self, place: &str) -> String {
+        format!("{}-{place}", self.prefix)
     }
 
     pub fn pod(number: usize) -> IpAddr {
@@ -171,9 +189,8 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        let pods = (1..=self.pods).map(|pod| format!("pod{pod}"));
-        for place in ["node".to_owned(), "outside".to_owned()].into_iter().chain(pods) {
-            let _ = Command::new("ip").args(["netns", "del", &format!("{}-{place}", self.prefix)]).output();
+        for place in &self.places {
+            let _ = Command::new("ip").args(["netns", "del", &self.name(place)]).output();
         }
     }
 }
@@ -195,7 +212,9 @@ fn seen_error(error: &std::io::Error) -> Seen {
     match error.kind() {
         // What `send` says on the node itself, where the packet is dropped before it leaves.
         std::io::ErrorKind::PermissionDenied => Seen::Refused,
-        std::io::ErrorKind::ConnectionRefused | std::io::ErrorKind::ConnectionReset => Seen::Refused,
+        std::io::ErrorKind::ConnectionRefused
+        | std::io::ErrorKind::ConnectionReset
+        | std::io::ErrorKind::HostUnreachable => Seen::Refused,
         std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut => Seen::Silence,
         _ => panic!("unexpected: {error}"),
     }
