@@ -262,7 +262,9 @@ impl Writer {
         self.history_bytes = 0;
         self.core.floor.store(revision, Ordering::Release);
         let mut wake = Vec::new();
+        self.live_bytes = 0;
         for Draft { cell, table, .. } in batch.drafts.into_values() {
+            self.live_bytes += table.bytes as u64;
             let mut state = cell.state.write();
             state.table = table;
             let lost = state.ring.reset(revision);

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use kit::{disk, draft, dump, json, on_node, options, pod, put, tiny};
+use kit::{disk, draft, dump, json, next, on_node, options, pod, put, tiny};
 use store::{
     CommitError, DiskOp, DiskOptions, Engine, EngineError, Expect, HistoryError, Interest, Key, RESTORE_JUMP,
     Store, WatchFrom, Write,
@@ -76,10 +76,10 @@ async fn a_watch_resumes_across_a_restart() {
     store.close().await;
     let store = disk(DiskOptions::new(dir.path())).await;
     let mut watch = store.watch("pods", Interest::All, WatchFrom::Revision(seen)).unwrap();
-    let event = watch.next().await.unwrap();
+    let event = next(&mut watch).await.unwrap();
     assert_eq!((event.kind, event.revision), (store::EventKind::Modified, seen + 1));
     assert_eq!(&event.previous.as_ref().unwrap().json[..], json(seen, "2").as_bytes());
-    let event = watch.next().await.unwrap();
+    let event = next(&mut watch).await.unwrap();
     assert_eq!(event.kind, store::EventKind::Deleted);
     assert_eq!(&event.object.json[..], json(seen + 2, "3").as_bytes());
     assert_eq!(store.snapshot_at("pods", seen).unwrap().len(), 1);

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use base::Tasks;
 use base::clock::Clock;
-use kit::{draft, dump, json, on_node, options, pod, put};
+use kit::{draft, dump, json, next, on_node, options, pod, put};
 use store::{
     CommitError, Engine, EngineError, EtcdOptions, EventKind, Expect, HistoryError, Index, Interest, Store,
     WatchFrom, Write,
@@ -77,6 +77,11 @@ impl Server {
     }
 }
 
+/// A test that waits for ever is a failed test.
+async fn within<T>(work: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(90), work).await.expect("the test should end")
+}
+
 impl Drop for Server {
     fn drop(&mut self) {
         let _ = self.process.kill();
@@ -86,145 +91,153 @@ impl Drop for Server {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_servers_share_one_order() {
-    let Some(server) = Server::start() else { return };
-    let (one, two) = (server.open().await, server.open().await);
-    let mut watch = two.watch("pods", Interest::All, WatchFrom::Now).unwrap();
+    within(async {
+        let Some(server) = Server::start() else { return };
+        let (one, two) = (server.open().await, server.open().await);
+        let mut watch = two.watch("pods", Interest::All, WatchFrom::Now).unwrap();
 
-    let key = pod("x", "a");
-    let created = one.commit(Write::create(key.clone(), draft("1"), on_node("n1"))).await.unwrap();
-    assert_eq!(&created.object.json[..], json(created.revision, "1").as_bytes());
-    assert!(created.previous.is_none());
-    let event = watch.next().await.unwrap();
-    assert_eq!((event.kind, event.revision), (EventKind::Added, created.revision));
-    assert_eq!(event.object.attrs, created.object.attrs);
+        let key = pod("x", "a");
+        let created = one.commit(Write::create(key.clone(), draft("1"), on_node("n1"))).await.unwrap();
+        assert_eq!(&created.object.json[..], json(created.revision, "1").as_bytes());
+        assert!(created.previous.is_none());
+        let event = next(&mut watch).await.unwrap();
+        assert_eq!((event.kind, event.revision), (EventKind::Added, created.revision));
+        assert_eq!(event.object.attrs, created.object.attrs);
 
-    // The other server's memory may be behind; its conditions are not.
-    let again = two.commit(Write::create(key.clone(), draft("2"), on_node("n1"))).await;
-    assert!(matches!(again, Err(CommitError::Exists(object)) if object.json == created.object.json));
-    let second = Write::update(key.clone(), created.revision, draft("2"), on_node("n2"));
-    let second = two.commit(second).await.unwrap();
-    assert_eq!(second.previous.unwrap().revision, created.revision);
-    let late = Write::update(key.clone(), created.revision, draft("3"), on_node("n1"));
-    let late = one.commit(late).await;
-    assert!(matches!(late, Err(CommitError::Conflict(object)) if object.revision == second.revision));
-    one.latest().await.unwrap();
-    assert_eq!(one.get(&key).unwrap().revision, second.revision);
+        // The other server's memory may be behind; its conditions are not.
+        let again = two.commit(Write::create(key.clone(), draft("2"), on_node("n1"))).await;
+        assert!(matches!(again, Err(CommitError::Exists(object)) if object.json == created.object.json));
+        let second = Write::update(key.clone(), created.revision, draft("2"), on_node("n2"));
+        let second = two.commit(second).await.unwrap();
+        assert_eq!(second.previous.unwrap().revision, created.revision);
+        let late = Write::update(key.clone(), created.revision, draft("3"), on_node("n1"));
+        let late = one.commit(late).await;
+        assert!(matches!(late, Err(CommitError::Conflict(object)) if object.revision == second.revision));
+        one.latest().await.unwrap();
+        assert_eq!(one.get(&key).unwrap().revision, second.revision);
 
-    let gone = one.commit(Write::delete(key.clone(), Expect::Revision(second.revision))).await.unwrap();
-    assert_eq!(&gone.object.json[..], json(gone.revision, "2").as_bytes());
-    let absent = two.commit(Write::delete(key.clone(), Expect::Any)).await;
-    assert!(matches!(absent, Err(CommitError::NotFound(_))));
-    let absent = two.commit(Write::update(key, 7, draft("3"), on_node("n1"))).await;
-    assert!(matches!(absent, Err(CommitError::NotFound(_))));
-    assert_eq!(watch.next().await.unwrap().kind, EventKind::Modified);
-    assert_eq!(watch.next().await.unwrap().kind, EventKind::Deleted);
+        let gone = one.commit(Write::delete(key.clone(), Expect::Revision(second.revision))).await.unwrap();
+        assert_eq!(&gone.object.json[..], json(gone.revision, "2").as_bytes());
+        let absent = two.commit(Write::delete(key.clone(), Expect::Any)).await;
+        assert!(matches!(absent, Err(CommitError::NotFound(_))));
+        let absent = two.commit(Write::update(key, 7, draft("3"), on_node("n1"))).await;
+        assert!(matches!(absent, Err(CommitError::NotFound(_))));
+        assert_eq!(next(&mut watch).await.unwrap().kind, EventKind::Modified);
+        assert_eq!(next(&mut watch).await.unwrap().kind, EventKind::Deleted);
 
-    let together = vec![put(pod("x", "b"), "1"), Write::create(pod("x", "c"), draft("1"), on_node("n9"))];
-    one.commit_all(together.clone()).await.unwrap();
-    assert!(matches!(two.commit_all(together).await, Err(CommitError::Exists(_))));
-    two.latest().await.unwrap();
-    let index = Index::Field("spec.nodeName".into());
-    assert_eq!(two.snapshot("pods").lookup(&index, "n9", None, None).unwrap().count(), 1);
-    assert_eq!(dump(&one), dump(&two));
-    one.close().await;
-    let closed = one.commit(put(pod("x", "d"), "1")).await;
-    assert!(matches!(closed, Err(CommitError::Closed)));
-    assert_eq!(dump(&server.open().await), dump(&two));
+        let together = vec![put(pod("x", "b"), "1"), Write::create(pod("x", "c"), draft("1"), on_node("n9"))];
+        one.commit_all(together.clone()).await.unwrap();
+        assert!(matches!(two.commit_all(together).await, Err(CommitError::Exists(_))));
+        two.latest().await.unwrap();
+        let index = Index::Field("spec.nodeName".into());
+        assert_eq!(two.snapshot("pods").lookup(&index, "n9", None, None).unwrap().count(), 1);
+        assert_eq!(dump(&one), dump(&two));
+        one.close().await;
+        let closed = one.commit(put(pod("x", "d"), "1")).await;
+        assert!(matches!(closed, Err(CommitError::Closed)));
+        assert_eq!(dump(&server.open().await), dump(&two));
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn counting_from_two_servers_loses_no_count() {
-    let Some(server) = Server::start() else { return };
-    let stores = [server.open().await, server.open().await];
-    stores[0].commit(Write::create(pod("x", "count"), draft("0"), on_node("n1"))).await.unwrap();
-    let mut tasks = tokio::task::JoinSet::new();
-    for number in 0..8 {
-        let store = stores[number % 2].clone();
-        tasks.spawn(async move {
-            store.latest().await.unwrap();
-            let mut object = store.get(&pod("x", "count")).unwrap();
-            for _ in 0..25 {
-                loop {
-                    let text = String::from_utf8_lossy(&object.json).into_owned();
-                    let count: u64 = text.split('"').nth(7).unwrap().parse().unwrap();
-                    let next = draft(&format!("{}", count + 1));
-                    let write = Write::update(pod("x", "count"), object.revision, next, on_node("n1"));
-                    match store.commit(write).await {
-                        Ok(done) => {
-                            object = done.object;
-                            break;
+    within(async {
+        let Some(server) = Server::start() else { return };
+        let stores = [server.open().await, server.open().await];
+        stores[0].commit(Write::create(pod("x", "count"), draft("0"), on_node("n1"))).await.unwrap();
+        let mut tasks = tokio::task::JoinSet::new();
+        for number in 0..8 {
+            let store = stores[number % 2].clone();
+            tasks.spawn(async move {
+                store.latest().await.unwrap();
+                let mut object = store.get(&pod("x", "count")).unwrap();
+                for _ in 0..25 {
+                    loop {
+                        let text = String::from_utf8_lossy(&object.json).into_owned();
+                        let count: u64 = text.split('"').nth(7).unwrap().parse().unwrap();
+                        let next = draft(&format!("{}", count + 1));
+                        let write = Write::update(pod("x", "count"), object.revision, next, on_node("n1"));
+                        match store.commit(write).await {
+                            Ok(done) => {
+                                object = done.object;
+                                break;
+                            }
+                            Err(CommitError::Conflict(current)) => object = current,
+                            Err(other) => panic!("{other}"),
                         }
-                        Err(CommitError::Conflict(current)) => object = current,
-                        Err(other) => panic!("{other}"),
                     }
                 }
-            }
-        });
-    }
-    tasks.join_all().await;
-    for store in &stores {
-        let revision = store.latest().await.unwrap();
-        let object = store.get(&pod("x", "count")).unwrap();
-        assert_eq!(&object.json[..], json(object.revision, "200").as_bytes());
-        assert!(revision >= object.revision);
-    }
+            });
+        }
+        tasks.join_all().await;
+        for store in &stores {
+            let revision = store.latest().await.unwrap();
+            let object = store.get(&pod("x", "count")).unwrap();
+            assert_eq!(&object.json[..], json(object.revision, "200").as_bytes());
+            assert!(revision >= object.revision);
+        }
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restart_of_etcd_is_ridden_out() {
-    let Some(mut server) = Server::start() else { return };
-    let store = server.open().await;
-    let seen = store.commit(put(pod("x", "a"), "1")).await.unwrap().revision;
-    let mut watch = store.watch("pods", Interest::All, WatchFrom::Now).unwrap();
-    server.stop();
-    let failed = store.commit(put(pod("x", "a"), "2")).await;
-    assert!(matches!(failed, Err(CommitError::Engine(_))), "{failed:?}");
-    assert_eq!(store.get(&pod("x", "a")).unwrap().revision, seen, "reads go on");
-    server.restart();
-    let other = server.open().await;
-    let done = other.commit(put(pod("x", "a"), "3")).await.unwrap();
-    let event = tokio::time::timeout(Duration::from_secs(20), watch.next()).await.unwrap().unwrap();
-    assert_eq!(event.revision, done.revision);
-    assert_eq!(event.previous.as_ref().unwrap().revision, seen);
+    within(async {
+        let Some(mut server) = Server::start() else { return };
+        let store = server.open().await;
+        let seen = store.commit(put(pod("x", "a"), "1")).await.unwrap().revision;
+        let mut watch = store.watch("pods", Interest::All, WatchFrom::Now).unwrap();
+        server.stop();
+        let failed = store.commit(put(pod("x", "a"), "2")).await;
+        assert!(matches!(failed, Err(CommitError::Engine(_))), "{failed:?}");
+        assert_eq!(store.get(&pod("x", "a")).unwrap().revision, seen, "reads go on");
+        server.restart();
+        let other = server.open().await;
+        let done = other.commit(put(pod("x", "a"), "3")).await.unwrap();
+        let event = next(&mut watch).await.unwrap();
+        assert_eq!(event.revision, done.revision);
+        assert_eq!(event.previous.as_ref().unwrap().revision, seen);
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_missed_too_much_starts_anew() {
-    let Some(mut server) = Server::start() else { return };
-    let store = server.open().await;
-    store.commit(put(pod("x", "a"), "1")).await.unwrap();
-    store.commit(put(pod("x", "b"), "1")).await.unwrap();
-    let mut watch = store.watch("pods", Interest::Object("x".into(), "z".into()), WatchFrom::Now).unwrap();
-    server.stop();
-    // While this store waits to connect again, everything it missed is made and compacted away.
-    tokio::time::sleep(Duration::from_millis(1500)).await;
-    server.restart();
-    let endpoint = format!("http://127.0.0.1:{}", server.port);
-    let mut last = 0;
-    for i in 0..200 {
-        let ctl = |args: &[&str]| {
-            let mut run = Command::new("etcdctl");
-            run.env("ETCDCTL_API", "3").args(["--endpoints", &endpoint]).args(args).output()
-        };
-        let Ok(done) = ctl(&["del", "/navarch/pods/x/a", "--write-out", "json"]) else { return };
-        if !done.status.success() {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            continue;
-        }
-        let text = String::from_utf8_lossy(&done.stdout).into_owned();
-        let revision = text.split("\"revision\":").nth(1).unwrap().split([',', '}']).next().unwrap();
-        last = revision.parse().unwrap();
-        ctl(&["put", "/navarch/.latest", &format!("{i}")]).unwrap();
-        ctl(&["compact", &format!("{}", last + 1)]).unwrap();
-        break;
-    }
-    assert!(last > 0);
-    tokio::time::timeout(Duration::from_secs(20), store.wait_for(last)).await.unwrap().unwrap();
-    let left: Vec<_> = store.snapshot("pods").range(None, None).map(|o| o.key.name.to_string()).collect();
-    assert_eq!(left, ["b"]);
-    // Whether the store was told of the deletion or had to read everything again is a matter of time;
-    // in the second case its watches end.
-    if store.watch("pods", Interest::All, WatchFrom::Revision(last - 1)).is_err() {
-        assert!(matches!(watch.next().await, Err(HistoryError::Lagged { .. })));
-    }
+    within(async {
+        let Some(mut server) = Server::start() else { return };
+        let store = server.open().await;
+        store.commit(put(pod("x", "a"), "1")).await.unwrap();
+        store.commit(put(pod("x", "b"), "1")).await.unwrap();
+        let mut watch =
+            store.watch("pods", Interest::Object("x".into(), "z".into()), WatchFrom::Now).unwrap();
+        // Where this store cannot reach it, etcd goes on, and forgets.
+        server.stop();
+        let port = std::mem::replace(&mut server.port, free_port());
+        server.restart();
+        let other = server.open().await;
+        let missed = other.commit(Write::delete(pod("x", "a"), Expect::Any)).await.unwrap().revision;
+        let last = other.commit(put(pod("x", "c"), "1")).await.unwrap().revision;
+        let endpoint = format!("http://127.0.0.1:{}", server.port);
+        let compact = Command::new("etcdctl")
+            .env("ETCDCTL_API", "3")
+            .args(["--endpoints", &endpoint, "compact", &last.to_string()])
+            .output();
+        assert!(compact.unwrap().status.success());
+        server.stop();
+        server.port = port;
+        server.restart();
+        tokio::time::timeout(Duration::from_secs(30), store.wait_for(last)).await.unwrap().unwrap();
+        let left: Vec<_> = store.snapshot("pods").range(None, None).map(|o| o.key.name.to_string()).collect();
+        assert_eq!(left, ["b", "c"]);
+        assert_eq!(next(&mut watch).await.unwrap_err(), HistoryError::Lagged { oldest: last });
+        let late = store.watch("pods", Interest::All, WatchFrom::Revision(missed));
+        assert!(matches!(late.unwrap_err(), HistoryError::Compacted { .. }));
+        let mut watch = store.watch("pods", Interest::All, WatchFrom::Revision(last)).unwrap();
+        let done = other.commit(put(pod("x", "b"), "2")).await;
+        assert!(done.is_err(), "the other one cannot reach it now");
+        let done = store.commit(put(pod("x", "b"), "2")).await.unwrap();
+        assert_eq!(next(&mut watch).await.unwrap().revision, done.revision);
+    })
+    .await;
 }

@@ -1,49 +1,20 @@
 //! The store over the memory engine: conditions, snapshots, watches, history.
 
+#![allow(clippy::unwrap_used)]
+
+mod kit;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use base::clock::Clock;
+use kit::{draft, memory, next, on_node, options, pod};
 use store::{
-    Attrs, CommitError, Draft, Engine, EventKind, Expect, HistoryError, Index, Indexer, Interest, Key,
-    Options, PlainIndexer, Store, WatchFrom, Write,
+    Attrs, CommitError, Engine, EventKind, Expect, HistoryError, Index, Interest, Store, WatchFrom, Write,
 };
-
-struct Pods;
-
-impl Indexer for Pods {
-    fn attrs(&self, key: &Key, json: &[u8]) -> Attrs {
-        PlainIndexer.attrs(key, json)
-    }
-
-    fn indexes(&self, _: &str) -> Vec<Index> {
-        vec![Index::Field("spec.nodeName".into()), Index::Owner]
-    }
-}
-
-async fn open() -> Store {
-    let options = Options::new(Arc::new(Pods), Clock::system());
-    Store::open(Engine::Memory, options).await.unwrap()
-}
-
-fn draft(text: &str) -> Draft {
-    let json = format!(r#"{{"rv":"","x":"{text}"}}"#);
-    Draft { json: json.into_bytes(), revision_at: 7 }
-}
-
-fn on_node(node: &str) -> Attrs {
-    let fields = [(Arc::from("spec.nodeName"), Arc::from(node))];
-    let labels = [(Arc::from("app"), Arc::from("web"))];
-    Attrs { fields: Box::new(fields), labels: Box::new(labels), ..Attrs::default() }
-}
-
-fn pod(namespace: &str, name: &str) -> Key {
-    Key::new("pods", namespace, name)
-}
 
 #[tokio::test]
 async fn conditions_decide_and_carry_the_current_object() {
-    let store = open().await;
+    let store = memory().await;
     let key = pod("default", "a");
     let first = store.commit(Write::create(key.clone(), draft("1"), Attrs::default())).await.unwrap();
     assert_eq!(first.revision, 1);
@@ -64,7 +35,7 @@ async fn conditions_decide_and_carry_the_current_object() {
 
 #[tokio::test]
 async fn several_writes_happen_together_or_not_at_all() {
-    let store = open().await;
+    let store = memory().await;
     let put = |name: &str| Write::create(pod("default", name), draft(name), Attrs::default());
     store.commit_all(vec![put("a"), put("b")]).await.unwrap();
     let failed = store.commit_all(vec![put("c"), put("a")]).await;
@@ -75,7 +46,7 @@ async fn several_writes_happen_together_or_not_at_all() {
 
 #[tokio::test]
 async fn ranges_and_indexes_keep_order_and_namespace() {
-    let store = open().await;
+    let store = memory().await;
     for (namespace, name, node) in
         [("b", "2", "n1"), ("a", "1", "n1"), ("b", "1", "n2"), ("a", "2", "n1"), ("c", "1", "n1")]
     {
@@ -104,7 +75,7 @@ async fn ranges_and_indexes_keep_order_and_namespace() {
 
 #[tokio::test]
 async fn a_past_state_can_be_listed_while_history_is_kept() {
-    let store = open().await;
+    let store = memory().await;
     for name in ["a", "b", "c"] {
         store.commit(Write::create(pod("x", name), draft(name), on_node("n1"))).await.unwrap();
     }
@@ -129,7 +100,7 @@ async fn a_past_state_can_be_listed_while_history_is_kept() {
 
 #[tokio::test]
 async fn a_watch_wants_only_its_own_and_promises_progress() {
-    let store = open().await;
+    let store = memory().await;
     let put = |name: &str, node: &str| Write::create(pod("x", name), draft(name), on_node(node));
     let field = Interest::Field("spec.nodeName".into(), "n1".into());
     let (snapshot, mut watch) = store.snapshot_then_watch("pods", field.clone());
@@ -137,23 +108,23 @@ async fn a_watch_wants_only_its_own_and_promises_progress() {
     store.commit(put("a", "n1")).await.unwrap();
     store.commit(put("b", "n2")).await.unwrap();
     assert_eq!(watch.progress(), None);
-    let event = watch.next().await.unwrap();
+    let event = next(&mut watch).await.unwrap();
     assert_eq!((event.kind, event.revision), (EventKind::Added, 1));
     let idle = tokio::time::timeout(Duration::from_millis(20), watch.next()).await;
     assert!(idle.is_err());
     assert_eq!(watch.progress(), Some(2));
     // Leaving the selection is seen as well.
     store.commit(Write::update(pod("x", "a"), 1, draft("a"), on_node("n3"))).await.unwrap();
-    let event = watch.next().await.unwrap();
+    let event = next(&mut watch).await.unwrap();
     assert_eq!(event.kind, EventKind::Modified);
     assert!(event.previous.is_some());
     let mut resumed = store.watch("pods", field, WatchFrom::Revision(1)).unwrap();
-    assert_eq!(resumed.next().await.unwrap().revision, 3);
+    assert_eq!(next(&mut resumed).await.unwrap().revision, 3);
 }
 
 #[tokio::test]
 async fn a_slow_watch_is_cut_off_and_history_is_bounded() {
-    let mut options = Options::new(Arc::new(Pods), Clock::system());
+    let mut options = options();
     options.history.events = 10;
     let store = Store::open(Engine::Memory, options).await.unwrap();
     let mut slow = store.watch("pods", Interest::All, WatchFrom::Now).unwrap();
@@ -164,17 +135,17 @@ async fn a_slow_watch_is_cut_off_and_history_is_bounded() {
         store.commit(write).await.unwrap();
     }
     assert_eq!(store.stats().history_events, 10);
-    assert_eq!(slow.next().await.unwrap_err(), HistoryError::Lagged { oldest: 40 });
+    assert_eq!(next(&mut slow).await.unwrap_err(), HistoryError::Lagged { oldest: 40 });
     store.commit(Write::create(pod("other", "a"), draft("t"), Attrs::default())).await.unwrap();
-    assert_eq!(idle.next().await.unwrap().revision, 51);
+    assert_eq!(next(&mut idle).await.unwrap().revision, 51);
 }
 
 #[tokio::test]
 async fn closing_ends_watches_and_refuses_writes() {
-    let store = open().await;
+    let store = memory().await;
     let mut watch = store.watch("pods", Interest::All, WatchFrom::Now).unwrap();
     store.close().await;
-    assert_eq!(watch.next().await.unwrap_err(), HistoryError::Closed);
+    assert_eq!(next(&mut watch).await.unwrap_err(), HistoryError::Closed);
     let write = Write::create(pod("x", "a"), draft("t"), Attrs::default());
     assert!(matches!(store.commit(write).await, Err(CommitError::Closed)));
 }

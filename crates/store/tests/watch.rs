@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use kit::{disk, draft, memory, on_node, pod, put, tiny};
+use kit::{disk, draft, memory, next, on_node, pod, put, tiny};
 use store::{EventKind, Expect, Interest, Op, Store, Watch, WatchFrom, Write};
 
 const WRITERS: usize = 6;
@@ -131,7 +131,7 @@ async fn a_frame_is_encoded_once_for_all_watchers() {
     store.commit(put(pod("x", "a"), "1")).await.unwrap();
     let mut made = 0;
     for watch in &mut watches {
-        let event = watch.next().await.unwrap();
+        let event = next(watch).await.unwrap();
         let frame = event.frame(0, |event| {
             made += 1;
             event.object.json.clone()

@@ -3,10 +3,12 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use base::clock::Clock;
 use store::{
-    Attrs, DiskOptions, Draft, Engine, Expect, Index, Indexer, Key, Options, PlainIndexer, Store, Write,
+    Attrs, DiskOptions, Draft, Engine, Event, Expect, HistoryError, Index, Indexer, Key, Options,
+    PlainIndexer, Store, Watch, Write,
 };
 
 /// Knows one indexed field.
@@ -61,6 +63,12 @@ pub fn pod(namespace: &str, name: &str) -> Key {
 
 pub fn put(key: Key, text: &str) -> Write {
     Write { key, expect: Expect::Any, op: store::Op::Put(draft(text), on_node("n1")) }
+}
+
+/// The next event, or a failed test.
+pub async fn next(watch: &mut Watch) -> Result<Arc<Event>, HistoryError> {
+    let wait = tokio::time::timeout(Duration::from_secs(20), watch.next()).await;
+    wait.expect("an event within twenty seconds")
 }
 
 /// Everything in a store, as text.
