@@ -6,7 +6,9 @@ use base::{Clock, Rng, Tasks};
 use client::{Election, LeaseConfig, SharedInformers};
 
 use crate::context::{ClientFor, Config, Context};
-use crate::{deployment, endpoints, garbage, namespace, replicaset, serviceaccount};
+use crate::{
+    deployment, endpoints, garbage, namespace, node, podgc, replicaset, serviceaccount, statefulset,
+};
 
 /// One controller.
 pub struct Row {
@@ -36,6 +38,11 @@ rows! {
     "endpoints-controller", "endpoint-controller", endpoints::start_endpoints;
     "endpointslice-mirroring-controller", "endpointslicemirroring-controller", endpoints::start_mirroring;
     "garbage-collector-controller", "generic-garbage-collector", garbage::start;
+    "node-ipam-controller", "node-controller", node::start_ipam;
+    "node-lifecycle-controller", "node-controller", node::start_health;
+    "taint-eviction-controller", "node-controller", node::start_eviction;
+    "pod-garbage-collector-controller", "pod-garbage-collector", podgc::start;
+    "statefulset-controller", "statefulset-controller", statefulset::start;
     "replicationcontroller-controller", "replication-controller", replicaset::start_replication_controllers;
 }
 

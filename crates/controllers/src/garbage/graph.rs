@@ -42,7 +42,9 @@ impl Node {
     }
 
     fn blocks(&self, owner: &str) -> bool {
-        self.owners.iter().any(|reference| reference.uid == owner && reference.block_owner_deletion == Some(true))
+        self.owners
+            .iter()
+            .any(|reference| reference.uid == owner && reference.block_owner_deletion == Some(true))
     }
 }
 
@@ -78,10 +80,7 @@ pub enum Verdict {
     /// Remove the references to these owners.
     Disown(Vec<String>),
     /// Delete it. When `unblock`, first stop blocking the owner: a cycle would never end otherwise.
-    Delete {
-        propagation: Propagation,
-        unblock: bool,
-    },
+    Delete { propagation: Propagation, unblock: bool },
 }
 
 /// The graph.
@@ -182,7 +181,8 @@ impl Graph {
         let owner = self.nodes.get(&reference.uid)?;
         // A reference that names another object than the one of that uid is settled by the server.
         let same_place = owner.key.namespace.is_empty() || owner.key.namespace == node.key.namespace;
-        if &*owner.key.name != reference.name.as_str() || owner.resource.kind != reference.kind || !same_place {
+        if &*owner.key.name != reference.name.as_str() || owner.resource.kind != reference.kind || !same_place
+        {
             return None;
         }
         Some(if owner.waits() { Owner::Waiting } else { Owner::Solid })
@@ -196,7 +196,8 @@ impl Graph {
         }
         if node.waits() {
             let dependents = self.dependents(uid);
-            let blocks = |uid_of: &&String| self.nodes.get(*uid_of).is_some_and(|dependent| dependent.blocks(uid));
+            let blocks =
+                |uid_of: &&String| self.nodes.get(*uid_of).is_some_and(|dependent| dependent.blocks(uid));
             let blocking: Vec<String> = dependents.iter().filter(blocks).cloned().collect();
             return match blocking.is_empty() {
                 true => Verdict::StopWaiting,
@@ -248,9 +249,7 @@ mod tests {
     }
 
     fn owned(owners: &[&str]) -> Value {
-        let reference = |uid: &&str| {
-            json!({"apiVersion": "v1", "kind": "Pod", "name": uid, "uid": uid, "blockOwnerDeletion": true})
-        };
+        let reference = |uid: &&str| json!({"apiVersion": "v1", "kind": "Pod", "name": uid, "uid": uid, "blockOwnerDeletion": true});
         json!({"ownerReferences": owners.iter().map(reference).collect::<Vec<_>>()})
     }
 

@@ -18,8 +18,8 @@ use api::k8s::api::discovery::v1::EndpointSlice;
 use api::k8s::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use client::client::{Preconditions, absent};
 use client::{
-    Change, Client, ClientError, DeleteOptions, Discovery, Informer, Kind, Meta, Partial, Patch, Propagation, Queue,
-    ResourceRef,
+    Change, Client, ClientError, DeleteOptions, Discovery, Informer, Kind, Meta, Partial, Patch, Propagation,
+    Queue, ResourceRef,
 };
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -67,7 +67,10 @@ macro_rules! shared_kinds {
 
 impl Collector {
     /// Lets an informer that other controllers use too feed the graph.
-    fn feed_shared<K: Kind>(self: &Arc<Self>, resource: &ResourceRef) -> futures::future::BoxFuture<'static, ()> {
+    fn feed_shared<K: Kind>(
+        self: &Arc<Self>,
+        resource: &ResourceRef,
+    ) -> futures::future::BoxFuture<'static, ()> {
         self.feed(self.context.informers.of::<K>(), resource)
     }
 
@@ -101,9 +104,27 @@ impl Collector {
     /// Most built-in kinds are watched in full by other controllers: their caches serve here too.
     fn shared(self: &Arc<Self>, resource: &ResourceRef) -> Option<futures::future::BoxFuture<'static, ()>> {
         shared_kinds!(
-            self, resource, Pod, ReplicaSet, Deployment, StatefulSet, DaemonSet, ControllerRevision, Job, CronJob,
-            ReplicationController, Service, Endpoints, EndpointSlice, ConfigMap, Secret, ServiceAccount, Namespace,
-            api::k8s::api::core::v1::Node, PersistentVolume, PersistentVolumeClaim
+            self,
+            resource,
+            Pod,
+            ReplicaSet,
+            Deployment,
+            StatefulSet,
+            DaemonSet,
+            ControllerRevision,
+            Job,
+            CronJob,
+            ReplicationController,
+            Service,
+            Endpoints,
+            EndpointSlice,
+            ConfigMap,
+            Secret,
+            ServiceAccount,
+            Namespace,
+            api::k8s::api::core::v1::Node,
+            PersistentVolume,
+            PersistentVolumeClaim
         );
         None
     }
@@ -124,11 +145,14 @@ impl Collector {
         let mut waits = Vec::new();
         {
             let mut watched = self.watched.lock();
-            for resource in wanted.iter().filter(|resource| !watched.contains_key(*resource)).cloned().collect::<Vec<_>>()
+            for resource in
+                wanted.iter().filter(|resource| !watched.contains_key(*resource)).cloned().collect::<Vec<_>>()
             {
                 let shared = self.shared(&resource);
                 let alone = shared.is_none();
-                waits.push(shared.unwrap_or_else(|| self.feed(self.context.informers.metadata(resource.clone()), &resource)));
+                waits.push(shared.unwrap_or_else(|| {
+                    self.feed(self.context.informers.metadata(resource.clone()), &resource)
+                }));
                 watched.insert(resource, alone);
             }
             // When part of the server did not answer, what it had may still be there.
@@ -177,7 +201,8 @@ impl Collector {
             Verdict::Keep => Ok(()),
             Verdict::CheckDependents(dependents) => {
                 let graph = self.graph.lock();
-                let idle = dependents.into_iter().filter(|one| graph.node(one).is_some_and(|node| !node.deleting));
+                let idle =
+                    dependents.into_iter().filter(|one| graph.node(one).is_some_and(|node| !node.deleting));
                 idle.for_each(|one| self.queue.add(Work::Check(one)));
                 Ok(())
             }

@@ -1,0 +1,83 @@
+//! StatefulSets: pods with names, claims and an order. Watches the sets, pods, claims and revisions.
+
+mod identity;
+mod plan;
+
+use std::sync::Arc;
+
+use api::k8s::api::apps::v1::{ControllerRevision, StatefulSet};
+use api::k8s::api::core::v1::{PersistentVolumeClaim, Pod};
+use api::labels::Selector;
+use client::{Cache, Key, Meta, Plan, Reconcile, ReconcileError};
+use jiff::Timestamp;
+
+use crate::context::{Context, controller_of, index_orphans, is_kind};
+use crate::owner;
+
+struct Controller {
+    sets: Cache<StatefulSet>,
+    pods: Cache<Pod>,
+    claims: Cache<PersistentVolumeClaim>,
+    revisions: Cache<ControllerRevision>,
+}
+
+impl Reconcile for Controller {
+    fn reconcile(&self, key: &Key, now: Timestamp) -> Result<Plan, ReconcileError> {
+        let Some(set) = self.sets.get_key(key) else { return Ok(Plan::none()) };
+        let Some(spec) = &set.spec else { return Ok(Plan::none()) };
+        let selector = Selector::from_object(Some(&spec.selector))
+            .map_err(|error| ReconcileError::Object(error.to_string()))?;
+        let ours = |pod: &Pod| identity::ordinal(set.name(), pod.name()).is_some();
+        let mut claimed = owner::claim(&*set, &selector, &self.pods, ours);
+        claimed.objects.retain(|pod| ours(pod));
+        let view = plan::View {
+            set: &set,
+            spec,
+            now,
+            revisions: self.revisions.owned_by(set.uid()),
+            taken: &|name| self.revisions.get(set.namespace(), name).is_some(),
+            claim: &|name| self.claims.get(set.namespace(), name),
+        };
+        Ok(plan::plan(&view, claimed))
+    }
+}
+
+/// Starts the controller.
+pub fn start(context: &Context) {
+    let mut setup = context.setup("statefulset-controller", "statefulset-controller");
+    let sets = setup.watch::<StatefulSet>();
+    let pods = setup.watch::<Pod>();
+    let claims = setup.watch::<PersistentVolumeClaim>();
+    let revisions = setup.watch::<ControllerRevision>();
+    index_orphans(pods.cache());
+    setup.enqueue(&sets);
+    let wanting = sets.cache().clone();
+    setup.map_owner::<StatefulSet, Pod>(&pods, move |pod| {
+        let labels = pod.meta().labels.as_ref();
+        let matches = |set: &Arc<StatefulSet>| {
+            let selector = set.spec.as_ref().map(|spec| Selector::from_object(Some(&spec.selector)));
+            labels.is_some() && matches!(selector, Some(Ok(selector)) if selector.matches_opt(labels))
+        };
+        wanting
+            .namespace(pod.namespace())
+            .iter()
+            .filter(|set| matches(set))
+            .map(|set| Key::of(&**set))
+            .collect()
+    });
+    setup.map(&revisions, |change| {
+        let revision = change.object();
+        let owner = controller_of(&**revision).filter(|owner| is_kind::<StatefulSet>(owner));
+        owner.map(|owner| Key::new(revision.namespace(), &owner.name)).into_iter().collect()
+    });
+    let controller = Controller {
+        sets: sets.cache().clone(),
+        pods: pods.cache().clone(),
+        claims: claims.cache().clone(),
+        revisions: revisions.cache().clone(),
+    };
+    setup.start(Arc::new(controller), 5);
+}
+
+#[cfg(test)]
+mod tests;
