@@ -1,6 +1,8 @@
 //! Measures the store on this machine: `cargo run --release -p store --example bench -- [DIR]`.
 //! DIR (default: a temporary directory) should be on the disk to be measured.
 
+#![allow(clippy::disallowed_methods, reason = "a benchmark measures real time and starts its own tasks")]
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

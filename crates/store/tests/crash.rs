@@ -182,7 +182,7 @@ async fn a_power_cut_at_any_wait_for_the_disk_loses_nothing_acknowledged() {
     let mut state = BTreeMap::new();
     for i in 0..150usize {
         // Some objects live long, so that housekeeping has to carry them over.
-        let name = if i % 6 == 0 { format!("old{}", i / 30) } else { format!("p{}", (i * i) % 6) };
+        let name = if i % 7 == 0 { format!("old{}", i / 35) } else { format!("p{}", (i * i) % 6) };
         let write = match i % 5 {
             4 if state.contains_key(&name) => {
                 state.remove(&name);

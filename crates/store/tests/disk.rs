@@ -224,15 +224,16 @@ async fn a_slow_disk_delays_writes_only() {
     store.commit(put(pod("x", "a"), "1")).await.unwrap();
     slow.store(true, Ordering::SeqCst);
     let writer = store.clone();
-    let write = tokio::spawn(async move { writer.commit(put(pod("x", "a"), "2")).await });
+    let mut write = tokio::task::JoinSet::new();
+    write.spawn(async move { writer.commit(put(pod("x", "a"), "2")).await });
     for _ in 0..100 {
         tokio::task::yield_now().await;
         assert_eq!(store.get(&pod("x", "a")).unwrap().revision, 1);
         assert_eq!(store.snapshot("pods").len(), 1);
     }
-    assert!(!write.is_finished());
+    assert!(write.try_join_next().is_none());
     slow.store(false, Ordering::SeqCst);
-    assert_eq!(write.await.unwrap().unwrap().revision, 2);
+    assert_eq!(write.join_next().await.unwrap().unwrap().unwrap().revision, 2);
 }
 
 #[tokio::test]

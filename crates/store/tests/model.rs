@@ -381,12 +381,18 @@ fn run(disk: bool, actions: Vec<Action>) {
     });
 }
 
-proptest! {
+/// Each case waits for the disk many times.
+const DISK_CASES: u32 = 64;
 
+proptest! {
     #[test]
     fn in_memory_it_does_what_the_model_does(actions in prop::collection::vec(action(), 1..150)) {
         run(false, actions);
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(DISK_CASES))]
 
     #[test]
     fn on_disk_it_does_what_the_model_does(actions in prop::collection::vec(action(), 1..150)) {

@@ -223,7 +223,7 @@ fn frame_length(bytes: &[u8]) -> Option<usize> {
         return None;
     }
     let length = u32::from_le_bytes(array(bytes, 4)?) as usize;
-    (length >= FRAME_HEAD - 12 && length <= FRAME_MAX).then_some(length)
+    (FRAME_HEAD - 12..=FRAME_MAX).contains(&length).then_some(length)
 }
 
 fn array<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
