@@ -1,10 +1,12 @@
 //! Everything that watches the cluster, against a real API server: set `NAVARCH_TEST_KUBECONFIG` to run it.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 mod lab;
 
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -77,19 +79,21 @@ fn slice(ready: &[usize]) -> serde_json::Value {
     })
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn objects_reach_the_kernel_and_the_resolver() {
-    let Some(path) = std::env::var_os("NAVARCH_TEST_KUBECONFIG").map(PathBuf::from) else {
-        eprintln!("skipped: NAVARCH_TEST_KUBECONFIG is not set");
-        return;
-    };
-    if !lab::possible() {
-        return;
-    }
+/// A node's network in a lab: the tasks run here, where the API server is; the table is in the lab.
+struct Running {
+    lab: Arc<Lab>,
+    client: Client,
+    tasks: Tasks,
+    conflist: PathBuf,
+    resolver: SocketAddr,
+    _dir: tempfile::TempDir,
+}
+
+async fn start(kubeconfig: &Path) -> Running {
     let lab = Arc::new(Lab::new(3));
     (1..=2).for_each(|pod| lab.serve(&format!("pod{pod}"), 8080));
     let (clock, tasks, rng) = (Clock::system(), Tasks::new(), Rng::system());
-    let config = Kubeconfig::load(&path).unwrap();
+    let config = Kubeconfig::load(kubeconfig).unwrap();
     let transport = Https::from_kubeconfig(&config, None, clock.clone(), tasks.clone()).unwrap();
     let client = Client::new(Arc::new(transport), "network-test", clock.clone());
     clean(&client).await;
@@ -99,12 +103,29 @@ async fn objects_reach_the_kernel_and_the_resolver() {
     let _ = client.create(&object::<ServiceAccount>(account)).await;
     let informers = SharedInformers::new(client.clone(), clock.clone(), rng.clone(), tasks.clone());
     let dir = tempfile::tempdir().unwrap();
+    let config = proxy_config(&lab, dir.path());
+    let deps = ProxyDeps {
+        informers: informers.clone(),
+        clock: clock.clone(),
+        tasks: tasks.clone(),
+        metrics: Metrics::new(),
+    };
+    tasks.spawn("proxy", async move { proxy::run(deps, config).await.unwrap() });
+    let deps = NodeDeps { informers, clock, tasks: tasks.clone(), node_name: NODE.into() };
+    let cni_config = CniConfig { conf_dir: dir.path().join("net.d"), ..CniConfig::default() };
+    let conflist = cni_config.conf_dir.join(&cni_config.file_name);
+    tasks.spawn("cni", cni::run(deps.clone(), cni_config, || {}));
+    let port = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let dns_config = DnsConfig { port, set_address: false, ..DnsConfig::new("127.0.0.1".parse().unwrap()) };
+    tasks.spawn("dns", async move { dns::run(deps, dns_config, rng).await.unwrap() });
+    Running { lab, client, tasks, conflist, resolver: SocketAddr::from(([127, 0, 0, 1], port)), _dir: dir }
+}
 
-    // The proxy runs here, where the API server is; its table is in the lab.
-    let nft = dir.path().join("nft");
+fn proxy_config(lab: &Lab, dir: &Path) -> ProxyConfig {
+    let nft = dir.join("nft");
     std::fs::write(&nft, format!("#!/bin/sh\nexec ip netns exec {} nft \"$@\"\n", lab.name("node"))).unwrap();
     std::fs::set_permissions(&nft, std::fs::Permissions::from_mode(0o755)).unwrap();
-    let config = ProxyConfig {
+    ProxyConfig {
         nft_program: nft.to_string_lossy().into_owned(),
         cluster_nets: vec!["10.244.0.0/16".parse().unwrap()],
         masquerade_pods: true,
@@ -113,24 +134,19 @@ async fn objects_reach_the_kernel_and_the_resolver() {
         healthz: None,
         metrics: None,
         ..ProxyConfig::new(NODE)
-    };
-    let deps = ProxyDeps {
-        informers: informers.clone(),
-        clock: clock.clone(),
-        tasks: tasks.clone(),
-        metrics: Metrics::new(),
-    };
-    tasks.spawn("proxy", async move { proxy::run(deps, config).await.unwrap() });
+    }
+}
 
-    let deps = NodeDeps { informers, clock: clock.clone(), tasks: tasks.clone(), node_name: NODE.into() };
-    let cni_config = CniConfig { conf_dir: dir.path().join("net.d"), ..CniConfig::default() };
-    let conflist = cni_config.conf_dir.join(&cni_config.file_name);
-    tasks.spawn("cni", cni::run(deps.clone(), cni_config, || {}));
-    let port = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let dns_config = DnsConfig { port, set_address: false, ..DnsConfig::new("127.0.0.1".parse().unwrap()) };
-    tasks.spawn("dns", async move { dns::run(deps, dns_config, rng).await.unwrap() });
-    let server = SocketAddr::from(([127, 0, 0, 1], port));
-
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn objects_reach_the_kernel_and_the_resolver() {
+    let Some(path) = std::env::var_os("NAVARCH_TEST_KUBECONFIG").map(PathBuf::from) else {
+        eprintln!("skipped: NAVARCH_TEST_KUBECONFIG is not set");
+        return;
+    };
+    if !lab::possible() {
+        return;
+    }
+    let Running { lab, client, tasks, conflist, resolver: server, _dir } = start(&path).await;
     create::<Node>(&client, json!({"metadata": {"name": NODE}, "spec": {"podCIDR": "10.244.0.0/24", "podCIDRs": ["10.244.0.0/24"]}})).await;
     eventually("conflist", async || conflist.exists()).await;
     create::<Service>(

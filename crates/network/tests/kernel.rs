@@ -1,5 +1,7 @@
 //! The proxy's table in a real kernel, with real clients and servers in namespaces.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 mod lab;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -434,4 +436,110 @@ fn no_connection_fails_while_endpoints_roll() {
     stop.store(true, std::sync::atomic::Ordering::Relaxed);
     let (good, bad) = load.join().unwrap();
     assert!(good > 100 && bad.is_empty(), "{good} connections, failures: {bad:?}");
+}
+
+#[test]
+fn a_load_balancers_source_ranges() {
+    if !lab::possible() {
+        return;
+    }
+    let lab = Lab::new(2);
+    lab.serve("pod1", 8080);
+    let mut proxy = Proxy::start(&lab);
+    let balanced = |range: &str| ServiceInfo {
+        balancer_addresses: vec!["198.51.100.7".parse().unwrap()],
+        source_ranges: vec![range.parse().unwrap()],
+        ..service()
+    };
+    proxy.set(balanced("192.0.2.0/24"), &[1]);
+    assert!(matches!(lab.tcp("outside", "198.51.100.7:80"), Seen::Answer(..)));
+    proxy.set(balanced("203.0.113.0/24"), &[1]);
+    assert_eq!(lab.tcp("outside", "198.51.100.7:80"), Seen::Silence);
+    assert!(matches!(lab.tcp("outside", "192.0.2.1:30080"), Seen::Answer(..)), "only the balancer's address");
+}
+
+/// Reloading another firewall may flush every table.
+#[test]
+fn a_flushed_table_is_made_anew() {
+    if !lab::possible() {
+        return;
+    }
+    let lab = Lab::new(2);
+    lab.serve("pod1", 8080);
+    let mut proxy = Proxy::start(&lab);
+    proxy.set(service(), &[1]);
+    lab.nft("flush ruleset");
+    let mut engine = proxy.engine.take().unwrap();
+    proxy.engine = Some(lab.block_on("node", move || async move {
+        assert!(!engine.look_after().await);
+        assert!(engine.apply().await.unwrap());
+        assert!(engine.look_after().await);
+        engine
+    }));
+    assert!(matches!(lab.tcp("pod2", "10.96.0.20:80"), Seen::Answer(..)));
+}
+
+/// Another node's neighbour must not reach what listens on this node's loopback only.
+#[test]
+fn loopback_stays_private() {
+    if !lab::possible() {
+        return;
+    }
+    let lab = Lab::new(1);
+    lab.serve("node", 9000);
+    let mut proxy = Proxy::start(&lab);
+    proxy.set(service(), &[1]);
+    assert!(matches!(lab.tcp("node", "127.0.0.1:9000"), Seen::Answer(..)));
+    lab::sh(&format!(
+        "ip -n {0} link set lo down; ip -n {0} route add 127.0.0.0/8 via 192.0.2.1 dev eth0 src 192.0.2.2
+         ip netns exec {0} sysctl -qw net.ipv4.conf.all.route_localnet=1 net.ipv4.conf.eth0.route_localnet=1",
+        lab.name("outside")
+    ));
+    assert_eq!(lab.tcp("outside", "127.0.0.1:9000"), Seen::Silence);
+}
+
+/// Ten thousand Services, thirty thousand endpoints: `cargo test -p network --release -- --ignored scale`.
+#[test]
+#[ignore = "a measurement"]
+fn scale() {
+    let lab = Lab::new(1);
+    let mut proxy = Proxy::start(&lab);
+    let clock = Clock::system();
+    let address = |base: u32, n: u32| IpAddr::from(std::net::Ipv4Addr::from(base + n));
+    let numbered = |n: u32| {
+        let mut slice = slice(&[]);
+        slice.service = format!("default/web-{n}");
+        slice.ports.values_mut().for_each(|endpoints| {
+            endpoints.extend((0..3).map(|k| endpoint(address(0x0af4_0000, n * 3 + k), "n2")));
+        });
+        let service = ServiceInfo {
+            key: slice.service.clone(),
+            cluster_addresses: vec![address(0x0a60_0100, n)],
+            external_addresses: Vec::new(),
+            ports: vec![ServicePort { node_port: None, ..service().ports[0].clone() }],
+            ..service()
+        };
+        (service, slice)
+    };
+    for n in 0..10_000 {
+        let (service, slice) = numbered(n);
+        proxy.inputs.set_slice(&format!("default/web-{n}"), Some(slice));
+        proxy.inputs.set_service(&service.key.clone(), Some(service));
+    }
+    let mut engine = proxy.engine.take().unwrap();
+    let start = clock.monotonic();
+    engine.plan(&mut proxy.inputs);
+    println!("plan 10,000 services: {:?}", clock.monotonic() - start);
+    proxy.engine = Some(engine);
+    let start = clock.monotonic();
+    proxy.apply();
+    println!("apply them: {:?}", clock.monotonic() - start);
+    for round in 0..5 {
+        let (_, mut slice) = numbered(4711);
+        slice.ports.values_mut().for_each(|endpoints| drop(endpoints.remove(round % 3)));
+        proxy.inputs.set_slice("default/web-4711", Some(slice));
+        let start = clock.monotonic();
+        proxy.apply();
+        println!("one endpoint changes: {:?}", clock.monotonic() - start);
+    }
 }

@@ -1,5 +1,7 @@
 //! The proxy's plans as golden text: YAML in, nft commands out. `BLESS=1 cargo test -p network` writes them anew.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 

@@ -1,5 +1,7 @@
 //! Pods made by the real CNI plugins from our configuration, on one node and on several.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 mod lab;
 
 use std::collections::BTreeMap;

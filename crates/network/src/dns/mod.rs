@@ -143,6 +143,23 @@ impl Server {
         })
     }
 
+    /// Puts the address on the loopback link, if so configured, and answers there until the tasks are cancelled.
+    pub async fn listen(self: &Arc<Self>, config: &DnsConfig, tasks: &Tasks) -> Result<(), DnsError> {
+        if config.set_address {
+            put_address(config.address).await?;
+        }
+        let mut addresses = vec![SocketAddr::new(config.address, config.port)];
+        addresses.extend(&config.more);
+        for address in addresses {
+            let failed = |source| DnsError::Listen { address, source };
+            let udp = UdpSocket::bind(address).await.map_err(failed)?;
+            let tcp = TcpListener::bind(address).await.map_err(failed)?;
+            tasks.spawn("DNS over UDP", Arc::clone(self).serve_udp(udp, tasks.clone()));
+            tasks.spawn("DNS over TCP", Arc::clone(self).serve_tcp(tcp, tasks.clone()));
+        }
+        Ok(())
+    }
+
     /// Changes names.
     pub fn update(&self, change: impl FnOnce(&mut Zone)) {
         change(&mut self.zone.write());
@@ -274,18 +291,7 @@ fn malformed(bytes: &[u8]) -> Reaction {
 /// Runs the server until the tasks are cancelled.
 pub async fn run(deps: NodeDeps, config: DnsConfig, rng: Rng) -> Result<(), DnsError> {
     let server = Arc::new(Server::new(&config, deps.clock.clone(), rng)?);
-    if config.set_address {
-        put_address(config.address).await?;
-    }
-    let mut addresses = vec![SocketAddr::new(config.address, config.port)];
-    addresses.extend(&config.more);
-    for address in addresses {
-        let failed = |source| DnsError::Listen { address, source };
-        let udp = UdpSocket::bind(address).await.map_err(failed)?;
-        let tcp = TcpListener::bind(address).await.map_err(failed)?;
-        deps.tasks.spawn("DNS over UDP", Arc::clone(&server).serve_udp(udp, deps.tasks.clone()));
-        deps.tasks.spawn("DNS over TCP", Arc::clone(&server).serve_tcp(tcp, deps.tasks.clone()));
-    }
+    server.listen(&config, &deps.tasks).await?;
     follow(&deps, &server).await;
     server.complete();
     server.forwarder.look_for_loop().await;

@@ -68,7 +68,7 @@ impl Base {
     }
 
     /// The match of sources that are pods; `None` when their networks are unknown.
-    pub(crate) fn from_pods(&self) -> Option<String> {
+    pub(crate) fn source_is_pod(&self) -> Option<String> {
         let nets = self.nets(&self.cluster_nets)?;
         Some(format!("{} saddr {nets}", self.family.word()))
     }
@@ -103,14 +103,14 @@ impl Base {
             }
             Shape::ExternalLocal(all, local) => {
                 if all > 0 {
-                    rules.extend(self.from_pods().map(|pods| format!("{pods} goto cluster/{all}")));
+                    rules.extend(self.source_is_pod().map(|pods| format!("{pods} goto cluster/{all}")));
                     rules.push(format!("fib saddr type local goto external/{all}"));
                 }
                 self.pick_or_drop(&mut rules, true, "local-endpoints", local);
             }
             Shape::PortLocal(all, local) => {
                 if all > 0 {
-                    rules.extend(self.from_pods().map(|pods| format!("{pods} goto port/{all}")));
+                    rules.extend(self.source_is_pod().map(|pods| format!("{pods} goto port/{all}")));
                     rules.push(format!("fib saddr type local goto port/{all}"));
                 }
                 self.pick_or_drop(&mut rules, false, "local-port-endpoints", local);

@@ -268,7 +268,7 @@ impl PortPlanner<'_> {
             rules.extend(inside.map(|chain| format!("goto {chain}")));
         } else {
             if let Some(chain) = inside {
-                rules.extend(base.from_pods().map(|pods| format!("{pods} goto {chain}")));
+                rules.extend(base.source_is_pod().map(|pods| format!("{pods} goto {chain}")));
                 rules.push(format!("fib saddr type local {} goto {chain}", base.mark()));
             }
             if choice.here.is_empty() {
