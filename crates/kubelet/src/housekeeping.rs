@@ -1,18 +1,231 @@
-//! What is done now and then: logs rotated, dead containers and unused images removed.
+//! What is done now and then: logs rotated, unused images removed, volumes that outgrew their limit ended.
 //!
-//! Must not touch what runs.
+//! Must not touch what runs, except to end a pod that broke its limit.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::k8s::api::core::v1::Pod;
+use runtime::cri::messages as m;
+
+use crate::amount;
+use crate::node::machine;
+use crate::pods::ops::blocking;
+use crate::pods::pod::PodExt;
+use crate::pods::registry::Signal;
+use crate::pods::status::Verdict;
 use crate::shared::Shared;
 
-/// How often.
+/// How often logs and volumes are looked at.
 const PERIOD: Duration = Duration::from_secs(10);
+/// How often the disk is looked at for images to remove.
+const IMAGES_PERIOD: Duration = Duration::from_secs(300);
+/// An image younger here than this is not removed.
+const IMAGE_AGE: Duration = Duration::from_secs(120);
 
 /// Keeps house until cancelled.
 pub async fn run(shared: Arc<Shared>) {
+    let mut images_at = shared.clock.monotonic() + IMAGES_PERIOD;
+    let mut first_seen = BTreeMap::new();
     loop {
         shared.clock.sleep(PERIOD).await;
+        rotate_logs(&shared).await;
+        check_volumes(&shared).await;
+        if shared.clock.monotonic() >= images_at {
+            images_at = shared.clock.monotonic() + IMAGES_PERIOD;
+            collect_images(&shared, &mut first_seen).await;
+        }
+    }
+}
+
+/// Moves logs that are too large aside and tells the runtime.
+async fn rotate_logs(shared: &Arc<Shared>) {
+    let limit = shared.config.log_max_bytes;
+    let mut live = Vec::new();
+    for entry in shared.registry.all() {
+        let dir = crate::container::sandbox::log_dir(&shared.config.log_dir.to_string_lossy(), &entry.pod);
+        live.extend(entry.containers.into_iter().map(|(name, id)| (PathBuf::from(&dir).join(name), id)));
+    }
+    if limit == 0 || live.is_empty() {
+        return;
+    }
+    let found = blocking(move || {
+        let large =
+            |(dir, id): (PathBuf, String)| Some((newest_log(&dir).filter(|path| size(path) >= limit)?, id));
+        live.into_iter().filter_map(large).collect::<Vec<_>>()
+    })
+    .await;
+    for (path, id) in found {
+        let status = shared
+            .cri
+            .container_status(m::ContainerStatusRequest { container_id: id.clone(), verbose: false });
+        let running = status.await.ok().and_then(|answer| answer.status);
+        if running.is_none_or(|status| status.state != m::ContainerState::Running as i32) {
+            continue;
+        }
+        let now = shared.clock.now().to_zoned(jiff::tz::TimeZone::UTC).strftime("%Y%m%d-%H%M%S").to_string();
+        let keep = shared.config.log_max_files;
+        let (from, to) = (path.clone(), PathBuf::from(format!("{}.{now}", path.display())));
+        let aside = to.clone();
+        if !blocking(move || std::fs::rename(&from, &to).is_ok()).await {
+            continue;
+        }
+        let reopened =
+            shared.cri.reopen_container_log(m::ReopenContainerLogRequest { container_id: id }).await;
+        blocking(move || match reopened {
+            Ok(_) => drop_old_logs(&path, keep),
+            // The runtime still writes to the old file: give it its name back.
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "log not rotated");
+                let _ = std::fs::rename(&aside, &path);
+            }
+        })
+        .await;
+    }
+}
+
+fn size(path: &Path) -> u64 {
+    std::fs::metadata(path).map_or(0, |meta| meta.len())
+}
+
+/// `<n>.log` with the largest n.
+fn newest_log(dir: &Path) -> Option<PathBuf> {
+    let entries = std::fs::read_dir(dir).ok()?.flatten();
+    let numbered = entries.filter_map(|entry| {
+        let number = entry.file_name().to_string_lossy().strip_suffix(".log")?.parse::<u32>().ok()?;
+        Some((number, entry.path()))
+    });
+    numbered.max().map(|(_, path)| path)
+}
+
+/// Keeps the newest files beside the current one.
+fn drop_old_logs(current: &Path, keep: usize) {
+    let name = current.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let entries =
+        current.parent().and_then(|dir| std::fs::read_dir(dir).ok()).into_iter().flatten().flatten();
+    let mut old: Vec<PathBuf> = entries
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with(&format!("{name}.")))
+        .map(|entry| entry.path())
+        .collect();
+    old.sort();
+    old.reverse();
+    for path in old.into_iter().skip(keep.saturating_sub(1)) {
+        let _ = std::fs::remove_file(path);
+    }
+}
+
+/// Ends pods whose emptyDir volumes hold more than their limit.
+async fn check_volumes(shared: &Arc<Shared>) {
+    for entry in
+        shared.registry.all().into_iter().filter(|entry| !entry.pod.deleting() && !entry.pod.finished())
+    {
+        let limits = size_limits(&entry.pod);
+        if limits.is_empty() {
+            continue;
+        }
+        let dir = shared.store.pod_dir(entry.pod.uid()).join("volumes/kubernetes.io~empty-dir");
+        let broken = blocking(move || {
+            let over = |(name, limit): &(String, u64)| runtime::disk::taken(&dir.join(name)).bytes > *limit;
+            limits.into_iter().find(|row| over(row))
+        })
+        .await;
+        if let Some((name, limit)) = broken {
+            let limit = amount::bytes_text(i64::try_from(limit).unwrap_or(i64::MAX)).0;
+            let message = format!("Usage of EmptyDir volume {name:?} exceeds the limit {limit:?}. ");
+            shared.events.pod(&entry.pod, client::EventKind::Warning, "Evicted", &message);
+            let verdict = Verdict { reason: "Evicted".into(), message };
+            shared.registry.tell(entry.pod.uid(), Signal::Evict(verdict));
+        }
+    }
+}
+
+/// emptyDir volumes on disk with a limit.
+fn size_limits(pod: &Pod) -> Vec<(String, u64)> {
+    let volumes = pod.spec().volumes.iter().flatten();
+    volumes
+        .filter_map(|volume| {
+            let source =
+                volume.empty_dir.as_ref().filter(|source| source.medium.as_deref() != Some("Memory"))?;
+            let limit = u64::try_from(amount::whole(&source.size_limit.as_ref()?.0))
+                .ok()
+                .filter(|limit| *limit > 0)?;
+            Some((volume.name.clone(), limit))
+        })
+        .collect()
+}
+
+/// Removes unused images, largest first, while the disk is too full.
+async fn collect_images(shared: &Shared, first_seen: &mut BTreeMap<String, Duration>) {
+    let disk = machine::filesystem(&shared.config.root_dir);
+    let used_percent = |used: u64| used * 100 / disk.capacity_bytes.max(1);
+    let Ok(answer) = shared.cri.list_images(m::ListImagesRequest { filter: None }).await else { return };
+    let now = shared.clock.monotonic();
+    for image in &answer.images {
+        first_seen.entry(image.id.clone()).or_insert(now);
+    }
+    first_seen.retain(|id, _| answer.images.iter().any(|image| image.id == *id));
+    if used_percent(disk.used_bytes) < shared.config.image_gc_high_percent {
+        return;
+    }
+    let Ok(containers) = shared.cri.list_containers(m::ListContainersRequest { filter: None }).await else {
+        return;
+    };
+    let mut in_use: BTreeSet<String> = BTreeSet::new();
+    for container in containers.containers {
+        in_use.insert(container.image_ref);
+        in_use.extend(container.image.map(|image| image.image));
+    }
+    let old = |id: &str| first_seen.get(id).is_some_and(|since| now.saturating_sub(*since) > IMAGE_AGE);
+    let ours = |image: &m::Image| {
+        image.pinned
+            || image.repo_tags.iter().any(|tag| tag.starts_with("navarch.local/"))
+            || in_use.contains(&image.id)
+            || image.repo_tags.iter().chain(&image.repo_digests).any(|name| in_use.contains(name))
+    };
+    let mut unused: Vec<m::Image> =
+        answer.images.into_iter().filter(|image| !ours(image) && old(&image.id)).collect();
+    unused.sort_by_key(|image| std::cmp::Reverse(image.size));
+    let mut freed = 0;
+    for image in unused {
+        if used_percent(disk.used_bytes.saturating_sub(freed)) < shared.config.image_gc_low_percent {
+            return;
+        }
+        let spec = m::ImageSpec { image: image.id.clone(), ..m::ImageSpec::default() };
+        match shared.cri.remove_image(m::RemoveImageRequest { image: Some(spec) }).await {
+            Ok(_) => {
+                tracing::info!(
+                    image = image.id,
+                    bytes = image.size,
+                    "removed an unused image: the disk is full"
+                );
+                freed += image.size;
+            }
+            Err(error) => tracing::warn!(image = image.id, %error, "image not removed"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn old_logs_go() {
+        let dir = tempfile::tempdir().expect("a directory");
+        for name in
+            ["0.log", "2.log", "2.log.20260101-000000", "2.log.20260102-000000", "2.log.20260103-000000"]
+        {
+            std::fs::write(dir.path().join(name), name).expect("written");
+        }
+        let newest = newest_log(dir.path()).expect("found");
+        assert_eq!(newest, dir.path().join("2.log"));
+        drop_old_logs(&newest, 2);
+        assert!(
+            dir.path().join("2.log.20260103-000000").exists()
+                && !dir.path().join("2.log.20260102-000000").exists()
+        );
+        assert!(dir.path().join("0.log").exists());
     }
 }

@@ -10,5 +10,6 @@ pub mod disk;
 pub mod events;
 pub mod health;
 pub mod mount;
+pub mod snapshot;
 
 pub use cri::{Cri, CriError};

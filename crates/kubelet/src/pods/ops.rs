@@ -271,6 +271,9 @@ pub async fn start(shared: &Shared, inputs: &StartInputs) -> Result<String, Star
             again_in: Some(error.again_in.unwrap_or(Duration::from_secs(10))),
         }
     })?;
+    let mut inputs = inputs.clone();
+    inputs.prepared = Arc::new(image_volumes(shared, &inputs, &container, &secrets, &sandbox_config).await?);
+    let inputs = &inputs;
     let restarts =
         inputs.restarts.unwrap_or_else(|| restarts_by_logs(&sandbox_config.log_directory, &container.name));
     let made = container_config(shared, inputs, &container, &image, restarts).await.map_err(config_error)?;
@@ -295,6 +298,47 @@ pub async fn start(shared: &Shared, inputs: &StartInputs) -> Result<String, Star
     shared.events.container(pod, &container.name, EventKind::Normal, "Started", "Container started");
     link_log(shared, pod, &container.name, &id, &log);
     Ok(id)
+}
+
+/// The volumes with those added that are images and that this container mounts.
+async fn image_volumes(
+    shared: &Shared,
+    inputs: &StartInputs,
+    container: &Container,
+    secrets: &[Arc<Secret>],
+    sandbox: &m::PodSandboxConfig,
+) -> Result<Prepared, StartError> {
+    let pod = &inputs.pod;
+    let mut prepared = (*inputs.prepared).clone();
+    for volume in pod.spec().volumes.iter().flatten() {
+        let Some(source) = &volume.image else { continue };
+        if !container.volume_mounts.iter().flatten().any(|mount| mount.name == volume.name) {
+            continue;
+        }
+        let reference = source.reference.clone().unwrap_or_default();
+        let policy = source.pull_policy.as_deref();
+        let error = |reason: &str, message: String, again_in| {
+            let event = format!("Error: {message}");
+            shared.events.container(pod, &container.name, EventKind::Warning, "Failed", &event);
+            StartError { waiting: Waiting { reason: reason.into(), message }, again_in }
+        };
+        let usual = Some(Duration::from_secs(10));
+        let image =
+            shared.images.ensure_named(pod, &container.name, &reference, policy, secrets, sandbox).await;
+        let image =
+            image.map_err(|failure| error(failure.reason, failure.message, failure.again_in.or(usual)))?;
+        let path = shared.store.image_dir(pod, volume);
+        let key = image_key(pod.uid(), &volume.name);
+        let mounted = runtime::snapshot::mount_image(&shared.cri, &image.id, &key, &path).await;
+        mounted.map_err(|failure| error("CreateContainerError", failure.to_string(), usual))?;
+        prepared.volumes.insert(volume.name.clone(), volumes::Mounted { path, read_only: true });
+    }
+    Ok(prepared)
+}
+
+/// The runtime's name for an image volume.
+fn image_key(uid: &str, volume: &str) -> String {
+    format!("navarch-{uid}-{volume}")
 }
 
 /// Runs the postStart hook; the container is stopped when it fails.
@@ -590,6 +634,9 @@ pub async fn clean(shared: &Shared, pod: &Pod) -> bool {
         .await;
         match result {
             Ok(()) => {
+                for volume in pod.spec().volumes.iter().flatten().filter(|volume| volume.image.is_some()) {
+                    runtime::snapshot::forget_image(&shared.cri, &image_key(pod.uid(), &volume.name)).await;
+                }
                 shared.objects.release(pod.uid());
                 shared.tokens.forget(pod.uid());
                 shared.images.forget(pod.uid());

@@ -123,6 +123,11 @@ impl Store {
         self.pod_dir(pod.uid()).join("volumes").join(format!("kubernetes.io~{kind}")).join(&volume.name)
     }
 
+    /// Where the files of an image volume are mounted.
+    pub fn image_dir(&self, pod: &Pod, volume: &Volume) -> PathBuf {
+        self.dir(pod, volume)
+    }
+
     /// Makes or refreshes one volume.
     pub fn prepare(
         &self,
@@ -137,7 +142,6 @@ impl Store {
             let dir = self.dir(pod, volume);
             if holds_secrets(volume) {
                 runtime::mount::tmpfs(&dir, None)?;
-                fs::set_permissions(&dir, fs::Permissions::from_mode(0o777)).map_err(fail("open", &dir))?;
             } else if !dir.exists() {
                 fs::create_dir_all(&dir).map_err(fail("make", &dir))?;
                 fs::set_permissions(&dir, fs::Permissions::from_mode(0o777)).map_err(fail("open", &dir))?;
@@ -179,9 +183,11 @@ impl Store {
             let (_, pod_limit) = resources::pod_total(pod, &BTreeMap::new(), "memory");
             let pod_limit = pod_limit.map(|milli| milli / 1000).filter(|limit| *limit > 0);
             let size = limit.into_iter().chain(pod_limit).min();
+            // A tmpfs is open to all and sticky from the start.
             runtime::mount::tmpfs(&dir, size.and_then(|size| u64::try_from(size).ok()))?;
+        } else {
+            fs::set_permissions(&dir, fs::Permissions::from_mode(0o777)).map_err(fail("open", &dir))?;
         }
-        fs::set_permissions(&dir, fs::Permissions::from_mode(0o777)).map_err(fail("open", &dir))?;
         own(&dir, group)?;
         fs::write(&ready, b"").map_err(fail("mark", &ready))?;
         Ok(mounted)
@@ -276,5 +282,5 @@ fn check_host_path(source: &HostPathVolumeSource) -> Result<(), VolumeError> {
 
 /// The permission bits and owner of a directory, which a sub-path made in it gets.
 pub fn mode_of(path: &Path) -> u32 {
-    fs::metadata(path).map_or(0o750, |meta| meta.mode() & 0o777)
+    fs::metadata(path).map_or(0o750, |meta| meta.mode() & 0o7777)
 }
