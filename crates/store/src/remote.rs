@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 
-use crate::store::Core;
+use crate::store::{CloseOnPanic, Core};
 use crate::writer::Writer;
 use crate::{Attrs, CommitError, Draft, EngineError, Key, Write};
 
@@ -73,6 +73,11 @@ impl Feed {
     /// The revision up to which changes have been fed.
     pub fn revision(&self) -> u64 {
         self.core.published()
+    }
+
+    /// To be held by what feeds: the store closes if its holder panics.
+    pub fn guard(&self) -> impl Send + use<> {
+        CloseOnPanic(Arc::clone(&self.core))
     }
 
     /// The version of the indexer that makes attributes here.

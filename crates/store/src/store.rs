@@ -212,6 +212,18 @@ impl Core {
     }
 }
 
+/// Closes the store if the thread or task that holds it panics: readers and watchers must not wait
+/// for changes that nobody will make.
+pub(crate) struct CloseOnPanic(pub(crate) Arc<Core>);
+
+impl Drop for CloseOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.close();
+        }
+    }
+}
+
 enum Mode {
     Inline(Box<Mutex<Writer>>),
     Thread(mpsc::Sender<Command>),

@@ -2,7 +2,7 @@
 //! watcher is only woken for events it may care about; events are never copied per watcher. Must
 //! not know selectors: finer filtering is the caller's.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,7 +14,7 @@ use crate::store::{Cell, Core};
 use crate::{Event, HistoryError};
 
 /// Which events a watch wants. Anything finer, the caller filters.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Interest {
     /// Every event of the resource.
     All,
@@ -141,11 +141,12 @@ impl Waiter {
 #[derive(Debug, Default)]
 pub(crate) struct Waiters {
     all: Vec<Arc<Waiter>>,
-    keyed: HashMap<Interest, Vec<Arc<Waiter>>>,
+    // Ordered maps: the order of waking must be the same in every run of a simulation.
+    keyed: BTreeMap<Interest, Vec<Arc<Waiter>>>,
     /// Number of watchers that want one namespace, one object, one field value.
     kinds: [usize; 2],
     /// Field paths that some watcher names, with how many do.
-    fields: HashMap<Arc<str>, usize>,
+    fields: BTreeMap<Arc<str>, usize>,
 }
 
 const NAMESPACE: usize = 0;

@@ -10,7 +10,7 @@ use std::task::Waker;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::engine::{Change, Journal, Live, Loaded};
-use crate::store::{Cell, Core};
+use crate::store::{Cell, CloseOnPanic, Core};
 use crate::table::Table;
 use crate::{
     Attrs, CommitError, Committed, EngineError, Event, EventKind, Expect, Index, Interner, Key, Object, Op,
@@ -573,6 +573,7 @@ pub(crate) fn run_writer(
         }
     };
     let _ = loaded.send(Ok(()));
+    let _guard = CloseOnPanic(Arc::clone(&core));
     let mut more = true;
     while writer.journal.is_some() {
         let mut commands = Vec::new();

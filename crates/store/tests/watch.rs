@@ -67,6 +67,18 @@ async fn follow(mut watch: Watch, mut state: State, interest: Interest, end: Arc
     }
 }
 
+/// Snapshots taken all the while hold nothing newer than they say, and never go back.
+fn look(store: &Store, end: &AtomicU64) {
+    let mut last = 0;
+    while end.load(Ordering::SeqCst) == 0 {
+        let snapshot = store.snapshot("pods");
+        assert!(snapshot.revision() >= last);
+        last = snapshot.revision();
+        let newest = snapshot.range(None, None).map(|object| object.revision).max();
+        assert!(newest.unwrap_or(0) <= last, "{newest:?} in a snapshot at {last}");
+    }
+}
+
 async fn storm(store: Store) {
     let end = Arc::new(AtomicU64::new(0));
     let mut followers = tokio::task::JoinSet::new();
@@ -74,6 +86,8 @@ async fn storm(store: Store) {
     for number in 0..WRITERS {
         writers.spawn(writer(store.clone(), number));
     }
+    let (reader, stop) = (store.clone(), Arc::clone(&end));
+    let reader = std::thread::spawn(move || look(&reader, &stop));
     for round in 0..20 {
         let interest = match round % 4 {
             0 => Interest::All,
@@ -90,6 +104,7 @@ async fn storm(store: Store) {
     }
     writers.join_all().await;
     end.store(store.revision(), Ordering::SeqCst);
+    reader.join().unwrap();
     let finished = state(&store.snapshot("pods"));
     for (all, built) in followers.join_all().await {
         assert!(!all || built == finished);

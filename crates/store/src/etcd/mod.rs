@@ -239,6 +239,7 @@ impl Etcd {
     }
 
     async fn follow_for_ever(self: Arc<Self>, feed: Feed) {
+        let _guard = feed.guard();
         let mut retry = Backoff::doubling(RETRY.0, RETRY.1);
         loop {
             let ended = match self.follow(&feed, &mut retry).await {
