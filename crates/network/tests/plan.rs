@@ -151,7 +151,7 @@ fn changes_are_small_and_end_where_a_whole_plan_ends() {
     expect("changes.nft", &story);
 }
 
-/// Two Services may claim one external address; the loser gets it when the winner goes.
+/// Two Services may claim one address; the loser gets it when the winner goes.
 #[test]
 fn a_claim_passes_on() {
     let yaml = std::fs::read_to_string(testdata("outside.yaml")).unwrap();
@@ -170,4 +170,40 @@ fn a_claim_passes_on() {
     assert_eq!(model.take_whole(), alone.replace("a/a", "b/b"));
     model.set(&second, None);
     assert!(!model.take_changes().is_empty());
+}
+
+/// An external address that is another Service's cluster address takes nothing over: neither its traffic, nor its
+/// refusals, whoever came first.
+#[test]
+fn an_external_address_gives_way_to_a_cluster_address() {
+    let thief = "metadata: {name: thief, namespace: a}\nspec: {clusterIP: 10.96.0.99, externalIPs: [10.96.0.20], \
+                 ports: [{name: http, port: 80}]}\n";
+    let owner = "metadata: {name: web, namespace: default}\nspec: {clusterIP: 10.96.0.20, \
+                 ports: [{name: http, port: 80}]}\n";
+    let service = |yaml: &str| ServiceInfo::parse(&serde_saphyr::from_str(yaml).unwrap()).unwrap();
+    let slice = |service: &str| {
+        let name = service.split('/').next_back().unwrap();
+        let yaml = format!(
+            "metadata: {{name: s, namespace: {}, labels: {{kubernetes.io/service-name: {name}}}}}\n\
+             addressType: IPv4\nports: [{{name: http, port: 80}}]\nendpoints: [{{addresses: [10.244.0.5]}}]\n",
+            service.split('/').next().unwrap()
+        );
+        SliceInfo::parse(&serde_saphyr::from_str(&yaml).unwrap()).unwrap()
+    };
+    let lines = |slices: &[SliceInfo]| -> Vec<String> {
+        let services = [service(thief), service(owner)];
+        let text = plan(&services, slices, &[], &context(Family::V4)).take_whole();
+        let about = |line: &&str| line.contains("-addresses { ") && line.contains("10.96.0.20");
+        text.lines().filter(about).map(str::to_owned).collect()
+    };
+    let both = lines(&[slice("a/thief"), slice("default/web")]);
+    assert!(both[0].contains("10.96.0.20 . tcp . 80 comment \"default/web\" : goto cluster/1"), "{both:?}");
+    let thief_only = lines(&[slice("a/thief")]);
+    assert!(
+        thief_only[0].contains("closed-addresses { 10.96.0.20 . tcp . 80 : goto refuse"),
+        "{thief_only:?}"
+    );
+    let owner_only = lines(&[slice("default/web")]);
+    assert!(owner_only[0].contains("comment \"default/web\" : goto cluster/1"), "{owner_only:?}");
+    assert!(!owner_only.iter().any(|line| line.contains("closed")), "{owner_only:?}");
 }

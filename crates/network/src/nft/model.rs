@@ -145,6 +145,18 @@ impl Fragment {
     }
 }
 
+/// The element that must not be there together with this one: an address is open or closed.
+fn rival(key: &(Map, Key)) -> Option<(Map, Key)> {
+    let map = match key.0 {
+        Map::ServiceAddresses => Map::ClosedAddresses,
+        Map::ClosedAddresses => Map::ServiceAddresses,
+        Map::ServicePorts => Map::ClosedPorts,
+        Map::ClosedPorts => Map::ServicePorts,
+        _ => return None,
+    };
+    Some((map, key.1))
+}
+
 /// The wishes for one element, sorted by owner; the first has it.
 type Claims = Vec<(Arc<str>, Value)>;
 
@@ -278,9 +290,13 @@ impl Model {
     }
 
     fn claim(&mut self, key: (Map, Key), owner: &Arc<str>, value: Option<Value>) {
+        for at in [Some(key), rival(&key)].into_iter().flatten() {
+            if !self.touched.elements.contains_key(&at) {
+                let before = self.element(&at).map(|(_, value)| value.clone());
+                self.touched.elements.insert(at, before);
+            }
+        }
         let claims = self.elements.entry(key).or_default();
-        let before = claims.first().map(|(_, value)| value.clone());
-        self.touched.elements.entry(key).or_insert(before);
         let place = claims.binary_search_by(|(name, _)| name.cmp(owner));
         match (place, value) {
             (Ok(at), Some(value)) => claims[at].1 = value,
@@ -295,7 +311,14 @@ impl Model {
 
     /// The element that is in force, and who wants it.
     pub(super) fn element(&self, key: &(Map, Key)) -> Option<&(Arc<str>, Value)> {
-        self.elements.get(key).and_then(|claims| claims.first())
+        let first = self.elements.get(key)?.first()?;
+        let rival = rival(key).and_then(|rival| self.elements.get(&rival)?.first());
+        if rival.is_some_and(|(owner, _)| *owner < first.0) { None } else { Some(first) }
+    }
+
+    /// The keys of all elements that are in force.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &(Map, Key)> {
+        self.elements.keys().filter(|key| self.element(key).is_some())
     }
 
     /// nft commands that replace the table, whatever it holds; the marks of change are forgotten.

@@ -183,6 +183,7 @@ impl<'a> Writer<'a> {
         if let Some((owner, to)) = self.model.element(at).filter(|_| full) {
             if matches!(at.0, Map::ServiceAddresses | Map::ServicePorts) {
                 // For whoever reads the table with `nft list`. The kernel takes 127 bytes.
+                let owner = owner.trim_start_matches('~');
                 let end = owner.len().min(127);
                 let _ = write!(text, " comment \"{}\"", owner.get(..end).unwrap_or_default());
             }
@@ -224,7 +225,7 @@ pub(super) fn whole(model: &Model) -> String {
     for name in model.chains.keys() {
         to.own_chain(name);
     }
-    to.elements("add element", true, model.elements.keys());
+    to.elements("add element", true, model.keys());
     to.out
 }
 

@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use super::conntrack::{self, Doors};
 use super::health::Health;
-use super::plan::{Context, HostPort, Plan, plan_host_ports, plan_service, pod_owner, service_owner};
+use super::plan::{
+    Context, HostPort, Plan, chosen_owner, plan_host_ports, plan_service, pod_owner, service_owner,
+};
 use super::service::{ServiceInfo, ServiceKey, SliceInfo};
 use crate::exec::ExecError;
 use crate::nft::{Base, Family, Model, Nft};
@@ -132,18 +134,22 @@ struct Table {
 
 impl Table {
     fn plan(&mut self, job: &Job) {
-        let (owner, plan) = match job {
-            Job::Service { key, service, slices } => {
-                let slices: Vec<&SliceInfo> = slices.iter().map(AsRef::as_ref).collect();
-                let plan = service.as_ref().map(|service| plan_service(service, &slices, &self.context));
-                (service_owner(key), plan)
-            }
-            Job::Pod { key, ports } => {
-                (pod_owner(key), ports.as_ref().map(|ports| plan_host_ports(ports, &self.context)))
-            }
+        let owner = match job {
+            Job::Service { key, .. } => service_owner(key),
+            Job::Pod { key, .. } => pod_owner(key),
         };
-        let Plan { fragment, udp } = plan.unwrap_or_default();
+        let plan = match job {
+            Job::Service { service, slices, .. } => {
+                let slices: Vec<&SliceInfo> = slices.iter().map(AsRef::as_ref).collect();
+                service.as_ref().map(|service| plan_service(service, &slices, &self.context))
+            }
+            Job::Pod { ports, .. } => ports.as_ref().map(|ports| plan_host_ports(ports, &self.context)),
+        };
+        let Plan { fragment, chosen, udp } = plan.unwrap_or_default();
         self.model.set(&owner, Some(fragment));
+        if let Job::Service { key, .. } = job {
+            self.model.set(&chosen_owner(key), Some(chosen));
+        }
         let old = if udp.is_empty() { self.udp.remove(&owner) } else { self.udp.insert(owner, udp.clone()) };
         let old = old.unwrap_or_default();
         for (door, targets) in udp {

@@ -26,6 +26,9 @@ pub enum Door {
 pub struct Plan {
     /// What it wants in the table.
     pub fragment: Fragment,
+    /// What it wants for addresses that a user chose; gives way to everybody's `fragment`, so that an external
+    /// address cannot take over another Service's cluster address.
+    pub chosen: Fragment,
     /// Its UDP front doors, and the endpoints that may still be talked to through them.
     pub udp: BTreeMap<Door, BTreeSet<Target>>,
 }
@@ -58,6 +61,11 @@ impl Context {
 /// The name under which a Service's fragment is held.
 pub fn service_owner(key: &str) -> Arc<str> {
     key.into()
+}
+
+/// The same for what gives way: it sorts behind every Service.
+pub fn chosen_owner(key: &str) -> Arc<str> {
+    format!("~{key}").into()
 }
 
 /// The endpoints of one port, from all slices of its Service.
@@ -104,7 +112,8 @@ struct PortPlanner<'a> {
 /// Where packets come in, for one port.
 #[derive(Clone, Copy)]
 enum Entry {
-    Address(IpAddr),
+    Cluster(IpAddr),
+    External(IpAddr),
     NodePort(u16),
 }
 
@@ -116,7 +125,7 @@ impl PortPlanner<'_> {
             }
         }
         for address in self.context.ours(&self.service.external_addresses) {
-            self.external(Entry::Address(address));
+            self.external(Entry::External(address));
         }
         for address in self.context.ours(&self.service.balancer_addresses) {
             self.restrict(address);
@@ -135,7 +144,7 @@ impl PortPlanner<'_> {
 
     /// Traffic to a cluster address.
     fn cluster(&mut self, address: IpAddr) {
-        let entry = Entry::Address(address);
+        let entry = Entry::Cluster(address);
         let choice = self.choice;
         let targets = if self.service.internal_local { &choice.here } else { &choice.everywhere };
         if targets.is_empty() {
@@ -173,14 +182,12 @@ impl PortPlanner<'_> {
         let (all, here) = (count(&choice.everywhere), count(&choice.here));
         let local = self.service.external_local;
         let (shape, map, local_map) = match (entry, local) {
-            (Entry::Address(_), false) => (Shape::External(all), Map::Endpoints, None),
-            (Entry::Address(_), true) => {
-                (Shape::ExternalLocal(all, here), Map::Endpoints, Some(Map::LocalEndpoints))
-            }
             (Entry::NodePort(_), false) => (Shape::Port(all), Map::PortEndpoints, None),
             (Entry::NodePort(_), true) => {
                 (Shape::PortLocal(all, here), Map::PortEndpoints, Some(Map::LocalPortEndpoints))
             }
+            (_, false) => (Shape::External(all), Map::Endpoints, None),
+            (_, true) => (Shape::ExternalLocal(all, here), Map::Endpoints, Some(Map::LocalEndpoints)),
         };
         self.slots(map, entry, &choice.everywhere);
         if let Some(local_map) = local_map {
@@ -193,27 +200,36 @@ impl PortPlanner<'_> {
         let protocol = self.port.protocol;
         for (slot, (address, port)) in (0_u32..).zip(targets) {
             let key = match entry {
-                Entry::Address(at) => Key::AddressSlot(at, protocol, self.port.port, slot),
+                Entry::Cluster(at) | Entry::External(at) => {
+                    Key::AddressSlot(at, protocol, self.port.port, slot)
+                }
                 Entry::NodePort(at) => Key::PortSlot(protocol, at, slot),
             };
-            self.plan.fragment.put(map, key, Value::Target(*address, *port));
+            self.fragment(entry).put(map, key, Value::Target(*address, *port));
+        }
+    }
+
+    fn fragment(&mut self, entry: Entry) -> &mut Fragment {
+        match entry {
+            Entry::External(_) => &mut self.plan.chosen,
+            Entry::Cluster(_) | Entry::NodePort(_) => &mut self.plan.fragment,
         }
     }
 
     fn open(&mut self, entry: Entry, verdict: Value) {
         let (map, key) = match entry {
-            Entry::Address(at) => (Map::ServiceAddresses, self.key(at)),
+            Entry::Cluster(at) | Entry::External(at) => (Map::ServiceAddresses, self.key(at)),
             Entry::NodePort(at) => (Map::ServicePorts, Key::Port(self.port.protocol, at)),
         };
-        self.plan.fragment.put(map, key, verdict);
+        self.fragment(entry).put(map, key, verdict);
     }
 
     fn close(&mut self, entry: Entry, verdict: Value) {
         let (map, key) = match entry {
-            Entry::Address(at) => (Map::ClosedAddresses, self.key(at)),
+            Entry::Cluster(at) | Entry::External(at) => (Map::ClosedAddresses, self.key(at)),
             Entry::NodePort(at) => (Map::ClosedPorts, Key::Port(self.port.protocol, at)),
         };
-        self.plan.fragment.put(map, key, verdict);
+        self.fragment(entry).put(map, key, verdict);
     }
 
     fn key(&self, address: IpAddr) -> Key {
@@ -381,6 +397,7 @@ pub fn plan<'a>(
             slices.iter().filter(|slice| slice.service == service.key).collect();
         let plan = plan_service(service, &of_service, context);
         model.set(&service_owner(&service.key), Some(plan.fragment));
+        model.set(&chosen_owner(&service.key), Some(plan.chosen));
     }
     for (pod, ports) in host_ports {
         model.set(&pod_owner(pod), Some(plan_host_ports(ports, context).fragment));
@@ -388,7 +405,7 @@ pub fn plan<'a>(
     model
 }
 
-/// The name under which a pod's fragment is held. A space sorts it before every Service and is in no name.
+/// The name under which a pod's fragment is held. Nothing else has a space in its name.
 pub fn pod_owner(key: &str) -> Arc<str> {
     format!("pod {key}").into()
 }
