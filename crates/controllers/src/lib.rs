@@ -2,7 +2,9 @@
 //!
 //! Must not know how the API server is reached or what it stores: everything goes through `client`.
 
+pub mod affinity;
 pub mod context;
+pub mod daemonset;
 pub mod deployment;
 pub mod endpoints;
 pub mod garbage;

@@ -7,7 +7,8 @@ use client::{Election, LeaseConfig, SharedInformers};
 
 use crate::context::{ClientFor, Config, Context};
 use crate::{
-    deployment, endpoints, garbage, namespace, node, podgc, replicaset, serviceaccount, statefulset,
+    daemonset, deployment, endpoints, garbage, namespace, node, podgc, replicaset, serviceaccount,
+    statefulset,
 };
 
 /// One controller.
@@ -43,6 +44,7 @@ rows! {
     "taint-eviction-controller", "node-controller", node::start_eviction;
     "pod-garbage-collector-controller", "pod-garbage-collector", podgc::start;
     "statefulset-controller", "statefulset-controller", statefulset::start;
+    "daemonset-controller", "daemon-set-controller", daemonset::start;
     "replicationcontroller-controller", "replication-controller", replicaset::start_replication_controllers;
 }
 

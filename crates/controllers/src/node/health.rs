@@ -14,7 +14,9 @@ use crate::pods;
 
 /// A node that never reported has this long to begin.
 const STARTUP_GRACE: Duration = Duration::from_secs(60);
+/// The taint of a node whose Ready condition is false.
 pub const NOT_READY: &str = "node.kubernetes.io/not-ready";
+/// The taint of a node that has not been heard of.
 pub const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
 
 /// Condition, its status, and the NoSchedule taint that follows.

@@ -19,6 +19,8 @@ use parking_lot::Mutex;
 
 use crate::context::Context;
 use crate::pods;
+pub use evict::tolerates;
+pub use health::{NOT_READY, UNREACHABLE};
 
 /// The index of pods by their node's name.
 pub const BY_NODE: &str = "node";
