@@ -36,6 +36,7 @@ impl Server {
         if let Err(error) = self.publish_endpoints().await {
             tracing::warn!(%error, "default/kubernetes has no endpoints");
         }
+        self.follow_definitions().await;
         self.ready.store(true, Ordering::Release);
         Ok(())
     }
@@ -58,12 +59,31 @@ impl Server {
         }
     }
 
+    /// One merge patch by the server itself.
+    pub async fn internal_patch(&self, path: &str, patch: Value) -> (u16, Value) {
+        self.internal_as(Method::PATCH, path, Some(patch), "application/merge-patch+json").await
+    }
+
     /// One request by the server itself.
     pub async fn internal(&self, method: Method, path: &str, body: Option<Value>) -> (u16, Value) {
+        self.internal_as(method, path, body, crate::negotiate::JSON).await
+    }
+
+    async fn internal_as(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Value>,
+        media: &'static str,
+    ) -> (u16, Value) {
         let body = body.map_or_else(base::http::empty, |body| base::http::full(body.to_string()));
         let mut request = Request::new(body);
         *request.method_mut() = method;
         *request.uri_mut() = path.parse().unwrap_or_default();
+        request.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static(media));
+        request
+            .headers_mut()
+            .insert(http::header::USER_AGENT, http::HeaderValue::from_static("kube-apiserver/v1.36"));
         request.extensions_mut().insert(loopback());
         let response = self.call(request).await;
         let code = response.status().as_u16();

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha512};
 
 use crate::negotiate::{Accept, Offer};
+use crate::object::Serving;
 use crate::server::{Exchange, Server};
 use crate::{negotiate, respond};
 
@@ -59,32 +60,30 @@ const CHECKS: &[&str] = &[
 
 /// Documents made of one catalog.
 #[derive(Default)]
-pub struct Documents(Mutex<Option<(Arc<Catalog>, Arc<Made>)>>);
+pub struct Documents(Mutex<Option<Arc<Made>>>);
 
 /// Documents that cost something to make.
 pub struct Made {
+    serving: Arc<Serving>,
     aggregated: [(Bytes, String); 2],
-    /// OpenAPI v2 with its ETag.
-    v2: std::sync::OnceLock<(Bytes, String)>,
-    /// OpenAPI v3: path, document, hash.
-    v3: std::sync::OnceLock<Vec<(String, Bytes, String)>>,
+    openapi: crate::openapi::Documents,
 }
 
 impl Documents {
-    fn of(&self, catalog: &Arc<Catalog>) -> Arc<Made> {
+    fn of(&self, serving: Arc<Serving>) -> Arc<Made> {
         let mut held = self.0.lock();
-        if let Some((of, made)) = held.as_ref()
-            && Arc::ptr_eq(of, catalog)
+        if let Some(made) = held.as_ref()
+            && Arc::ptr_eq(&made.serving, &serving)
         {
             return made.clone();
         }
-        let core = tagged(&aggregated(catalog, true));
+        let core = tagged(&aggregated(&serving.catalog, true));
         let made = Arc::new(Made {
-            aggregated: [core, tagged(&aggregated(catalog, false))],
-            v2: std::sync::OnceLock::new(),
-            v3: std::sync::OnceLock::new(),
+            aggregated: [core, tagged(&aggregated(&serving.catalog, false))],
+            openapi: crate::openapi::Documents::new(serving.clone()),
+            serving,
         });
-        *held = Some((catalog.clone(), made.clone()));
+        *held = Some(made.clone());
         made
     }
 }
@@ -183,7 +182,7 @@ fn aggregated_version(exchange: &Exchange) -> Option<&'static str> {
 
 fn aggregated_answer(server: &Server, exchange: &Exchange, core: bool) -> Option<Response<Body>> {
     let version = aggregated_version(exchange).filter(|version| !version.is_empty())?;
-    let made = server.documents.of(&server.rows.now());
+    let made = server.documents.of(server.rows.serving());
     let (bytes, tag) = &made.aggregated[usize::from(!core)];
     let bytes = if version == "v2" {
         bytes.clone()
@@ -431,29 +430,16 @@ fn openid(server: &Server) -> Response<Body> {
 }
 
 fn openapi_v2(server: &Server, exchange: &Exchange) -> Result<Response<Body>, ApiError> {
-    let catalog = server.rows.now();
-    let made = server.documents.of(&catalog);
-    let (bytes, tag) = made.v2.get_or_init(|| tagged(&crate::openapi::v2(&catalog)));
+    let made = server.documents.of(server.rows.serving());
+    let (bytes, tag) = made.openapi.v2();
     Ok(cached(exchange, negotiate::JSON, bytes.clone(), tag))
 }
 
 fn openapi_v3(server: &Server, exchange: &Exchange, path: &str) -> Result<Response<Body>, ApiError> {
-    let catalog = server.rows.now();
-    let made = server.documents.of(&catalog);
-    let all = made.v3.get_or_init(|| {
-        let make = |(path, document): (String, Value)| {
-            let (bytes, tag) = tagged(&document);
-            (path, bytes, tag)
-        };
-        crate::openapi::v3(&catalog).into_iter().map(make).collect()
-    });
+    let made = server.documents.of(server.rows.serving());
     if path.is_empty() {
-        let entry = |(path, _, tag): &(String, Bytes, String)| {
-            (path.clone(), json!({"serverRelativeURL": format!("/openapi/v3/{path}?hash={tag}")}))
-        };
-        let paths: serde_json::Map<String, Value> = all.iter().map(entry).collect();
-        return Ok(respond::bytes(StatusCode::OK, negotiate::JSON, json!({"paths": paths}).to_string()));
+        return Ok(respond::bytes(StatusCode::OK, negotiate::JSON, made.openapi.v3_index()));
     }
-    let (_, bytes, tag) = all.iter().find(|entry| entry.0 == path).ok_or_else(|| no_such_path(exchange))?;
-    Ok(cached(exchange, negotiate::JSON, bytes.clone(), tag))
+    let (bytes, tag) = made.openapi.v3(path).ok_or_else(|| no_such_path(exchange))?;
+    Ok(cached(exchange, negotiate::JSON, bytes, tag))
 }

@@ -9,6 +9,7 @@ pub mod authn;
 pub mod authz;
 pub mod boot;
 pub mod config;
+mod crd;
 mod discovery;
 mod listen;
 pub mod negotiate;

@@ -4,32 +4,75 @@
 //! The text begins with `{"kind":"K","apiVersion":"GV",`, so that a list can leave that prefix out and a reader
 //! can tell the version without parsing. It must not know HTTP.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use machinery::schema::structural::{self, Node};
+use machinery::schema::{Schema, facts};
 use parking_lot::RwLock;
 use registry::{Catalog, Resource};
 use serde_json::Value;
 use store::{Attrs, Draft, Index, Indexer, Key};
 
+/// What a custom resource's definition says beyond its row.
+pub struct CustomKind {
+    /// The schema.
+    pub node: Node,
+    /// The schema as written, for OpenAPI.
+    pub schema: Option<Value>,
+    /// `spec.preserveUnknownFields`.
+    pub preserve_unknown: bool,
+    /// Objects up to this revision were stored before the schema: they are pruned and defaulted when read.
+    pub since: u64,
+}
+
+/// Everything served at one time.
+pub struct Serving {
+    /// The rows.
+    pub catalog: Arc<Catalog>,
+    customs: BTreeMap<(String, String, String), Arc<CustomKind>>,
+}
+
+impl Serving {
+    /// Of a row.
+    pub fn custom(&self, row: &Resource) -> Option<&Arc<CustomKind>> {
+        if !row.custom {
+            return None;
+        }
+        self.customs.get(&(row.group.clone(), row.version.clone(), row.plural.clone()))
+    }
+}
+
 /// The served rows, swapped as a whole when custom resources come and go.
 #[derive(Clone)]
-pub struct Rows(Arc<RwLock<Arc<Catalog>>>);
+pub struct Rows(Arc<RwLock<Arc<Serving>>>);
 
 impl Rows {
     /// The built-in kinds.
     pub fn builtin() -> Rows {
-        Rows(Arc::new(RwLock::new(Arc::new(Catalog::builtin()))))
+        let serving = Serving { catalog: Arc::new(Catalog::builtin()), customs: BTreeMap::new() };
+        Rows(Arc::new(RwLock::new(Arc::new(serving))))
     }
 
     /// The rows as they are now.
     pub fn now(&self) -> Arc<Catalog> {
+        self.0.read().catalog.clone()
+    }
+
+    /// Everything as it is now.
+    pub fn serving(&self) -> Arc<Serving> {
         self.0.read().clone()
     }
 
-    /// Serves other rows from now on.
-    pub fn replace(&self, catalog: Catalog) {
-        *self.0.write() = Arc::new(catalog);
+    /// Serves other custom resources from now on: the row and its kind.
+    pub fn replace_customs(&self, customs: Vec<(Arc<Resource>, Arc<CustomKind>)>) {
+        let mut held = self.0.write();
+        let builtin = held.catalog.rows().iter().filter(|row| !row.custom).cloned();
+        let catalog = Catalog::from_rows(builtin.chain(customs.iter().map(|(row, _)| row.clone())));
+        let key = |row: &Resource| (row.group.clone(), row.version.clone(), row.plural.clone());
+        let customs = customs.into_iter().map(|(row, kind)| (key(&row), kind)).collect();
+        *held = Arc::new(Serving { catalog: Arc::new(catalog), customs });
     }
 
     /// What the store asks for attributes when it loads objects.
@@ -188,19 +231,38 @@ pub fn tree(object: &store::Object) -> Value {
 pub struct Served {
     /// The row.
     pub row: Arc<Resource>,
+    /// Its schema, when it is custom.
+    pub custom: Option<Arc<CustomKind>>,
     prefix: Arc<str>,
 }
 
 impl Served {
     /// Prepares a row.
-    pub fn new(row: Arc<Resource>) -> Served {
+    pub fn new(row: Arc<Resource>, custom: Option<Arc<CustomKind>>) -> Served {
         let prefix = prefix(&row.api_version(), &row.kind).into();
-        Served { row, prefix }
+        Served { row, custom, prefix }
+    }
+
+    /// The kind's schema.
+    pub fn schema(&self) -> Schema<'_> {
+        if let Some(custom) = &self.custom {
+            return Schema::Node(&custom.node);
+        }
+        facts().by_gvk(&self.row.group, &self.row.version, &self.row.kind).map_or(Schema::Any, Schema::Type)
+    }
+
+    /// Canonical form and defaults.
+    pub fn default(&self, object: &mut Value) {
+        if let Some(custom) = &self.custom {
+            structural::apply_defaults(&custom.node, object);
+        }
+        self.row.default(object);
     }
 
     /// True when the stored text is what this row serves.
     pub fn is_native(&self, object: &store::Object) -> bool {
-        self.row.conversion.is_none() && object.json.starts_with(self.prefix.as_bytes())
+        let current = self.custom.as_ref().is_none_or(|custom| object.revision > custom.since);
+        current && self.row.conversion.is_none() && object.json.starts_with(self.prefix.as_bytes())
     }
 
     /// The object's text in this row's version.
@@ -223,13 +285,17 @@ impl Served {
         let mut tree = tree(object);
         if !self.is_native(object) {
             self.row.to_served(&mut tree);
+            if let Some(custom) = &self.custom {
+                structural::prune(&custom.node, &mut tree);
+                structural::apply_defaults(&custom.node, &mut tree);
+            }
         }
         tree
     }
 
     /// The object's protobuf message without envelope; `None` when the kind has none.
     pub fn message(&self, object: &store::Object) -> Option<Bytes> {
-        let facts = machinery::schema::facts().by_gvk(&self.row.group, &self.row.version, &self.row.kind)?;
+        let facts = facts().by_gvk(&self.row.group, &self.row.version, &self.row.kind)?;
         if self.is_native(object) {
             let encode =
                 |object: &store::Object| machinery::codec::proto::encode(facts, &tree(object)).into();

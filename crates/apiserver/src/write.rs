@@ -4,9 +4,8 @@ use std::sync::Arc;
 
 use base::http::Body;
 use bytes::Bytes;
-use http::HeaderMap;
 use machinery::codec::{DecodeError, json, proto, yaml};
-use machinery::schema::{Schema, facts};
+use machinery::schema::{Schema, facts, structural};
 use registry::Resource;
 use serde_json::Value;
 use store::{CommitError, Expect, Key, Object, Op, Write};
@@ -16,8 +15,9 @@ use api::error::Reason;
 use api::validation::{ErrorList, FieldError, Path, go_quote};
 
 use crate::negotiate::{self, Format};
-use crate::object::{attrs, draft};
+use crate::object::{Served, attrs, draft};
 use crate::server::{BODY_LIMIT, Exchange, Server};
+use crate::verbs::Call;
 
 /// What becomes of unknown and duplicate fields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +47,8 @@ impl WriteOptions {
     /// Reads and validates them; `kind` names the options in errors.
     pub fn parse(exchange: &Exchange, kind: &str) -> Result<WriteOptions, ApiError> {
         let query = &exchange.query;
+        let agent =
+            exchange.headers().get(http::header::USER_AGENT).and_then(|v| v.to_str().ok()).unwrap_or("");
         let mut errors = dry_run_errors(exchange);
         let validation = match query.text("fieldValidation") {
             "" | "Warn" => FieldValidation::Warn,
@@ -68,7 +70,7 @@ impl WriteOptions {
         Ok(WriteOptions {
             dry_run: query.all("dryRun").next().is_some(),
             validation,
-            manager: manager_name(manager, exchange.headers()),
+            manager: machinery::apply::manager_name(manager, agent),
             force: query.flag("force"),
         })
     }
@@ -84,16 +86,6 @@ pub fn dry_run_errors(exchange: &Exchange) -> ErrorList {
         }
     }
     errors
-}
-
-/// The field manager: as asked for, else the user agent up to its first slash.
-fn manager_name(asked: &str, headers: &HeaderMap) -> String {
-    if !asked.is_empty() {
-        return asked.to_owned();
-    }
-    let agent = headers.get(http::header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or("");
-    let name = agent.split('/').next().unwrap_or("");
-    if name.is_empty() { "unknown".to_owned() } else { name.chars().take(128).collect() }
 }
 
 /// Reads a body within the limit.
@@ -130,7 +122,8 @@ impl<'a> Target<'a> {
         api::meta::api_version(self.group, self.version)
     }
 
-    fn schema(&self) -> Schema<'static> {
+    /// The kind's schema, when it is built in.
+    pub fn schema(&self) -> Schema<'static> {
         facts().by_gvk(self.group, self.version, self.kind).map_or(Schema::Any, Schema::Type)
     }
 }
@@ -146,6 +139,42 @@ pub fn decode(
     decode_as(exchange, target, format, body, validation)
 }
 
+/// Decodes a body of the row's own kind.
+pub fn decode_served(call: &Call<'_>, body: &[u8], validation: FieldValidation) -> Result<Value, ApiError> {
+    let target = Target::of(call.row());
+    if !target.custom {
+        return decode(call.exchange, target, body, validation);
+    }
+    let format = negotiate::body_format(call.exchange.headers(), false)?;
+    decode_custom(call, format, body, validation)
+}
+
+/// Decodes a custom resource: unknown fields are dropped by its schema.
+pub fn decode_custom(
+    call: &Call<'_>,
+    format: Format,
+    body: &[u8],
+    validation: FieldValidation,
+) -> Result<Value, ApiError> {
+    let target = Target::of(call.row());
+    let (mut value, mut strict) = decode_parts(target, format, body)?;
+    if let Some(custom) = &call.served.custom {
+        strict.extend(structural::prune(&custom.node, &mut value));
+    }
+    report_strict(call.exchange, target, strict, validation)?;
+    Ok(value)
+}
+
+/// Fields of a tree that its kind does not have.
+pub fn unknown_fields(served: &Served, value: &Value) -> Vec<String> {
+    match &served.custom {
+        Some(custom) => structural::prune(&custom.node, &mut value.clone()),
+        None => {
+            json::conform(served.schema(), value).map(|decoded| decoded.strict_errors).unwrap_or_default()
+        }
+    }
+}
+
 /// As [`decode`], in a given format.
 pub fn decode_as(
     exchange: &Exchange,
@@ -154,6 +183,13 @@ pub fn decode_as(
     body: &[u8],
     validation: FieldValidation,
 ) -> Result<Value, ApiError> {
+    let (value, strict) = decode_parts(target, format, body)?;
+    report_strict(exchange, target, strict, validation)?;
+    Ok(value)
+}
+
+/// A body's tree and what a strict reader would object to.
+fn decode_parts(target: Target<'_>, format: Format, body: &[u8]) -> Result<(Value, Vec<String>), ApiError> {
     let decoded = match format {
         Format::Protobuf => proto::decode_object(body).map(|(value, _)| (value, Vec::new())),
         Format::Yaml => yaml::decode(target.schema(), body).map(|d| (d.value, d.strict_errors)),
@@ -169,8 +205,7 @@ pub fn decode_as(
         }
     }
     check_kind(target, &value)?;
-    report_strict(exchange, target, strict, validation)?;
-    Ok(value)
+    Ok((value, strict))
 }
 
 /// Refuses or warns of unknown and duplicate fields.

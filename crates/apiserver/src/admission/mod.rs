@@ -97,17 +97,20 @@ pub struct Plugin {
 }
 
 pub mod plugins;
+mod quota;
 
 /// The chain that is configured.
 pub struct Admission {
     chain: Vec<&'static Plugin>,
+    quota: bool,
 }
 
 impl Admission {
     /// The default plugins but those turned off, and those turned on.
     pub fn new(config: &Config) -> Admission {
         let on = |plugin: &&'static Plugin| !config.admission_off.iter().any(|off| off == plugin.name);
-        Admission { chain: plugins::TABLE.iter().filter(on).collect() }
+        let quota = !config.admission_off.iter().any(|off| off == "ResourceQuota");
+        Admission { chain: plugins::TABLE.iter().filter(on).collect(), quota }
     }
 
     /// Runs what changes objects.
@@ -136,6 +139,9 @@ impl Admission {
             if let Some(validate) = plugin.validate {
                 validate(review, object, old)?;
             }
+        }
+        if self.quota {
+            quota::admit(review, object, old).await?;
         }
         Ok(())
     }

@@ -15,6 +15,10 @@ pub fn before_delete(call: &Call<'_>, object: &mut Value, deletion: Deletion) ->
     if object["metadata"]["deletionTimestamp"].is_null() {
         object["metadata"]["deletionTimestamp"] = api::time::format(call.exchange.now).into();
     }
+    // Only the time: there is no grace period to count down.
+    if let Some(meta) = object["metadata"].as_object_mut() {
+        meta.remove("deletionGracePeriodSeconds");
+    }
     if object["status"]["phase"] == "Terminating" {
         return Ok(deletion);
     }

@@ -11,7 +11,7 @@ use super::Call;
 use crate::admission::{Operation, Review};
 use crate::object::Served;
 use crate::respond::{self, Include};
-use crate::write::{self, Target, WriteOptions};
+use crate::write::{self, WriteOptions};
 
 /// How often a generated name is tried, as upstream.
 const NAME_TRIES: u32 = 8;
@@ -22,7 +22,7 @@ pub async fn create(call: &Call<'_>, body: Body) -> Result<Response<Body>, ApiEr
     let options = WriteOptions::parse(call.exchange, "CreateOptions")?;
     let include = Include::parse(call.exchange.query.text("includeObject"))?;
     let body = write::read_body(body).await?;
-    let object = write::decode(call.exchange, Target::of(call.row()), &body, options.validation)?;
+    let object = write::decode_served(call, &body, options.validation)?;
     let created = create_tree(call, object, &options).await?;
     Ok(created.respond(call, &accept, StatusCode::CREATED, include))
 }
@@ -62,8 +62,20 @@ impl Written {
     }
 }
 
-/// Creates a decoded object.
+/// Creates a decoded object, noting who set its fields.
 pub async fn create_tree(
+    call: &Call<'_>,
+    mut object: Value,
+    options: &WriteOptions,
+) -> Result<Written, ApiError> {
+    lifecycle::match_namespace(call.row(), call.namespace(), &mut object)?;
+    call.default(&mut object);
+    crate::sub::apply::track(call, options, &mut object, None);
+    create_untracked(call, object, options).await
+}
+
+/// Creates a defaulted object as it is.
+pub async fn create_untracked(
     call: &Call<'_>,
     object: Value,
     options: &WriteOptions,
@@ -87,11 +99,8 @@ async fn create_once(
     options: &WriteOptions,
 ) -> Result<Written, ApiError> {
     let (row, server) = (call.row(), call.server);
-    lifecycle::match_namespace(row, call.namespace(), &mut object)?;
-    row.default(&mut object);
     let mut review = Review::new(call, Operation::Create, options);
     server.admission.mutate(&mut review, &mut object, None).await?;
-    crate::sub::apply::track(call, options, &mut object, None);
     let holds = server.allocators.on_create(server, row, &mut object, options.dry_run).await?;
     let rng = &server.rng;
     let warnings = lifecycle::before_create(
@@ -102,6 +111,7 @@ async fn create_once(
         || rng.suffix(lifecycle::SUFFIX_LENGTH),
     )?;
     warnings.into_iter().for_each(|text| call.exchange.warn(text));
+    call.check_schema(&object, None)?;
     server.admission.validate(&review, Some(&object), None).await?;
     let name = object["metadata"]["name"].as_str().unwrap_or("").to_owned();
     let key = write::key(row, call.namespace(), &name).ok_or_else(ApiError::no_such_path)?;

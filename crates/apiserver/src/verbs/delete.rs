@@ -168,6 +168,9 @@ async fn delete_once(
     if row.group.is_empty() && row.plural == "namespaces" {
         deletion = crate::sub::namespace::before_delete(call, &mut object, deletion)?;
     }
+    if row.group == "apiextensions.k8s.io" && row.plural == "customresourcedefinitions" {
+        deletion = crate::crd::before_delete(call.exchange.now, &mut object, deletion);
+    }
     let expect = Expect::Revision(current.revision);
     let key = current.key.clone();
     match deletion {

@@ -11,19 +11,22 @@ mod watch;
 use std::sync::Arc;
 
 use api::ApiError;
+use api::validation::ErrorList;
 use base::http::Body;
 use http::Response;
+use machinery::schema::structural;
 use registry::{Context, Resource, Verb};
+use serde_json::Value;
 
 use crate::negotiate::Offer;
 use crate::object::Served;
 use crate::server::{Exchange, Server};
 use crate::sub;
 
-pub use create::Written;
+pub use create::{Written, create_untracked};
 pub use delete::delete_named;
 pub use patch::{kind as patch_kind, patch_tree};
-pub use update::change;
+pub use update::{change, change_untracked};
 
 /// A request to a row.
 pub struct Call<'a> {
@@ -44,6 +47,26 @@ impl Call<'_> {
     /// What strategies may know.
     pub fn context(&self) -> Context<'_> {
         Context { now: self.exchange.now, user: Some(&self.exchange.user), resource: self.row() }
+    }
+
+    /// Canonical form and defaults of an object of this kind.
+    pub fn default(&self, object: &mut Value) {
+        self.served.default(object);
+    }
+
+    /// What a custom resource's schema refuses.
+    pub fn check_schema(&self, new: &Value, old: Option<&Value>) -> Result<(), ApiError> {
+        let Some(custom) = &self.served.custom else { return Ok(()) };
+        let errors = match old {
+            None => structural::validate(&custom.node, new),
+            Some(old) => structural::validate_update(&custom.node, new, old),
+        };
+        if errors.is_empty() {
+            return Ok(());
+        }
+        let row = self.row();
+        let name = new["metadata"]["name"].as_str().unwrap_or("");
+        Err(ApiError::invalid(&row.group, &row.kind, name, &ErrorList(errors)))
     }
 
     /// The request's namespace.
@@ -70,12 +93,12 @@ impl Call<'_> {
 /// Finds row and verb, and runs the handler.
 pub async fn dispatch(server: &Server, exchange: &Exchange, body: Body) -> Result<Response<Body>, ApiError> {
     let info = &exchange.info;
-    let catalog = server.rows.now();
-    let Some(row) = catalog.get(&info.group, &info.version, &info.resource) else {
+    let serving = server.rows.serving();
+    let Some(row) = serving.catalog.get(&info.group, &info.version, &info.resource) else {
         return crate::discovery::unknown(server, exchange, body).await;
     };
     check_scope(row, exchange)?;
-    let call = Call { server, exchange, served: Served::new(row.clone()) };
+    let call = Call { server, exchange, served: Served::new(row.clone(), serving.custom(row).cloned()) };
     if !info.subresource.is_empty() {
         return sub::dispatch(&call, body).await;
     }

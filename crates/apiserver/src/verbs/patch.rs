@@ -7,7 +7,6 @@ use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{Response, StatusCode};
 use machinery::patch;
-use machinery::schema::{Schema, facts};
 use registry::Part;
 use serde_json::Value;
 
@@ -116,7 +115,7 @@ fn patched(
         let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {own}");
         return Err(ApiError::conflict(&row.group, &row.plural, call.name(), &why));
     }
-    row.default(&mut new);
+    call.default(&mut new);
     Ok(new)
 }
 
@@ -138,11 +137,7 @@ pub fn patch_tree(
     let result = match kind {
         Kind::Json => patch::json_patch(old, body),
         Kind::Merge => Ok(patch::merge_patch(old, &decoded()?)),
-        _ => {
-            let schema =
-                facts().by_gvk(target.group, target.version, target.kind).map_or(Schema::Any, Schema::Type);
-            patch::strategic_merge(schema, old, &decoded()?)
-        }
+        _ => patch::strategic_merge(target.schema(), old, &decoded()?),
     };
     let new = result.map_err(|error| patch_error(&error))?;
     if new == *old { Ok(new) } else { redecode(call, target, &new, options.validation) }
@@ -157,7 +152,12 @@ pub fn redecode(
 ) -> Result<Value, ApiError> {
     let text = new.to_string();
     let format = negotiate::Format::Json { pretty: false };
-    write::decode_as(call.exchange, target, format, text.as_bytes(), validation).map_err(|error| {
+    let decoded = if target.custom {
+        write::decode_custom(call, format, text.as_bytes(), validation)
+    } else {
+        write::decode_as(call.exchange, target, format, text.as_bytes(), validation)
+    };
+    decoded.map_err(|error| {
         // Upstream reports what a patch made of an object as unprocessable, but for strictness.
         if error.message.contains("strict decoding error") || error.reason != Reason::BadRequest {
             return error;
@@ -180,5 +180,12 @@ fn invalid(call: &Call<'_>, why: &str) -> ApiError {
 
 /// What a patch that cannot be applied answers.
 fn patch_error(error: &patch::PatchError) -> ApiError {
-    ApiError::bad_request(error.to_string())
+    match error {
+        patch::PatchError::Malformed(why) => ApiError::bad_request(why.clone()),
+        // The reason is not told, as upstream does not tell it either.
+        patch::PatchError::Inapplicable(_) => {
+            ApiError::new(Reason::Invalid, "the server rejected our request due to an error in our request")
+        }
+        patch::PatchError::TooLarge(why) => ApiError::new(Reason::RequestEntityTooLarge, why.clone()),
+    }
 }

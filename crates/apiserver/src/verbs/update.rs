@@ -13,7 +13,7 @@ use super::Call;
 use super::create::{Written, create_tree, is_service};
 use crate::admission::{Operation, Review};
 use crate::respond::Include;
-use crate::write::{self, Target, WriteOptions};
+use crate::write::{self, WriteOptions};
 
 /// How often a change is tried again when others write the same object.
 const TRIES: u32 = 10;
@@ -24,9 +24,9 @@ pub async fn replace(call: &Call<'_>, part: Part, body: Body) -> Result<Response
     let options = WriteOptions::parse(call.exchange, "UpdateOptions")?;
     let include = Include::parse(call.exchange.query.text("includeObject"))?;
     let body = write::read_body(body).await?;
-    let mut new = write::decode(call.exchange, Target::of(call.row()), &body, options.validation)?;
+    let mut new = write::decode_served(call, &body, options.validation)?;
     check_name(call, &mut new)?;
-    call.row().default(&mut new);
+    call.default(&mut new);
     let absent =
         matches!(call.server.find(call.row(), call.namespace(), call.name()), Err(e) if e.code == 404);
     if absent && part == Part::Main && call.row().strategy.create_on_update() {
@@ -126,8 +126,24 @@ fn check_identity(call: &Call<'_>, asked: &str, uid: &str, old: &Value) -> Resul
 /// Makes a new version of an object from its current one; may be called again after a conflict.
 pub type Make<'a> = dyn FnMut(&Value) -> Result<Value, ApiError> + Send + 'a;
 
-/// Changes an existing object: `make` sees the current state in the row's version and gives the wanted one.
+/// Changes an existing object, noting who set its fields: `make` sees the current state in the row's version
+/// and gives the wanted one.
 pub async fn change(
+    call: &Call<'_>,
+    part: Part,
+    options: &WriteOptions,
+    make: &mut Make<'_>,
+) -> Result<Written, ApiError> {
+    change_untracked(call, part, options, &mut |old: &Value| {
+        let mut new = make(old)?;
+        crate::sub::apply::track(call, options, &mut new, Some(old));
+        Ok(new)
+    })
+    .await
+}
+
+/// Changes an existing object: `make` sees the current state in the row's version and gives the wanted one.
+pub async fn change_untracked(
     call: &Call<'_>,
     part: Part,
     options: &WriteOptions,
@@ -165,11 +181,11 @@ async fn change_once(
     let prepared = new.clone();
     server.admission.mutate(&mut review, &mut new, Some(&old)).await?;
     if new != prepared {
-        row.default(&mut new);
+        call.default(&mut new);
         lifecycle::check_update(&call.context(), part, &new, &old)?;
         row.canonicalize(&mut new);
     }
-    crate::sub::apply::track(call, options, &mut new, Some(&old));
+    call.check_schema(&new, Some(&old))?;
     server.admission.validate(&review, Some(&new), Some(&old)).await?;
     warnings.into_iter().for_each(|text| call.exchange.warn(text));
     let goes = lifecycle::may_go(&new);

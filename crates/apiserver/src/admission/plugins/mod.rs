@@ -2,7 +2,7 @@
 
 mod certificates;
 mod escalation;
-mod limits;
+pub mod limits;
 mod namespace;
 mod node;
 mod pod;
