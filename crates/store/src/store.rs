@@ -1,7 +1,7 @@
 //! The store's front: reads from memory, and writes handed to the one writer. Must not know how an
 //! engine keeps things.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -16,8 +16,8 @@ use crate::table::Table;
 use crate::watch::{Ring, Waiters};
 use crate::writer::{Command, Writer, run_writer};
 use crate::{
-    CommitError, Committed, EngineError, Event, Feed, HistoryError, Index, Indexer, Interest, Key, Object,
-    Remote, Snapshot, Watch, WatchFrom, Write,
+    CommitError, Committed, EngineError, Event, Expect, Feed, HistoryError, Index, Indexer, Interest, Key,
+    Object, Remote, Snapshot, Watch, WatchFrom, Write,
 };
 
 /// How much of the past is kept for watches and paginated lists.
@@ -115,6 +115,32 @@ impl Cell {
     }
 }
 
+/// Which revision had been reached when: a mark a minute, for a day.
+#[derive(Default)]
+pub(crate) struct Marks(VecDeque<(i64, u64)>);
+
+const MARK_EVERY_MS: i64 = 60_000;
+const MARKS_MAX: usize = 24 * 60;
+
+impl Marks {
+    /// Notes that `revision` had been reached at `time_ms`.
+    pub(crate) fn note(&mut self, time_ms: i64, revision: u64) {
+        if self.0.back().is_some_and(|(last, _)| time_ms < last.saturating_add(MARK_EVERY_MS)) {
+            return;
+        }
+        if self.0.len() == MARKS_MAX {
+            self.0.pop_front();
+        }
+        self.0.push_back((time_ms, revision));
+    }
+
+    /// The highest revision known to have been reached at `time_ms`.
+    fn reached(&self, time_ms: i64) -> u64 {
+        let later = self.0.partition_point(|(at, _)| *at <= time_ms);
+        later.checked_sub(1).map_or(0, |last| self.0[last].1)
+    }
+}
+
 /// What readers and the writer share.
 pub(crate) struct Core {
     cells: RwLock<HashMap<Arc<str>, Arc<Cell>>>,
@@ -124,6 +150,7 @@ pub(crate) struct Core {
     /// Revision at which history begins for a resource without any events.
     pub(crate) floor: AtomicU64,
     pub(crate) options: Options,
+    pub(crate) marks: Mutex<Marks>,
     pub(crate) history_events: AtomicUsize,
     pub(crate) history_bytes: AtomicUsize,
     pub(crate) disk_bytes: AtomicU64,
@@ -144,6 +171,7 @@ impl Core {
             closed: AtomicBool::new(false),
             floor: AtomicU64::new(0),
             options,
+            marks: Mutex::default(),
             history_events: AtomicUsize::new(0),
             history_bytes: AtomicUsize::new(0),
             disk_bytes: AtomicU64::new(0),
@@ -484,6 +512,25 @@ impl Store {
         let after = snapshot.revision;
         let watch = Watch::start(core, Arc::clone(&cell), &mut state, interest, after);
         (snapshot, watch)
+    }
+
+    /// Deletes the objects of a resource that nobody has written for `age`; how many. Ages are known
+    /// to a minute, never too long; a day at most. To be called now and then.
+    pub async fn expire(&self, resource: &str, age: Duration) -> Result<usize, CommitError> {
+        let age_ms = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
+        let limit = self.core().marks.lock().reached(self.core().now_ms().saturating_sub(age_ms));
+        let snapshot = self.snapshot(resource);
+        let mut expired = 0;
+        for object in snapshot.range(None, None).filter(|object| object.revision <= limit) {
+            let write = Write::delete(object.key.clone(), Expect::Revision(object.revision));
+            match self.commit(write).await {
+                Ok(_) => expired += 1,
+                // Somebody wrote or deleted it just now.
+                Err(CommitError::Conflict(_) | CommitError::NotFound(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(expired)
     }
 
     /// Adds an index to a resource; does nothing if it is there.

@@ -323,6 +323,7 @@ impl Writer {
             }
         }
         self.core.set_published(self.revision);
+        self.core.marks.lock().note(time_ms, self.revision);
         wake.into_iter().for_each(Waker::wake);
     }
 
@@ -498,6 +499,7 @@ impl<'a> Loader<'a> {
                 if moved {
                     return;
                 }
+                self.core.marks.lock().note(time_ms, object.revision);
                 if !created && previous.is_none() {
                     self.floor = self.floor.max(object.revision);
                 }

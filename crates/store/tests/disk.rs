@@ -200,6 +200,11 @@ async fn a_failing_disk_gives_errors_and_recovers() {
         }
         let shown = store.get(&pod("x", "a")).unwrap();
         assert_eq!(&shown.json[..], json(1, "1").as_bytes(), "nothing uncommitted is shown");
+        let copy = tempfile::tempdir().unwrap();
+        for file in files(dir.path()) {
+            fs::copy(&file, copy.path().join(file.file_name().unwrap())).unwrap();
+        }
+        assert_eq!(dump(&disk(tiny(copy.path())).await), dump(&store), "{bad:?}: nor after a crash");
         broken.store(false, Ordering::SeqCst);
         store.commit(put(pod("x", "b"), "3")).await.unwrap();
         let before = dump(&store);

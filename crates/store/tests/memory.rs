@@ -149,3 +149,22 @@ async fn closing_ends_watches_and_refuses_writes() {
     let write = Write::create(pod("x", "a"), draft("t"), Attrs::default());
     assert!(matches!(store.commit(write).await, Err(CommitError::Closed)));
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_nobody_writes_expires() {
+    let origin = "2030-01-01T00:00:00Z".parse().unwrap();
+    let clock = base::clock::Clock::starting_at(origin);
+    let options = store::Options { clock: clock.clone(), ..options() };
+    let store = Store::open(Engine::Memory, options).await.unwrap();
+    let hour = Duration::from_secs(3600);
+    for i in 0..90u64 {
+        let name = format!("p{i}");
+        store.commit(Write::create(pod("x", &name), draft("t"), Attrs::default())).await.unwrap();
+        clock.sleep(Duration::from_secs(60)).await;
+        store.expire("pods", hour).await.unwrap();
+        store.commit(kit::put(pod("x", "kept"), &name)).await.unwrap();
+        let left = store.snapshot("pods").len() as u64;
+        assert!(left >= i.min(58) + 2 && left <= i.min(60) + 2, "{left} after {i} minutes");
+    }
+    assert!(store.get(&pod("x", "kept")).is_some() && store.get(&pod("x", "p0")).is_none());
+}
