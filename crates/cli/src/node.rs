@@ -139,8 +139,11 @@ fn start_network(args: &UpArgs, names: &Names, plane: &Plane) {
         metrics: None,
         ..proxy::ProxyConfig::new(&names.node)
     };
+    // Host ports are in pods, which only the node's own identity may read.
+    let node_user = UserInfo::component(&format!("system:node:{}", names.node), &["system:nodes"]);
     let proxy_deps = proxy::ProxyDeps {
         informers: deps.informers.clone(),
+        pods: Some(plane.informers(node_user, "kube-proxy")),
         clock: deps.clock.clone(),
         tasks: deps.tasks.clone(),
         metrics: Metrics::new(),

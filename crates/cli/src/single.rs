@@ -262,6 +262,7 @@ pub async fn proxy(args: ProxyArgs) -> Result<(), CliError> {
     let client = process.client(&kubeconfig, "kube-proxy")?;
     let deps = network::proxy::ProxyDeps {
         informers: process.informers(&client),
+        pods: None,
         clock: process.clock.clone(),
         tasks: process.tasks.clone(),
         metrics: base::metrics::Metrics::new(),

@@ -106,6 +106,7 @@ async fn start(kubeconfig: &Path) -> Running {
     let config = proxy_config(&lab, dir.path());
     let deps = ProxyDeps {
         informers: informers.clone(),
+        pods: None,
         clock: clock.clone(),
         tasks: tasks.clone(),
         metrics: Metrics::new(),

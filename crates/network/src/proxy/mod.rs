@@ -72,6 +72,9 @@ pub enum ProxyError {
 pub struct ProxyDeps {
     /// Informers; those of Services and EndpointSlices are shared with whoever else needs them.
     pub informers: SharedInformers,
+    /// Informers with the node's identity, for host ports: the proxy's own identity may not read pods. `None`:
+    /// the same as `informers`.
+    pub pods: Option<SharedInformers>,
     /// Time.
     pub clock: Clock,
     /// Where its tasks belong.
@@ -207,7 +210,8 @@ async fn watch(deps: &ProxyDeps, config: &ProxyConfig, shared: &Arc<Shared>) {
     });
     if config.host_ports {
         let here = format!("spec.nodeName={}", config.node_name);
-        let pods = deps.informers.scoped::<Pod>(Scope { fields: here, ..Scope::default() });
+        let informers = deps.pods.as_ref().unwrap_or(&deps.informers);
+        let pods = informers.scoped::<Pod>(Scope { fields: here, ..Scope::default() });
         let to = Arc::clone(shared);
         pods.on_change(move |change| {
             let ports = present(change).map(|pod| pods::host_ports(pod)).unwrap_or_default();
