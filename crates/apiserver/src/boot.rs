@@ -2,6 +2,7 @@
 //! Created through the server's own path as an internal user.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use api::ApiError;
 use api::user::UserInfo;
@@ -10,6 +11,11 @@ use serde_json::{Value, json};
 
 use crate::authz::bootstrap;
 use crate::server::Server;
+
+/// How long an event is kept after it was last written: the default of upstream's `--event-ttl`.
+const EVENT_TTL: Duration = Duration::from_secs(3600);
+/// How often old events are looked for.
+const EXPIRE_EVERY: Duration = Duration::from_secs(60);
 
 /// Who does this.
 fn loopback() -> UserInfo {
@@ -37,8 +43,24 @@ impl Server {
             tracing::warn!(%error, "default/kubernetes has no endpoints");
         }
         self.follow_definitions().await;
+        self.expire_events();
         self.ready.store(true, Ordering::Release);
         Ok(())
+    }
+
+    /// Lets events go that nobody has written for a while: nothing else ever deletes them.
+    fn expire_events(&self) {
+        let server = self.clone();
+        self.tasks.spawn("event expiry", async move {
+            loop {
+                server.clock.sleep(EXPIRE_EVERY).await;
+                match server.store.expire("events", EVENT_TTL).await {
+                    Ok(_) => {}
+                    Err(store::CommitError::Closed) => return,
+                    Err(error) => tracing::warn!(%error, "old events stay for now"),
+                }
+            }
+        });
     }
 
     /// True once the boot objects exist.
