@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use crate::cni::{self, CniConfig};
 use crate::routes::{self, RouteConfig};
-use crate::{exec, proxy};
+use crate::{exec, firewall, proxy};
 
 /// What was made, as it was configured.
 #[derive(Clone, Debug)]
@@ -41,6 +41,7 @@ pub async fn cleanup(config: &CleanupConfig) -> Vec<String> {
         left.push(error.to_string());
     }
     routes::remove(&config.routes).await;
+    firewall::close().await;
     if exec::run("ip", &["link", "show", &config.cni.bridge], "").await.is_ok()
         && let Err(error) = exec::run("ip", &["link", "del", &config.cni.bridge], "").await
     {

@@ -6,6 +6,7 @@ mod cleanup;
 pub mod cni;
 pub mod dns;
 mod exec;
+mod firewall;
 mod http;
 pub mod nft;
 mod node;

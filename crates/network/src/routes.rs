@@ -14,6 +14,7 @@ use ipnet::IpNet;
 use serde::Deserialize;
 
 use crate::exec::{self, ExecError};
+use crate::firewall;
 use crate::node::NodeDeps;
 use crate::proxy::{node_addresses, pod_nets};
 
@@ -286,6 +287,7 @@ impl Router {
         let me = nodes.iter().find(|node| node.name == self.me);
         let my_address = me.and_then(|me| me.addresses.iter().copied().find(IpAddr::is_ipv4));
         let (links, my_link) = link_nets(&exec::run("ip", &["-json", "address"], "").await?, my_address);
+        firewall::open(me.map_or(&[][..], |me| &me.pod_nets)).await;
         let mut new = plan(nodes, &self.me, &links, self.config.between);
         new.extend(self.service_routes().await?);
         if new.values().any(|way| matches!(way, Way::Tunnel(_))) && !self.tunnel_up {

@@ -264,6 +264,54 @@ fn two_nodes(routed: bool) {
     gone_after_cleanup(&lab, configs.remove(0));
 }
 
+/// Docker and ufw drop what they do not know.
+#[test]
+fn pods_pass_a_host_firewall_that_drops() {
+    if !possible() {
+        return;
+    }
+    if !Path::new("/usr/sbin/iptables").exists() {
+        eprintln!("skipped: needs iptables");
+        return;
+    }
+    let lab = Lab::bare(&["a", "out", "p1"]);
+    let (a, out) = (lab.name("a"), lab.name("out"));
+    lab::sh(&format!(
+        "ip -n {a} link add eth0 type veth peer name eth0 netns {out}
+         ip -n {a} addr add 192.0.2.1/24 dev eth0; ip -n {a} link set eth0 up
+         ip -n {out} addr add 192.0.2.2/24 dev eth0; ip -n {out} link set eth0 up
+         ip netns exec {a} iptables -P FORWARD DROP; ip netns exec {a} iptables -P INPUT DROP
+         ip netns exec {a} iptables -A INPUT -m conntrack --ctstate ESTABLISHED -j ACCEPT"
+    ));
+    let dir = tempfile::tempdir().unwrap();
+    let config = config(dir.path(), Wiring::Bridge);
+    cni::write(&config, &["10.244.0.0/24".parse().unwrap()]).unwrap();
+    join(&lab, "a", "p1", &config, "ADD").unwrap();
+    lab.serve("out", 8080);
+    lab.serve("a", 8080);
+    apply(&lab, "a", "10.244.0.0/24", &[]);
+    assert_eq!(lab.tcp("p1", "192.0.2.2:8080"), Seen::Silence);
+    let nodes = vec![node("a", "192.0.2.1", "10.244.0.0/24")];
+    lab.block_on("a", move || async move {
+        let mut router = Router::new("a", RouteConfig::default());
+        router.apply(&nodes).await.unwrap();
+        router.apply(&nodes).await.unwrap();
+    });
+    assert!(matches!(lab.tcp("p1", "192.0.2.2:8080"), Seen::Answer(..)));
+    assert!(matches!(lab.tcp("p1", "192.0.2.1:8080"), Seen::Answer(..)));
+    join(&lab, "a", "p1", &config, "DEL");
+    let rules = |lab: &Lab| {
+        let output =
+            Command::new("ip").args(["netns", "exec", &lab.name("a"), "iptables", "-S"]).output().unwrap();
+        String::from_utf8(output.stdout).unwrap().matches("navarch").count()
+    };
+    assert_eq!(rules(&lab), 3);
+    lab.block_on("a", move || async move {
+        cleanup(&CleanupConfig { cni: config, ..Default::default() }).await;
+    });
+    assert_eq!(rules(&lab), 0);
+}
+
 #[test]
 fn pods_of_nodes_on_one_link() {
     if possible() {
