@@ -215,6 +215,20 @@ async fn a_failing_disk_gives_errors_and_recovers() {
 }
 
 #[tokio::test]
+async fn only_the_owner_can_read_what_is_stored() {
+    use std::os::unix::fs::PermissionsExt;
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("store");
+    let store = disk(tiny(&dir)).await;
+    store.commit(put(pod("x", "a"), "secret")).await.unwrap();
+    store.backup(&root.path().join("backup")).await.unwrap();
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&dir), 0o700);
+    assert_eq!(mode(&files(&dir)[0]), 0o600);
+    assert_eq!(mode(&root.path().join("backup")), 0o600);
+}
+
+#[tokio::test]
 async fn a_slow_disk_delays_writes_only() {
     let dir = tempfile::tempdir().unwrap();
     let slow = Arc::new(AtomicBool::new(false));

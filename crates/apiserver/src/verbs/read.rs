@@ -18,8 +18,12 @@ const FRESH_WAIT: Duration = Duration::from_secs(3);
 pub async fn get(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
     let accept = call.exchange.accept(call.offer())?;
     let include = Include::parse(call.exchange.query.text("includeObject"))?;
-    if let Some(revision) = revision(call.exchange.query.text("resourceVersion"))? {
-        not_older_than(call.server, revision).await?;
+    let version = call.exchange.query.text("resourceVersion");
+    match revision(version)? {
+        Some(revision) => not_older_than(call.server, revision).await?,
+        // With several servers over one etcd, another one's write may not have come here yet.
+        None if version.is_empty() => drop(call.server.store.latest().await.map_err(ApiError::internal)?),
+        None => {}
     }
     let object = call.server.find(call.row(), call.namespace(), call.name())?;
     Ok(respond::object(&accept, StatusCode::OK, &call.served, &object, call.exchange.now, include))

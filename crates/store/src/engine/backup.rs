@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::engine::Loaded;
 use crate::engine::codec::{FrameWriter, Position, read_frame};
 use crate::engine::disk::{Disk, DiskOptions, lock};
-use crate::engine::segment::{HEADER, Header, failed, sync_dir};
+use crate::engine::segment::{FILE_MODE, HEADER, Header, failed, sync_dir};
 use crate::{EngineError, Interner, Object, Snapshot};
 
 /// What a backup holds.
@@ -51,8 +51,7 @@ fn write_file(
 ) -> Result<BackupSummary, EngineError> {
     use std::os::unix::fs::OpenOptionsExt;
     let mut options = OpenOptions::new();
-    // It holds every secret of the cluster.
-    let options = options.write(true).create(true).truncate(true).mode(0o600);
+    let options = options.write(true).create(true).truncate(true).mode(FILE_MODE);
     let file = options.open(path).map_err(failed("create", path))?;
     let mut out = BufWriter::new(file);
     let header = Header { number: 0, base_revision: revision, previous_length: 0 };

@@ -9,7 +9,7 @@
 use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -90,13 +90,16 @@ pub struct Disk {
     rest: u64,
 }
 
+/// The directory holds every secret of the cluster.
+const DIR_MODE: u32 = 0o700;
 /// Bytes of an old file that one step of housekeeping goes through, roughly.
 const STEP_BYTES: u64 = 256 << 10;
 
 impl Disk {
     /// Locks the directory. Nothing is read until [`Journal::load`].
     pub fn open(options: DiskOptions) -> Result<Self, EngineError> {
-        fs::create_dir_all(&options.dir).map_err(failed("create", &options.dir))?;
+        let create = fs::DirBuilder::new().recursive(true).mode(DIR_MODE).create(&options.dir);
+        create.map_err(failed("create", &options.dir))?;
         let lock = lock(&options.dir)?;
         Ok(Self {
             options,

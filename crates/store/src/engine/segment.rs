@@ -12,6 +12,9 @@ pub(crate) const HEADER: u64 = 64;
 /// The file format written here.
 pub(crate) const FORMAT: u32 = 1;
 
+/// Files of the store are for their owner only: secrets are in them.
+pub(crate) const FILE_MODE: u32 = 0o600;
+
 const MAGIC: [u8; 8] = *b"NavStore";
 const EXTENSION: &str = "log";
 
@@ -80,11 +83,12 @@ pub(crate) fn numbers(dir: &Path) -> Result<Vec<u64>, EngineError> {
 
 /// Creates a segment whose header is on disk, under its name, when this returns.
 pub(crate) fn create(dir: &Path, header: Header) -> Result<File, EngineError> {
-    use std::os::unix::fs::FileExt;
+    use std::os::unix::fs::{FileExt, OpenOptionsExt};
     let target = path(dir, header.number);
     let draft = dir.join("next.tmp");
-    let open = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&draft);
-    let file = open.map_err(failed("create", &draft))?;
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(true).mode(FILE_MODE);
+    let file = options.open(&draft).map_err(failed("create", &draft))?;
     file.write_all_at(&header.encode(), 0).map_err(failed("write", &draft))?;
     file.sync_all().map_err(failed("sync", &draft))?;
     fs::rename(&draft, &target).map_err(failed("create", &target))?;
