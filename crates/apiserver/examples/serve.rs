@@ -53,11 +53,14 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     );
     std::fs::write(dir.join("admin.kubeconfig"), kubeconfig)?;
     std::fs::write(dir.join("ca.crt"), &ca.identity().cert)?;
+    std::fs::write(dir.join("ca.key"), &ca.identity().key)?;
+    let signing = base::pki::new_key_pem()?;
+    std::fs::write(dir.join("sa.key"), &signing)?;
     let config = Config {
         identity: Some(identity),
         client_ca: Some(ca.identity().cert.clone()),
         tokens: "admin-token,admin,1,system:masters\nalice-token,alice,2,developers\n".to_owned(),
-        service_account_signing_key: Some(base::pki::new_key_pem()?),
+        service_account_signing_key: Some(signing),
         advertise: Some(([127, 0, 0, 1].into(), port)),
         ..Config::default()
     };

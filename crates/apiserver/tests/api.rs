@@ -1,0 +1,387 @@
+//! The server in process over the memory store: requests in, answers out.
+
+use std::time::Duration;
+
+use api::user::UserInfo;
+use apiserver::{Config, Rows, Server};
+use base::{Clock, Rng, Tasks};
+use http::{Method, Request};
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+use store::{Engine, Options, Store};
+
+struct Api(Server);
+
+struct Answer {
+    code: u16,
+    headers: http::HeaderMap,
+    bytes: Vec<u8>,
+}
+
+impl Answer {
+    fn json(&self) -> Value {
+        serde_json::from_slice(&self.bytes).unwrap_or(Value::Null)
+    }
+
+    fn message(&self) -> String {
+        self.json()["message"].as_str().unwrap_or("").to_owned()
+    }
+}
+
+impl Api {
+    async fn new() -> Api {
+        let (clock, rng) = (Clock::system(), Rng::seeded(7));
+        let rows = Rows::builtin();
+        let store =
+            Store::open(Engine::Memory, Options::new(rows.indexer(), clock.clone())).await.expect("memory");
+        let config = Config {
+            tokens: "t-alice,alice,1,devs".to_owned(),
+            service_account_signing_key: Some(base::pki::new_key_pem().expect("a key")),
+            ..Config::default()
+        };
+        let server = Server::new(config, rows, store, clock, rng, Tasks::new()).expect("a server");
+        server.start().await.expect("boots");
+        let api = Api(server);
+        api.create("/api/v1/namespaces/default/serviceaccounts", json!({"metadata": {"name": "default"}}))
+            .await;
+        api
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Vec<u8>>,
+        user: Option<UserInfo>,
+    ) -> Answer {
+        let mut request = Request::builder().method(method).uri(path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let mut request = request.body(base::http::full(body.into())).expect("a request");
+        if let Some(user) = user {
+            request.extensions_mut().insert(user);
+        }
+        let response = self.0.call(request).await;
+        let (parts, body) = response.into_parts();
+        let bytes = body.collect().await.expect("a body").to_bytes().to_vec();
+        Answer { code: parts.status.as_u16(), headers: parts.headers, bytes }
+    }
+
+    async fn admin(&self, method: Method, path: &str, media: &str, body: impl Into<Vec<u8>>) -> Answer {
+        let user = UserInfo::component("admin", &["system:masters"]);
+        self.send(method, path, &[("content-type", media)], body, Some(user)).await
+    }
+
+    async fn get(&self, path: &str) -> Answer {
+        self.admin(Method::GET, path, "application/json", "").await
+    }
+
+    async fn create(&self, path: &str, body: Value) -> Answer {
+        self.admin(Method::POST, path, "application/json", body.to_string()).await
+    }
+
+    async fn patch(&self, path: &str, body: Value) -> Answer {
+        self.admin(Method::PATCH, path, "application/merge-patch+json", body.to_string()).await
+    }
+}
+
+fn pod(name: &str) -> Value {
+    json!({"metadata": {"name": name, "labels": {"app": name}}, "spec": {"containers": [{"name": "c", "image": "i"}]}})
+}
+
+const PODS: &str = "/api/v1/namespaces/default/pods";
+const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+
+fn map(name: &str) -> Value {
+    json!({"metadata": {"name": name}, "data": {"a": "1"}})
+}
+
+#[tokio::test]
+async fn objects_are_created_read_changed_and_deleted() {
+    let api = Api::new().await;
+    let made = api.create(MAPS, map("m")).await;
+    assert_eq!(made.code, 201);
+    let first = made.json()["metadata"]["resourceVersion"].clone();
+    assert_eq!(api.create(MAPS, map("m")).await.message(), "configmaps \"m\" already exists");
+    let same = api.patch(&format!("{MAPS}/m"), json!({"data": {"a": "1"}})).await;
+    assert_eq!(same.json()["metadata"]["resourceVersion"], first, "no change, no revision");
+    let changed = api.patch(&format!("{MAPS}/m"), json!({"data": {"b": "2"}})).await.json();
+    assert_ne!(changed["metadata"]["resourceVersion"], first);
+    let mut stale = changed.clone();
+    stale["metadata"]["resourceVersion"] = first;
+    let answer = api.admin(Method::PUT, &format!("{MAPS}/m"), "application/json", stale.to_string()).await;
+    assert_eq!((answer.code, answer.json()["reason"].clone()), (409, json!("Conflict")));
+    let gone = api.admin(Method::DELETE, &format!("{MAPS}/m"), "application/json", "").await;
+    assert_eq!((gone.code, gone.json()["status"].clone()), (200, json!("Success")));
+    assert_eq!(api.get(&format!("{MAPS}/m")).await.message(), "configmaps \"m\" not found");
+}
+
+#[tokio::test]
+async fn finalizers_hold_a_deletion() {
+    let api = Api::new().await;
+    let mut object = map("f");
+    object["metadata"]["finalizers"] = json!(["x.io/hold"]);
+    api.create(MAPS, object).await;
+    let marked = api.admin(Method::DELETE, &format!("{MAPS}/f"), "application/json", "").await.json();
+    assert!(marked["metadata"]["deletionTimestamp"].is_string());
+    api.patch(&format!("{MAPS}/f"), json!({"metadata": {"finalizers": null}})).await;
+    assert_eq!(api.get(&format!("{MAPS}/f")).await.code, 404);
+}
+
+#[tokio::test]
+async fn lists_come_in_pages_of_one_revision() {
+    let api = Api::new().await;
+    for name in ["p1", "p2", "p3", "p4", "p5"] {
+        assert_eq!(api.create(PODS, pod(name)).await.code, 201);
+    }
+    let first = api.get(&format!("{PODS}?limit=2")).await.json();
+    assert_eq!(first["metadata"]["remainingItemCount"], 3);
+    api.admin(Method::DELETE, &format!("{PODS}/p3?gracePeriodSeconds=0"), "application/json", "").await;
+    let token = first["metadata"]["continue"].as_str().expect("more").to_owned();
+    let second = api.get(&format!("{PODS}?limit=2&continue={token}")).await.json();
+    assert_eq!(second["items"][0]["metadata"]["name"], "p3", "the snapshot is the first page's");
+    assert_eq!(second["metadata"]["resourceVersion"], first["metadata"]["resourceVersion"]);
+    let labelled = api.get(&format!("{PODS}?labelSelector=app%3Dp2")).await.json();
+    assert_eq!(labelled["items"].as_array().map(Vec::len), Some(1));
+    let unbound = api.get(&format!("{PODS}?fieldSelector=spec.nodeName%3D")).await.json();
+    assert_eq!(unbound["items"].as_array().map(Vec::len), Some(4));
+    assert_eq!(api.get(&format!("{PODS}?fieldSelector=spec.foo%3D")).await.code, 400);
+}
+
+#[tokio::test]
+async fn watches_tell_what_a_selector_sees() {
+    let api = Api::new().await;
+    let start =
+        api.get(PODS).await.json()["metadata"]["resourceVersion"].as_str().expect("a revision").to_owned();
+    api.create(PODS, pod("w")).await;
+    api.patch(&format!("{PODS}/w"), json!({"metadata": {"labels": {"app": "other"}}})).await;
+    let path = format!("{PODS}?watch=1&resourceVersion={start}&labelSelector=app%3Dw&timeoutSeconds=1");
+    let bytes = api.get(&path).await.bytes;
+    let kinds: Vec<String> = String::from_utf8_lossy(&bytes)
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok()?["type"].as_str().map(str::to_owned))
+        .collect();
+    assert_eq!(kinds, ["ADDED", "DELETED"]);
+    let path = format!(
+        "{PODS}?watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true&timeoutSeconds=1"
+    );
+    let text = String::from_utf8(api.get(&path).await.bytes).expect("UTF-8");
+    assert!(text.lines().last().is_some_and(|line| line.contains("k8s.io/initial-events-end")), "{text}");
+}
+
+#[tokio::test]
+async fn other_forms_are_negotiated() {
+    let api = Api::new().await;
+    api.create(PODS, pod("n")).await;
+    let admin = || Some(UserInfo::component("admin", &["system:masters"]));
+    let table = "application/json;as=Table;v=v1;g=meta.k8s.io";
+    let answer = api.send(Method::GET, PODS, &[("accept", table)], "", admin()).await.json();
+    assert_eq!((answer["kind"].clone(), answer["rows"][0]["cells"][0].clone()), (json!("Table"), json!("n")));
+    let answer = api
+        .send(
+            Method::GET,
+            &format!("{PODS}/n"),
+            &[("accept", "application/vnd.kubernetes.protobuf")],
+            "",
+            admin(),
+        )
+        .await;
+    assert_eq!(&answer.bytes[..4], b"k8s\0");
+    let back = api
+        .send(
+            Method::PUT,
+            &format!("{PODS}/n"),
+            &[("content-type", "application/vnd.kubernetes.protobuf")],
+            answer.bytes,
+            admin(),
+        )
+        .await;
+    assert_eq!(back.code, 200, "{}", back.message());
+    assert_eq!(api.send(Method::GET, PODS, &[("accept", "image/png")], "", admin()).await.code, 406);
+    assert_eq!(api.send(Method::POST, PODS, &[("content-type", "text/plain")], "x", admin()).await.code, 415);
+}
+
+#[tokio::test]
+async fn bad_input_is_named() {
+    let api = Api::new().await;
+    let strict = format!("{PODS}?fieldValidation=Strict");
+    let answer =
+        api.create(&strict, json!({"metadata": {"name": "s"}, "spec": {"containers": [], "foo": 1}})).await;
+    assert_eq!(
+        answer.message(),
+        "Pod in version \"v1\" cannot be handled as a Pod: strict decoding error: unknown field \"spec.foo\""
+    );
+    let warned = api.create(PODS, json!({"metadata": {"name": "s"}, "spec": {"containers": [{"name": "c", "image": "i"}], "foo": 1}})).await;
+    assert_eq!(warned.headers["warning"], "299 - \"unknown field \\\"spec.foo\\\"\"");
+    let answer = api.create(PODS, json!({"metadata": {"name": "UPPER"}, "spec": {}})).await;
+    assert_eq!((answer.code, answer.json()["reason"].clone()), (422, json!("Invalid")));
+    for body in ["", "{", "[]", "null", "{\"kind\":\"Service\",\"apiVersion\":\"v1\"}"] {
+        let answer = api.admin(Method::POST, PODS, "application/json", body).await;
+        assert_eq!(answer.code, 400, "{body}: {}", answer.message());
+    }
+    let large = format!("{{\"a\":\"{}\"}}", "x".repeat(3 * 1024 * 1024));
+    assert_eq!(api.admin(Method::POST, PODS, "application/json", large).await.code, 413);
+    assert_eq!(
+        api.create("/api/v1/namespaces/none/pods", pod("x")).await.message(),
+        "namespaces \"none\" not found"
+    );
+    assert_eq!(api.get("/api/v1/namespaces/default/nodes").await.code, 404);
+}
+
+#[tokio::test]
+async fn rights_are_checked() {
+    let api = Api::new().await;
+    let alice = [("authorization", "Bearer t-alice")];
+    let answer = api.send(Method::GET, PODS, &alice, "", None).await;
+    let expect = "pods is forbidden: User \"alice\" cannot list resource \"pods\" in API group \"\" in the namespace \"default\"";
+    assert_eq!((answer.code, answer.message().as_str()), (403, expect));
+    let bindings = "/apis/rbac.authorization.k8s.io/v1/namespaces/default/rolebindings";
+    let binding = json!({"metadata": {"name": "b"}, "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "edit"},
+        "subjects": [{"kind": "Group", "apiGroup": "rbac.authorization.k8s.io", "name": "devs"}]});
+    assert_eq!(api.create(bindings, binding).await.code, 201);
+    assert_eq!(api.send(Method::GET, PODS, &alice, "", None).await.code, 200);
+    assert_eq!(api.send(Method::GET, "/api/v1/pods", &alice, "", None).await.code, 403);
+    assert_eq!(api.send(Method::GET, PODS, &[("authorization", "Bearer no")], "", None).await.code, 401);
+    assert_eq!(api.send(Method::GET, "/livez", &[], "", None).await.code, 200);
+    assert_eq!(api.send(Method::GET, PODS, &[], "", None).await.code, 403);
+}
+
+#[tokio::test]
+async fn service_account_tokens_live_with_their_objects() {
+    let api = Api::new().await;
+    let path = "/api/v1/namespaces/default/serviceaccounts/default/token";
+    let answer = api.create(path, json!({"spec": {}})).await;
+    let token = answer.json()["status"]["token"].as_str().expect("a token").to_owned();
+    let header = format!("Bearer {token}");
+    let review = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
+    let who = api.send(Method::POST, review, &[("authorization", &header)], "{}", None).await.json();
+    assert_eq!(who["status"]["userInfo"]["username"], "system:serviceaccount:default:default");
+    api.admin(Method::DELETE, "/api/v1/namespaces/default/serviceaccounts/default", "application/json", "")
+        .await;
+    assert_eq!(api.send(Method::POST, review, &[("authorization", &header)], "{}", None).await.code, 401);
+}
+
+#[tokio::test]
+async fn services_get_addresses_and_ports() {
+    let api = Api::new().await;
+    let path = "/api/v1/namespaces/default/services";
+    let service = |name: &str, spec: Value| json!({"metadata": {"name": name}, "spec": spec});
+    let made =
+        api.create(path, service("a", json!({"type": "NodePort", "ports": [{"port": 80}]}))).await.json();
+    let (ip, port) = (made["spec"]["clusterIP"].clone(), made["spec"]["ports"][0]["nodePort"].clone());
+    assert!(
+        ip.as_str().is_some_and(|ip| ip.starts_with("10.")) && port.as_i64().is_some_and(|p| p >= 30_000),
+        "{made}"
+    );
+    let taken = api.create(path, service("b", json!({"clusterIP": ip, "ports": [{"port": 80}]}))).await;
+    assert!(taken.message().ends_with("provided IP is already allocated"), "{}", taken.message());
+    let taken = api
+        .create(path, service("b", json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": port}]})))
+        .await;
+    assert!(taken.message().ends_with("provided port is already allocated"), "{}", taken.message());
+    api.admin(Method::DELETE, &format!("{path}/a"), "application/json", "").await;
+    assert_eq!(
+        api.create(path, service("b", json!({"clusterIP": ip, "ports": [{"port": 80}]}))).await.code,
+        201
+    );
+    let headless =
+        api.create(path, service("h", json!({"clusterIP": "None", "selector": {"a": "b"}}))).await.json();
+    assert_eq!(headless["spec"]["clusterIPs"], json!(["None"]));
+}
+
+#[tokio::test]
+async fn definitions_become_resources() {
+    let api = Api::new().await;
+    let crds = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+    let schema = json!({"type": "object", "properties": {"spec": {"type": "object",
+        "properties": {"size": {"type": "integer", "default": 3, "minimum": 1}}}}});
+    let crd = json!({"metadata": {"name": "widgets.x.io"}, "spec": {"group": "x.io", "scope": "Namespaced",
+        "names": {"plural": "widgets", "kind": "Widget"},
+        "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": schema}}]}});
+    let made = api.create(crds, crd).await;
+    assert_eq!(made.code, 201, "{}", made.message());
+    let widgets = "/apis/x.io/v1/namespaces/default/widgets";
+    wait(|| async { api.get(widgets).await.code == 200 }).await;
+    let widget = api.create(widgets, json!({"apiVersion": "x.io/v1", "kind": "Widget", "metadata": {"name": "w"}, "spec": {"other": 1}})).await;
+    assert_eq!(widget.json()["spec"], json!({"size": 3}), "{}", widget.message());
+    let bad = api.create(widgets, json!({"apiVersion": "x.io/v1", "kind": "Widget", "metadata": {"name": "v"}, "spec": {"size": 0}})).await;
+    assert_eq!(bad.code, 422, "{}", bad.message());
+    api.admin(Method::DELETE, &format!("{crds}/widgets.x.io"), "application/json", "").await;
+    wait(|| async { api.get(widgets).await.code == 404 }).await;
+}
+
+async fn wait<F: Future<Output = bool>>(mut check: impl FnMut() -> F) {
+    for _ in 0..500 {
+        if check().await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("it did not happen in time");
+}
+
+#[tokio::test]
+async fn applies_conflict_and_take_over() {
+    let api = Api::new().await;
+    let path = format!("{MAPS}/a");
+    let apply = |manager: &str, value: &str, force: bool| {
+        let body =
+            format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: a}}\ndata: {{k: {value:?}}}\n");
+        (format!("{path}?fieldManager={manager}&force={force}"), body)
+    };
+    for (manager, value, force, code) in
+        [("one", "1", false, 201), ("two", "2", false, 409), ("two", "2", true, 200)]
+    {
+        let (path, body) = apply(manager, value, force);
+        let answer = api.admin(Method::PATCH, &path, "application/apply-patch+yaml", body).await;
+        assert_eq!(answer.code, code, "{}", answer.message());
+    }
+    assert_eq!(api.get(&path).await.json()["data"]["k"], "2");
+}
+
+#[tokio::test]
+async fn pods_are_bound_evicted_and_counted() {
+    let api = Api::new().await;
+    let quota = json!({"metadata": {"name": "q"}, "spec": {"hard": {"pods": "1"}}});
+    assert_eq!(api.create("/api/v1/namespaces/default/resourcequotas", quota).await.code, 201);
+    let made = api.create(PODS, pod("a")).await.json();
+    assert_eq!(made["spec"]["serviceAccountName"], "default");
+    assert_eq!(made["spec"]["volumes"].as_array().map(Vec::len), Some(1));
+    let refused = api.create(PODS, pod("b")).await.message();
+    assert_eq!(
+        refused,
+        "pods \"b\" is forbidden: exceeded quota: q, requested: pods=1, used: pods=1, limited: pods=1"
+    );
+    let binding = json!({"metadata": {"name": "a"}, "target": {"kind": "Node", "name": "n1"}});
+    assert_eq!(api.create(&format!("{PODS}/a/binding"), binding).await.code, 201);
+    assert_eq!(
+        api.get(&format!("{PODS}?fieldSelector=spec.nodeName%3Dn1")).await.json()["items"][0]["metadata"]["name"],
+        "a"
+    );
+    let marked = api.admin(Method::DELETE, &format!("{PODS}/a"), "application/json", "").await.json();
+    assert_eq!(marked["metadata"]["deletionGracePeriodSeconds"], 30);
+    let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "a"}, "deleteOptions": {"gracePeriodSeconds": 0}});
+    assert_eq!(api.create(&format!("{PODS}/a/eviction"), eviction).await.code, 201);
+    assert_eq!(api.get(&format!("{PODS}/a")).await.code, 404);
+}
+
+#[tokio::test]
+async fn what_is_served_is_told() {
+    let api = Api::new().await;
+    for (path, key) in [
+        ("/api", "versions"),
+        ("/apis", "groups"),
+        ("/api/v1", "resources"),
+        ("/apis/apps/v1/", "resources"),
+        ("/version", "gitVersion"),
+        ("/openapi/v3", "paths"),
+        ("/openid/v1/jwks", "keys"),
+        ("/", "paths"),
+    ] {
+        assert!(!api.get(path).await.json()[key].is_null(), "{path}");
+    }
+    assert_eq!(api.get("/readyz").await.bytes, b"ok");
+    assert_eq!(api.get("/apis/none").await.code, 404);
+}
