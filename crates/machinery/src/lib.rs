@@ -4,6 +4,7 @@
 //! HTTP, storage, the clock or any kind's behaviour: a kind is only its [`schema::TypeFacts`].
 
 pub mod apply;
+pub mod cel;
 pub mod codec;
 pub mod jsonpath;
 pub mod openapi;

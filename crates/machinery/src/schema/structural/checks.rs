@@ -65,6 +65,10 @@ pub(super) fn rules(schema: &Value) -> Vec<Rule> {
 }
 
 impl Checks {
+    pub(super) fn format(&self) -> Option<&str> {
+        self.format.as_deref()
+    }
+
     pub(super) fn new(schema: &Value) -> Checks {
         let text = |name: &str| schema.get(name).and_then(Value::as_str);
         let flag = |name: &str| schema.get(name).and_then(Value::as_bool).unwrap_or(false);

@@ -146,6 +146,11 @@ impl Node {
         }
     }
 
+    /// The `format` of a string or number.
+    pub fn format(&self) -> Option<&str> {
+        self.checks.format()
+    }
+
     /// The schema of a field; `None` when it is unknown and would be pruned.
     pub fn field(&self, name: &str) -> Option<Schema<'_>> {
         if let Some(builtin) = self.builtin {
