@@ -11,7 +11,7 @@ use api::Gvr;
 use api::meta::ObjectExt as _;
 use base::{BoxError, Clock, Tasks};
 use client::client::WatchOptions;
-use client::{Client, DeleteOptions, Https, Kubeconfig, ListOptions, Patch, WatchEvent};
+use client::{Client, DeleteOptions, Https, Kubeconfig, ListOptions, Patch, WatchEvent, WriteOptions};
 use serde_json::{Value, json};
 
 /// Nothing here takes longer on a slow machine.
@@ -39,6 +39,8 @@ fn spawn(dir: &Path) -> std::process::Child {
     Command::new(binary())
         .args(["up", "--data-dir", &data.to_string_lossy(), "--node-name", "test-node"])
         .args(["--secure-port", &PORT.to_string(), "--kubelet-port", &KUBELET_PORT.to_string()])
+        // Beside a cluster that may run on this machine.
+        .args(["--cluster-cidr", "10.251.0.0/16", "--service-cluster-ip-range", "10.252.0.0/16"])
         .stdout(Stdio::null())
         .stderr(log)
         .spawn()
@@ -126,7 +128,8 @@ impl Cluster {
 
     /// Creates an object in `default`.
     pub async fn create(&self, resource: &str, object: Value) {
-        let made: Result<Value, _> = self.client.create_at(&gvr(resource), "default", &object).await;
+        let made: Result<Value, _> =
+            self.client.create_at(&gvr(resource), "default", &object, &WriteOptions::default()).await;
         made.unwrap_or_else(|error| panic!("{resource}: {error}: {object}"));
     }
 
@@ -230,7 +233,8 @@ impl Cluster {
 
     async fn list_pods(&self, labels: &str) -> Vec<Value> {
         let options = ListOptions { labels: labels.to_owned(), ..ListOptions::default() };
-        let list = self.client.list_at::<Value>(&gvr("pods"), "default", &options, false).await.expect("pods");
+        let list =
+            self.client.list_at::<Value>(&gvr("pods"), "default", &options, false).await.expect("pods");
         list.items.into_iter().filter(|pod| !pod.is_deleting()).collect()
     }
 
@@ -282,11 +286,12 @@ impl Cluster {
     pub fn write_config_maps(&self) -> tokio::task::JoinHandle<Vec<String>> {
         let client = self.client.clone();
         tokio::spawn(async move {
-            let mut acknowledged = Vec::new();
+            let (mut acknowledged, maps) = (Vec::new(), gvr("configmaps"));
             for number in 0..100_000 {
                 let name = format!("written-{number}");
                 let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}});
-                match client.create_at::<_, Value>(&gvr("configmaps"), "default", &object).await {
+                match client.create_at::<_, Value>(&maps, "default", &object, &WriteOptions::default()).await
+                {
                     Ok(_) => acknowledged.push(name),
                     Err(_) => break,
                 }

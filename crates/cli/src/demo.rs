@@ -119,7 +119,7 @@ fn deployment() -> Value {
                         {"name": "POD_NAME", "valueFrom": field("metadata.name")},
                         {"name": "NODE_NAME", "valueFrom": field("spec.nodeName")},
                     ],
-                    "readinessProbe": {"httpGet": {"path": "/", "port": "http"}, "periodSeconds": 5},
+                    "readinessProbe": {"httpGet": {"path": "/", "port": "http"}, "periodSeconds": 1},
                     "resources": {"requests": {"cpu": "10m", "memory": "16Mi"}},
                 }]},
             },
