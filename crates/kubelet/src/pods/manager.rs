@@ -94,8 +94,7 @@ fn want(shared: &Arc<Shared>, pod: Arc<Pod>, node: Option<&Informer<Node>>) {
     let verdict = if pod.finished() || pod.deleting() || begun || pod.is_static() {
         None
     } else {
-        let others: Vec<Arc<Pod>> =
-            shared.registry.all().into_iter().filter(unfinished).map(|entry| entry.pod).collect();
+        let others = shared.registry.others(&uid);
         let object = node.and_then(|node| node.cache().get("", &shared.config.node_name));
         let facts = admit::Facts {
             allocatable: &shared.allocatable,
@@ -118,11 +117,6 @@ fn want(shared: &Arc<Shared>, pod: Arc<Pod>, node: Option<&Informer<Node>>) {
         worker::run(shared.clone(), pod, verdict, receiver).await;
         shared.registry.remove(&uid);
     });
-}
-
-fn unfinished(entry: &Entry) -> bool {
-    let phase = entry.status.as_ref().and_then(|status| status.phase.clone());
-    !entry.pod.finished() && !matches!(phase.as_deref(), Some("Failed" | "Succeeded"))
 }
 
 /// Ends and removes what the runtime and the disk hold of pods that nobody wants: those deleted while the agent

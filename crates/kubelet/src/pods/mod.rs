@@ -12,5 +12,6 @@ pub mod pod;
 pub mod probes;
 pub mod registry;
 pub mod report;
+pub mod resize;
 pub mod status;
 pub mod worker;

@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use runtime::cri::messages as m;
 
 use super::hooks;
-use super::observed::{Observed, Sandbox};
+use super::observed::{Observed, Sandbox, State};
 use super::pod::{PodExt, Slot, hostname_and_domain};
 use super::status::Waiting;
 use crate::container::config::DEFAULT_MESSAGE_PATH;
@@ -30,6 +30,9 @@ use crate::volumes::{self, Claims, Volumes, subpath};
 
 /// The shortest grace a container gets, so that it can act on its signal at all.
 const LEAST_GRACE: Duration = Duration::from_secs(2);
+
+/// Pause after something that could not be stopped or removed.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// What containers need and what exists before they do.
 #[derive(Clone, Debug, Default)]
@@ -603,22 +606,22 @@ pub async fn kill(shared: &Shared, pod: &Pod, pod_ip: &str, order: &KillOrder) {
         && !error.is_not_found()
     {
         tracing::warn!(pod = %pod.display(), container = order.name, %error, "container not stopped");
+        // It will be tried again, but not at once.
+        shared.clock.sleep(PAUSE).await;
     }
 }
 
 /// Stops sandboxes: their network and what is left in them.
-pub async fn stop_sandboxes(shared: &Shared, ids: &[String]) -> bool {
-    let mut done = true;
+pub async fn stop_sandboxes(shared: &Shared, ids: &[String]) {
     for id in ids {
         let request = m::StopPodSandboxRequest { pod_sandbox_id: id.clone() };
         if let Err(error) = shared.cri.stop_pod_sandbox(request).await
             && !error.is_not_found()
         {
             tracing::warn!(sandbox = id, %error, "sandbox not stopped");
-            done = false;
+            shared.clock.sleep(PAUSE).await;
         }
     }
-    done
 }
 
 /// Takes volumes and control group away once nothing runs. True when all is gone.
@@ -628,7 +631,7 @@ pub async fn clean(shared: &Shared, pod: &Pod) -> bool {
     for attempt in 0..5u32 {
         let (store, cgroups, group, uid) = (store.clone(), cgroups.clone(), group.clone(), uid.clone());
         let result = blocking(move || -> Result<(), String> {
-            store.remove(&uid).map_err(|error| error.to_string())?;
+            store.remove_volumes(&uid).map_err(|error| error.to_string())?;
             cgroups.remove(&group).map_err(|error| error.to_string())
         })
         .await;
@@ -650,6 +653,58 @@ pub async fn clean(shared: &Shared, pod: &Pod) -> bool {
         }
     }
     false
+}
+
+/// Applies changed resources to a pod's control group and its running containers.
+pub async fn apply_resources(
+    shared: &Shared,
+    pod: &Pod,
+    before: &Allocated,
+    after: &Allocated,
+    names: &[String],
+    observed: &Observed,
+) -> Result<(), String> {
+    let pids = shared.config.pod_pids_limit;
+    let (old, new) = (resources::pod_limits(pod, before, pids), resources::pod_limits(pod, after, pids));
+    let group = shared.group(pod);
+    let limit = |limits| shared.cgroups.limit(&group, &limits).map_err(|error| error.to_string());
+    limit(super::resize::widest(&old, &new))?;
+    let unified = shared.cgroups.version() == runtime::cgroup::Version::V2;
+    for name in names {
+        let running = observed.find(name).filter(|seen| seen.state == State::Running);
+        let (Some(seen), Some(container)) = (running, pod.container_named(name)) else { continue };
+        let mut linux =
+            resources::container(pod, resources::of(&container, after), shared.machine.memory_bytes, unified);
+        // No limit must be said as such: zero would leave the old one.
+        if linux.cpu_quota == 0 {
+            linux.cpu_quota = -1;
+        }
+        let request = m::UpdateContainerResourcesRequest {
+            container_id: seen.id.clone(),
+            linux: Some(linux),
+            ..m::UpdateContainerResourcesRequest::default()
+        };
+        shared.cri.update_container_resources(request).await.map_err(|error| error.to_string())?;
+    }
+    limit(new)?;
+    shared.events.pod(pod, EventKind::Normal, "ResizeCompleted", "Pod resize completed");
+    Ok(())
+}
+
+/// Removes dead containers and empty sandboxes.
+pub async fn remove_old(shared: &Shared, containers: &[String], sandboxes: &[String]) {
+    for id in containers {
+        let request = m::RemoveContainerRequest { container_id: id.clone() };
+        if let Err(error) = shared.cri.remove_container(request).await {
+            tracing::debug!(container = id, %error, "dead container not removed");
+        }
+    }
+    for id in sandboxes {
+        let request = m::RemovePodSandboxRequest { pod_sandbox_id: id.clone() };
+        if let Err(error) = shared.cri.remove_pod_sandbox(request).await {
+            tracing::debug!(sandbox = id, %error, "dead sandbox not removed");
+        }
+    }
 }
 
 /// Runs file work off the async threads.
@@ -680,13 +735,18 @@ pub async fn remove_from_runtime(shared: &Shared, pod: &Pod, observed: &Observed
             && !error.is_not_found()
         {
             tracing::debug!(sandbox = sandbox.id, %error, "sandbox not removed");
+            shared.clock.sleep(PAUSE).await;
             done = false;
         }
     }
     let logs = sandbox::log_dir(&shared.config.log_dir.to_string_lossy(), pod);
     let links = shared.config.log_links.clone();
     let ids: Vec<String> = observed.containers.iter().map(|container| container.id.clone()).collect();
+    let (store, uid) = (shared.store.clone(), pod.uid().to_owned());
     blocking(move || {
+        if let Err(error) = store.remove(&uid) {
+            tracing::warn!(uid, %error, "pod directory not removed");
+        }
         let _ = std::fs::remove_dir_all(logs);
         for entry in links.iter().filter_map(|dir| std::fs::read_dir(dir).ok()).flatten().flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();

@@ -91,6 +91,17 @@ impl Registry {
         self.0.lock().pods.values().cloned().collect()
     }
 
+    /// The other pods here that are not finished.
+    pub fn others(&self, uid: &str) -> Vec<Arc<Pod>> {
+        let ended = |entry: &Entry| {
+            let phase = entry.status.as_ref().and_then(|status| status.phase.clone());
+            entry.pod.finished() || matches!(phase.as_deref(), Some("Failed" | "Succeeded"))
+        };
+        let inner = self.0.lock();
+        let others = inner.pods.iter().filter(|(other, entry)| *other != uid && !ended(entry));
+        others.map(|(_, entry)| entry.pod.clone()).collect()
+    }
+
     /// True when the pod is here.
     pub fn contains(&self, uid: &str) -> bool {
         self.0.lock().pods.contains_key(uid)

@@ -7,7 +7,7 @@ use client::{ClientError, DeleteOptions, Patch};
 use serde_json::{Map, Value, json};
 
 use super::pod::PodExt;
-use super::status::OWN_CONDITIONS;
+use super::status::{OWN_CONDITIONS, RESIZE_CONDITIONS};
 use crate::shared::Shared;
 
 /// The strategic merge patch that makes the API's status ours: only our own conditions, and fields that we leave
@@ -26,11 +26,19 @@ pub fn patch(pod: &Pod, status: &PodStatus) -> Value {
         }
     }
     if let Some(Value::Array(conditions)) = fields.get_mut("conditions") {
+        let kind_of =
+            |condition: &Value| condition.get("type").and_then(Value::as_str).unwrap_or("").to_owned();
         conditions.retain(|condition| {
-            let kind = condition.get("type").and_then(Value::as_str).unwrap_or("");
-            OWN_CONDITIONS.contains(&kind)
-                || matches!(kind, "DisruptionTarget" | "PodResizePending" | "PodResizeInProgress")
+            let kind = kind_of(condition);
+            let kind = kind.as_str();
+            OWN_CONDITIONS.contains(&kind) || RESIZE_CONDITIONS.contains(&kind) || kind == "DisruptionTarget"
         });
+        let old = pod.status().conditions.iter().flatten();
+        for over in old.filter(|condition| RESIZE_CONDITIONS.contains(&condition.type_.as_str())) {
+            if !conditions.iter().any(|condition| kind_of(condition) == over.type_) {
+                conditions.push(json!({"type": over.type_, "$patch": "delete"}));
+            }
+        }
     }
     for key in ["podIPs", "hostIPs"] {
         let differs = before.get(key).is_some_and(|old| fields.get(key) != Some(old));

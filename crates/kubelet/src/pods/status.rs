@@ -16,11 +16,15 @@ use jiff::Timestamp;
 use super::observed::{Observed, Seen, State};
 use super::plan::{Probe, Results, should_start};
 use super::pod::{PodExt, is_sidecar, qos, restarts_after};
+use super::resize::Resize;
 use crate::amount;
 
 /// Conditions that the agent owns; all others are left as they are.
 pub const OWN_CONDITIONS: [&str; 5] =
     ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
+
+/// Conditions that the agent owns while a resize goes on.
+pub const RESIZE_CONDITIONS: [&str; 2] = ["PodResizePending", "PodResizeInProgress"];
 
 /// Why a container waits.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -65,6 +69,10 @@ pub struct Facts<'a> {
     pub scheme: &'a str,
     /// Resources as admitted, by container name; absent = the specification's.
     pub allocated: &'a BTreeMap<String, ResourceRequirements>,
+    /// Resources as applied, by container name; absent = as admitted.
+    pub applied: &'a BTreeMap<String, ResourceRequirements>,
+    /// What is to be said about a resize.
+    pub resize: Option<&'a Resize>,
 }
 
 /// The pod's status.
@@ -353,6 +361,12 @@ fn seen_status(
         ..ContainerStatus::default()
     };
     if let Some(old) = old {
+        let said = terminated(old)
+            .filter(|end| end.container_id.as_deref() == Some(id.as_str()))
+            .and_then(|end| end.message.clone());
+        if let Some(end) = status.state.as_mut().and_then(|state| state.terminated.as_mut()) {
+            end.message = end.message.take().or(said);
+        }
         status.restart_count = status.restart_count.max(old.restart_count);
         status.last_state = match terminated(old) {
             Some(end) if old.container_id.as_deref() != Some(id.as_str()) => {
@@ -362,7 +376,8 @@ fn seen_status(
         };
     }
     let allocated = facts.allocated.get(&container.name).or(container.resources.as_ref());
-    status.resources = allocated.map(|resources| actual_resources(resources, seen));
+    let applied = facts.applied.get(&container.name).or(allocated);
+    status.resources = applied.map(|resources| actual_resources(resources, seen));
     status.allocated_resources = allocated.and_then(|resources| resources.requests.clone());
     status.user = seen.user.as_ref().map(|user| ContainerUser {
         linux: Some(LinuxContainerUser {
@@ -511,9 +526,10 @@ struct Draft {
 
 fn conditions(facts: &Facts<'_>, status: &PodStatus) -> Vec<PodCondition> {
     let pod = facts.pod;
+    let own = |name: &str| OWN_CONDITIONS.contains(&name) || RESIZE_CONDITIONS.contains(&name);
     let foreign = pod.status().conditions.iter().flatten();
-    let mut out: Vec<PodCondition> =
-        foreign.filter(|condition| !OWN_CONDITIONS.contains(&condition.type_.as_str())).cloned().collect();
+    let mut out: Vec<PodCondition> = foreign.filter(|condition| !own(&condition.type_)).cloned().collect();
+    out.extend(facts.resize.map(|resize| finish(facts, resize_draft(resize))));
     for kept in
         facts.old.conditions.iter().flatten().filter(|condition| condition.type_ == "DisruptionTarget")
     {
@@ -534,6 +550,24 @@ fn conditions(facts: &Facts<'_>, status: &PodStatus) -> Vec<PodCondition> {
         out.push(finish(facts, draft));
     }
     out
+}
+
+fn resize_draft(resize: &Resize) -> Draft {
+    let pending = "PodResizePending";
+    match resize {
+        Resize::Infeasible(message) => {
+            Draft { kind: pending, status: true, reason: Some("Infeasible"), message: Some(message.clone()) }
+        }
+        Resize::Deferred(message) => {
+            Draft { kind: pending, status: true, reason: Some("Deferred"), message: Some(message.clone()) }
+        }
+        Resize::InProgress(error) => Draft {
+            kind: "PodResizeInProgress",
+            status: true,
+            reason: error.as_ref().map(|_| "Error"),
+            message: error.clone(),
+        },
+    }
 }
 
 /// A condition keeps its time as long as its status stays.
@@ -725,6 +759,8 @@ mod tests {
             now: "2026-01-01T00:00:09.9Z".parse().expect("a time"),
             scheme: "containerd",
             allocated: &BTreeMap::new(),
+            applied: &BTreeMap::new(),
+            resize: None,
         })
     }
 

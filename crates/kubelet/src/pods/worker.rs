@@ -21,6 +21,7 @@ use super::pod::{PodExt, Slot, deadline, grace_seconds, is_sidecar};
 use super::probes;
 use super::registry::Signal;
 use super::report;
+use super::resize::{self, Resize};
 use super::status::{self, Facts, Verdict, Waiting};
 use crate::images::go_duration;
 use crate::shared::Shared;
@@ -31,6 +32,8 @@ const SLOW_LOOK: Duration = Duration::from_secs(60);
 const FAST_LOOK: Duration = Duration::from_secs(1);
 /// Pauses between looks right after an event: the runtime tells of an exit before it shows it.
 const RECHECKS_MS: [u64; 6] = [10, 20, 50, 100, 300, 1000];
+/// How often a resize that the node cannot give now is tried again.
+const RESIZE_RETRY: Duration = Duration::from_secs(10);
 /// First and longest pause after a failed step.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(16));
 
@@ -46,6 +49,8 @@ enum Done {
     Removed(bool),
     Reported { status: Box<PodStatus>, result: Result<(), ClientError> },
     Deleted(Result<(), ClientError>),
+    Resized(Result<Arc<Allocated>, String>),
+    Pruned,
 }
 
 /// Everything a worker hears.
@@ -91,6 +96,9 @@ pub struct Worker {
     status: PodStatus,
     reported: Option<PodStatus>,
     allocated: Arc<Allocated>,
+    applied: Allocated,
+    resize: Option<Resize>,
+    resize_retry: Retry,
     prepared: Option<Arc<Prepared>>,
     refresh: bool,
     stale: bool,
@@ -101,7 +109,6 @@ pub struct Worker {
     killing: BTreeMap<String, Duration>,
     busy: BTreeSet<&'static str>,
     starting: Option<(String, JoinHandle<()>)>,
-    hooks: BTreeMap<String, JoinHandle<()>>,
     probes: BTreeMap<(String, Probe), JoinHandle<()>>,
     prepare_retry: Retry,
     sandbox_retry: Retry,
@@ -133,6 +140,9 @@ pub async fn run(
         verdict,
         reported: None,
         allocated: Arc::new(Allocated::new()),
+        applied: Allocated::new(),
+        resize: None,
+        resize_retry: Retry::default(),
         prepared: None,
         refresh: false,
         stale: true,
@@ -143,7 +153,6 @@ pub async fn run(
         killing: BTreeMap::new(),
         busy: BTreeSet::new(),
         starting: None,
-        hooks: BTreeMap::new(),
         probes: BTreeMap::new(),
         prepare_retry: Retry::default(),
         sandbox_retry: Retry::default(),
@@ -218,7 +227,8 @@ impl Worker {
     /// Asks the runtime; what it cannot say now stays as it was.
     async fn look(&mut self) {
         match ops_look(&self.shared, &self.pod).await {
-            Ok(observed) => {
+            Ok(mut observed) => {
+                keep_messages(&mut observed, &self.observed);
                 let changed = observed != self.observed;
                 if changed {
                     self.shared.registry.set_ids(self.pod.uid(), &observed);
@@ -243,6 +253,11 @@ impl Worker {
 
     /// What was known before a restart of the agent holds until probes say otherwise.
     fn adopt(&mut self) {
+        let dir = self.shared.store.pod_dir(self.pod.uid());
+        let known = resize::load(&dir).filter(|_| !self.observed.containers.is_empty());
+        let allocated = known.unwrap_or_else(|| resize::wanted(&self.pod));
+        self.applied = allocated.clone();
+        self.allocated = Arc::new(allocated);
         let status = self.pod.status().clone();
         let all = status.container_statuses.iter().chain(status.init_container_statuses.iter()).flatten();
         for container in all {
@@ -328,7 +343,6 @@ impl Worker {
                 self.hear_start(&name, result.err());
             }
             Done::PostStarted { name, result } => {
-                self.hooks.remove(&name);
                 if self.starting.as_ref().is_some_and(|(starting, _)| *starting == name) {
                     self.starting = None;
                 }
@@ -354,6 +368,23 @@ impl Worker {
             Done::Reported { status, result } => {
                 self.busy.remove("report");
                 self.hear_report(*status, result);
+            }
+            Done::Pruned => {
+                self.busy.remove("prune");
+                self.stale = true;
+            }
+            Done::Resized(result) => {
+                self.busy.remove("resize");
+                match result {
+                    Ok(applied) => {
+                        self.applied = (*applied).clone();
+                        self.resize_retry.succeed();
+                    }
+                    Err(error) => {
+                        self.resize_retry.fail(now);
+                        self.resize = Some(Resize::InProgress(Some(error)));
+                    }
+                }
             }
             Done::Deleted(result) => {
                 self.busy.remove("delete");
@@ -414,6 +445,7 @@ impl Worker {
             self.look().await;
         }
         self.judge();
+        self.tend_resize();
         let plan = (!self.terminating).then(|| plan::compute(&self.pod, &self.observed, &self.results));
         match plan {
             Some(plan) if plan.kill_pod && plan.create_sandbox.is_none() => {
@@ -430,6 +462,7 @@ impl Worker {
         self.update_status();
         self.report();
         self.keep_volumes();
+        self.prune();
         !(self.gone && self.removed && self.cleaned)
     }
 
@@ -499,8 +532,6 @@ impl Worker {
             task.abort();
             self.stale = true;
         }
-        self.hooks.values().for_each(JoinHandle::abort);
-        self.hooks.clear();
         if self.busy.contains("sandbox") {
             // Once made, it is found and stopped.
             return;
@@ -605,7 +636,7 @@ impl Worker {
                 break;
             }
             let Some(container) = self.pod.container(*slot) else { continue };
-            if killing.contains(container.name.as_str()) || self.hooks.contains_key(&container.name) {
+            if killing.contains(container.name.as_str()) {
                 continue;
             }
             if self.may_start(&container.name, *slot) {
@@ -734,7 +765,7 @@ impl Worker {
         let (shared, name) = (self.shared.clone(), name.to_owned());
         let has_hook =
             self.pod.container(slot).is_some_and(|c| c.lifecycle.is_some_and(|l| l.post_start.is_some()));
-        let (done, key) = (self.done.clone(), name.clone());
+        let key = name.clone();
         let task = self.spawn("start", async move {
             let result = ops::start(&shared, &inputs).await;
             match result {
@@ -747,7 +778,6 @@ impl Worker {
                 result => Done::Started { name, result },
             }
         });
-        let _ = done;
         self.starting = Some((key, task));
     }
 
@@ -811,6 +841,99 @@ impl Worker {
         }
     }
 
+    /// Takes over changed resources when the node can give them, and applies them.
+    fn tend_resize(&mut self) {
+        if self.terminating || self.pod.is_static() {
+            self.resize = None;
+            return;
+        }
+        let wanted = resize::wanted(&self.pod);
+        let changed = resize::differing(&self.pod, &wanted, &self.allocated);
+        if !changed.is_empty() && !self.busy.contains("resize") {
+            let others: Vec<Arc<Pod>> = self.shared.registry.others(self.pod.uid());
+            match resize::fits(&self.pod, &wanted, &others, &self.shared.allocatable) {
+                Err(verdict) => {
+                    self.resize = Some(verdict);
+                    self.wake_by(self.now() + RESIZE_RETRY);
+                    return;
+                }
+                Ok(()) => self.take_resources(wanted, &changed),
+            }
+        }
+        let pending = resize::differing(&self.pod, &self.allocated, &self.applied);
+        if pending.is_empty() {
+            self.resize = None;
+            return;
+        }
+        if !matches!(self.resize, Some(Resize::InProgress(Some(_)))) {
+            self.resize = Some(Resize::InProgress(None));
+        }
+        if self.resize_retry.waits(self.now()) {
+            self.resize_retry.at.into_iter().for_each(|at| self.wake_by(at));
+            return;
+        }
+        let (shared, pod, allocated) = (self.shared.clone(), self.pod.clone(), self.allocated.clone());
+        let (before, observed) = (self.applied.clone(), self.observed.clone());
+        self.step_of("resize", async move {
+            let result = ops::apply_resources(&shared, &pod, &before, &allocated, &pending, &observed).await;
+            Done::Resized(result.map(|()| allocated))
+        });
+    }
+
+    /// The new resources hold from now on; containers that cannot change while running are restarted.
+    fn take_resources(&mut self, wanted: Allocated, changed: &[String]) {
+        let before = std::mem::replace(&mut self.allocated, Arc::new(wanted));
+        resize::save(&self.shared.store.pod_dir(self.pod.uid()), &self.allocated);
+        self.resize_retry.succeed();
+        let message = "Pod resize started";
+        self.shared.events.pod(&self.pod, EventKind::Normal, "ResizeStarted", message);
+        for name in changed {
+            let Some(container) = self.pod.container_named(name) else { continue };
+            let old = before.get(name).cloned().unwrap_or_default();
+            let new = self.allocated.get(name).cloned().unwrap_or_default();
+            let running = self
+                .observed
+                .find(name)
+                .filter(|seen| seen.state == State::Running)
+                .map(|seen| seen.id.clone());
+            if let (true, Some(id)) = (resize::needs_restart(&container, &old, &new), running) {
+                let message = format!("Container {name} resize requires restart");
+                self.kill(&Kill { id, name: name.clone(), message, reason: Reason::Ordered });
+            }
+        }
+    }
+
+    /// Of each container the running one and the last that ended stay in the runtime.
+    fn prune(&mut self) {
+        let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
+        let mut old = Vec::new();
+        for container in &self.observed.containers {
+            let count = seen.entry(container.name.as_str()).or_default();
+            *count += 1;
+            if *count > 2 && container.state != State::Running {
+                old.push(container.id.clone());
+            }
+        }
+        let keep = self.observed.sandboxes.first().map(|sandbox| sandbox.id.clone()).unwrap_or_default();
+        let used: BTreeSet<&str> =
+            self.observed.containers.iter().map(|seen| seen.sandbox.as_str()).collect();
+        let empty: Vec<String> = self
+            .observed
+            .sandboxes
+            .iter()
+            .filter(|sandbox| !sandbox.ready && sandbox.id != keep && !used.contains(sandbox.id.as_str()))
+            .map(|sandbox| sandbox.id.clone())
+            .collect();
+        if old.is_empty() && empty.is_empty() {
+            return;
+        }
+        let shared = self.shared.clone();
+        self.step_of("prune", async move {
+            ops::remove_old(&shared, &old, &empty).await;
+            Done::Pruned
+        });
+    }
+
     fn update_status(&mut self) {
         let nothing_runs = !self.observed.any_running() && self.killing.is_empty() && self.starting.is_none();
         let terminal = self.terminating && nothing_runs && !self.busy.contains("sandbox");
@@ -826,6 +949,8 @@ impl Worker {
             now: self.shared.clock.now(),
             scheme: &self.shared.runtime.name,
             allocated: &self.allocated,
+            applied: &self.applied,
+            resize: self.resize.as_ref(),
         });
         if !terminal
             && matches!(status.phase.as_deref(), Some("Failed" | "Succeeded"))
@@ -834,6 +959,8 @@ impl Worker {
         {
             // An end is told when it has come: others may start in the pod's place.
             status.phase = self.status.phase.clone();
+            status.reason = self.status.reason.clone();
+            status.message = self.status.message.clone();
         }
         if status != self.status {
             self.shared.registry.set_status(self.pod.uid(), Arc::new(status.clone()));
@@ -869,6 +996,17 @@ impl Worker {
         }
         if self.refresh {
             self.prepare();
+        }
+    }
+}
+
+/// What a container said at its end stays, also when its file is gone.
+fn keep_messages(observed: &mut Observed, before: &Observed) {
+    for seen in
+        observed.containers.iter_mut().filter(|seen| seen.state == State::Exited && seen.message.is_empty())
+    {
+        if let Some(old) = before.by_id(&seen.id).filter(|old| old.state == State::Exited) {
+            seen.message = old.message.clone();
         }
     }
 }

@@ -193,19 +193,31 @@ impl Store {
         Ok(mounted)
     }
 
-    /// Unmounts and removes all of a pod. Anything still mounted beneath stops it: what is mounted is not ours to
-    /// delete.
+    /// Unmounts and removes a pod's volumes; its other files stay, termination messages among them.
+    pub fn remove_volumes(&self, uid: &str) -> Result<(), VolumeError> {
+        for sub in ["volumes", "volume-subpaths"] {
+            self.remove_dir(uid, &self.pod_dir(uid).join(sub))?;
+        }
+        Ok(())
+    }
+
+    /// Unmounts and removes all of a pod.
     pub fn remove(&self, uid: &str) -> Result<(), VolumeError> {
-        let dir = self.pod_dir(uid);
+        self.remove_dir(uid, &self.pod_dir(uid))
+    }
+
+    /// Unmounts and removes a directory of a pod. Anything still mounted beneath stops it: what is mounted is not ours to
+    /// delete.
+    fn remove_dir(&self, uid: &str, dir: &Path) -> Result<(), VolumeError> {
         if uid.is_empty() || uid.contains('/') || uid == ".." || !dir.exists() {
             return Ok(());
         }
-        runtime::mount::unmount_beneath(&dir)?;
-        if let Some(left) = runtime::mount::mount_points().into_iter().find(|point| point.starts_with(&dir)) {
+        runtime::mount::unmount_beneath(dir)?;
+        if let Some(left) = runtime::mount::mount_points().into_iter().find(|point| point.starts_with(dir)) {
             let source = io::Error::other("still mounted");
             return Err(VolumeError::Io { action: "unmount", path: left, source });
         }
-        fs::remove_dir_all(&dir).map_err(fail("remove", &dir))
+        fs::remove_dir_all(dir).map_err(fail("remove", dir))
     }
 }
 
