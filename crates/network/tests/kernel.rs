@@ -543,3 +543,33 @@ fn scale() {
         println!("one endpoint changes: {:?}", clock.monotonic() - start);
     }
 }
+
+/// The API server's own Service leads to the node itself.
+#[test]
+fn an_endpoint_on_the_nodes_own_network() {
+    if !lab::possible() {
+        return;
+    }
+    let lab = Lab::new(1);
+    lab.serve("node", 8080);
+    let mut proxy = Proxy::start(&lab);
+    let mut own = slice(&[]);
+    own.ports.values_mut().for_each(|endpoints| endpoints.push(endpoint("192.0.2.1".parse().unwrap(), "n1")));
+    proxy.inputs.set_service("default/web", Some(service()));
+    proxy.inputs.set_slice("default/web-1", Some(own));
+    proxy.apply();
+    for (place, to) in [
+        ("node", "10.96.0.20:80"),
+        ("node", "127.0.0.1:30080"),
+        ("node", "192.0.2.1:30080"),
+        ("pod1", "10.96.0.20:80"),
+        ("pod1", "192.0.2.1:30080"),
+        ("outside", "192.0.2.1:30080"),
+    ] {
+        assert!(matches!(lab.tcp(place, to), Seen::Answer(..)), "tcp from {place} to {to}");
+        // A UDP server on all addresses answers a pod from the bridge's address, which no table can mend.
+        if place != "pod1" {
+            assert!(matches!(lab.udp(place, to), Seen::Answer(..)), "udp from {place} to {to}");
+        }
+    }
+}
