@@ -561,7 +561,11 @@ impl Store {
         let (done, wait) = oneshot::channel();
         std::thread::Builder::new()
             .name("store-backup".into())
-            .spawn(move || done.send(write_backup(&path, revision, &snapshots, version)))
+            .spawn(move || {
+                let objects = snapshots.iter().flat_map(|snapshot| snapshot.range(None, None));
+                let objects = objects.map(|object| (Arc::clone(object), version));
+                let _ = done.send(write_backup(&path, revision, objects));
+            })
             .map_err(|source| Arc::new(EngineError::Thread(source)))?;
         let summary = wait.await.map_err(|_| CommitError::Closed)?;
         summary.map_err(|error| CommitError::Engine(Arc::new(error)))

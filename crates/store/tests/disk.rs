@@ -139,6 +139,35 @@ async fn damage_to_what_was_durable_is_reported_not_dropped() {
 }
 
 #[tokio::test]
+async fn what_is_left_of_a_damaged_store_can_be_saved() {
+    let root = tempfile::tempdir().unwrap();
+    let (dir, backup) = (root.path().join("one"), root.path().join("backup"));
+    let store = disk(tiny(&dir)).await;
+    for i in 0..100 {
+        store.commit(put(pod("x", &format!("p{i}")), &"y".repeat(100))).await.unwrap();
+    }
+    store.commit(Write::delete(pod("x", "p99"), Expect::Any)).await.unwrap();
+    assert!(matches!(store::salvage(&dir, &backup), Err(EngineError::Locked(_))));
+    let before = dump(&store);
+    store.close().await;
+    let whole = store::salvage(&dir, &backup).unwrap();
+    assert_eq!((whole.backup.objects, whole.backup.revision, whole.lost.len()), (99, 101, 0));
+
+    let bad = &files(&dir)[1];
+    let mut bytes = fs::read(bad).unwrap();
+    bytes[300] ^= 1;
+    bytes[0] ^= 1;
+    fs::write(bad, bytes).unwrap();
+    let part = store::salvage(&dir, &backup).unwrap();
+    assert_eq!((part.backup.objects, part.lost.len()), (98, 1));
+    assert_eq!(&part.lost[0].0, bad);
+    let target = root.path().join("two");
+    store::restore(&backup, tiny(&target)).unwrap();
+    let after = dump(&disk(tiny(&target)).await);
+    assert!(after.iter().all(|line| before.contains(line)) && after.len() == 98);
+}
+
+#[tokio::test]
 async fn a_directory_has_one_owner() {
     let dir = tempfile::tempdir().unwrap();
     let store = disk(tiny(dir.path())).await;

@@ -10,7 +10,7 @@ use crate::engine::Loaded;
 use crate::engine::codec::{FrameWriter, Position, read_frame};
 use crate::engine::disk::{Disk, DiskOptions, lock};
 use crate::engine::segment::{FILE_MODE, HEADER, Header, failed, sync_dir};
-use crate::{EngineError, Interner, Object, Snapshot};
+use crate::{EngineError, Interner, Object};
 
 /// What a backup holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,17 +25,16 @@ pub struct BackupSummary {
 
 const FRAME_BYTES: usize = 256 << 10;
 
-/// Writes a backup; the file appears under its name only once it is complete and on disk.
+/// Writes objects, each with the version of the indexer that made its attributes. The file appears under its name only once it is complete and on disk.
 pub(crate) fn write_backup(
     path: &Path,
     revision: u64,
-    snapshots: &[Snapshot],
-    indexer_version: u32,
+    objects: impl Iterator<Item = (Arc<Object>, u32)>,
 ) -> Result<BackupSummary, EngineError> {
     let mut name = path.as_os_str().to_owned();
     name.push(".tmp");
     let draft = PathBuf::from(name);
-    let written = write_file(&draft, revision, snapshots, indexer_version);
+    let written = write_file(&draft, revision, objects);
     let summary = written.inspect_err(|_| drop(fs::remove_file(&draft)))?;
     fs::rename(&draft, path).map_err(failed("create", path))?;
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -46,8 +45,7 @@ pub(crate) fn write_backup(
 fn write_file(
     path: &Path,
     revision: u64,
-    snapshots: &[Snapshot],
-    indexer_version: u32,
+    objects: impl Iterator<Item = (Arc<Object>, u32)>,
 ) -> Result<BackupSummary, EngineError> {
     use std::os::unix::fs::OpenOptionsExt;
     let mut options = OpenOptions::new();
@@ -64,8 +62,8 @@ fn write_file(
         *bytes += text.len() as u64;
         out.write_all(text).map_err(failed("write", path))
     };
-    for object in snapshots.iter().flat_map(|snapshot| snapshot.range(None, None)) {
-        frame.moved(object, indexer_version);
+    for (object, indexer_version) in objects {
+        frame.moved(&object, indexer_version);
         summary.objects += 1;
         if frame.size() >= FRAME_BYTES {
             flush(&mut frame, &mut summary.bytes)?;

@@ -4,6 +4,7 @@
 mod backup;
 pub(crate) mod codec;
 mod disk;
+mod salvage;
 mod segment;
 
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use std::sync::Arc;
 pub(crate) use backup::write_backup;
 pub use backup::{BackupSummary, RESTORE_JUMP, restore};
 pub use disk::{Disk, DiskOp, DiskOptions, Fault};
+pub use salvage::{Salvage, salvage};
 
 use crate::{EngineError, Etcd, EtcdOptions, Interner, Key, Object, Remote};
 
