@@ -13,11 +13,13 @@ mod extensions;
 mod functions;
 mod parse;
 mod regexes;
+mod rules;
 mod times;
 mod value;
 
 pub use check::{Env, Type};
 pub use eval::{Activation, Budget, EvalError};
+pub use rules::{BadRule, RuleSet};
 pub use value::{Host, Val};
 
 use ast::Node;
