@@ -9,6 +9,7 @@ pub mod deployment;
 pub mod endpoints;
 pub mod garbage;
 pub mod history;
+pub mod job;
 pub mod namespace;
 pub mod node;
 pub mod owner;

@@ -7,7 +7,7 @@ use client::{Election, LeaseConfig, SharedInformers};
 
 use crate::context::{ClientFor, Config, Context};
 use crate::{
-    daemonset, deployment, endpoints, garbage, namespace, node, podgc, replicaset, serviceaccount,
+    daemonset, deployment, endpoints, garbage, job, namespace, node, podgc, replicaset, serviceaccount,
     statefulset,
 };
 
@@ -45,6 +45,7 @@ rows! {
     "pod-garbage-collector-controller", "pod-garbage-collector", podgc::start;
     "statefulset-controller", "statefulset-controller", statefulset::start;
     "daemonset-controller", "daemon-set-controller", daemonset::start;
+    "job-controller", "job-controller", job::start;
     "replicationcontroller-controller", "replication-controller", replicaset::start_replication_controllers;
 }
 
