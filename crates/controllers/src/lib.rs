@@ -3,9 +3,12 @@
 //! Must not know how the API server is reached or what it stores: everything goes through `client`.
 
 pub mod affinity;
+pub mod aggregation;
 pub mod context;
+pub mod cronjob;
 pub mod daemonset;
 pub mod deployment;
+pub mod disruption;
 pub mod endpoints;
 pub mod garbage;
 pub mod history;
@@ -15,11 +18,13 @@ pub mod node;
 pub mod owner;
 pub mod podgc;
 pub mod pods;
+pub mod quota;
 pub mod replicaset;
 pub mod serviceaccount;
 pub mod statefulset;
 pub mod table;
 pub mod template;
+pub mod ttl;
 pub mod worker;
 
 pub use context::{ClientFor, Config, Context};

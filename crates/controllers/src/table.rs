@@ -7,8 +7,8 @@ use client::{Election, LeaseConfig, SharedInformers};
 
 use crate::context::{ClientFor, Config, Context};
 use crate::{
-    daemonset, deployment, endpoints, garbage, job, namespace, node, podgc, replicaset, serviceaccount,
-    statefulset,
+    aggregation, cronjob, daemonset, deployment, disruption, endpoints, garbage, job, namespace, node, podgc,
+    quota, replicaset, serviceaccount, statefulset, ttl,
 };
 
 /// One controller.
@@ -46,6 +46,11 @@ rows! {
     "statefulset-controller", "statefulset-controller", statefulset::start;
     "daemonset-controller", "daemon-set-controller", daemonset::start;
     "job-controller", "job-controller", job::start;
+    "cronjob-controller", "cronjob-controller", cronjob::start;
+    "ttl-after-finished-controller", "ttl-after-finished-controller", ttl::start;
+    "disruption-controller", "disruption-controller", disruption::start;
+    "resourcequota-controller", "resourcequota-controller", quota::start;
+    "clusterrole-aggregation-controller", "clusterrole-aggregation-controller", aggregation::start;
     "replicationcontroller-controller", "replication-controller", replicaset::start_replication_controllers;
 }
 

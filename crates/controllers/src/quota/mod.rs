@@ -1,0 +1,175 @@
+//! ResourceQuotas: what a namespace uses of what it may. Watches quotas and what they count.
+
+mod usage;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::Quantity;
+use api::k8s::api::core::v1::{
+    ConfigMap, PersistentVolumeClaim, Pod, ReplicationController, ResourceQuota, Secret, Service,
+};
+use client::{
+    Cache, Change, Client, ClientError, Discovery, Informer, Key, Kind, ListOptions, Meta, Partial, Queue,
+};
+use parking_lot::Mutex;
+
+use crate::context::Context;
+use crate::{pods, worker};
+use usage::Usage;
+
+const WORKERS: usize = 5;
+/// Changes that come together are counted together.
+const GATHER: Duration = Duration::from_millis(100);
+/// Resources that no cache holds are counted again after this time.
+const RECOUNT: Duration = Duration::from_secs(60);
+
+struct Counter {
+    client: Client,
+    quotas: Cache<ResourceQuota>,
+    pods: Cache<Pod>,
+    services: Cache<Service>,
+    claims: Cache<PersistentVolumeClaim>,
+    secrets: Cache<Secret>,
+    maps: Cache<ConfigMap>,
+    controllers: Cache<ReplicationController>,
+    discovery: Mutex<Option<Arc<Discovery>>>,
+}
+
+impl Counter {
+    async fn sync(&self, key: Key) -> Result<Option<Duration>, ClientError> {
+        let Some(quota) = self.quotas.get_key(&key) else { return Ok(None) };
+        let spec = quota.spec.clone().unwrap_or_default();
+        let hard = spec.hard.clone().unwrap_or_default();
+        let mut used = Usage::new(hard.keys());
+        let namespace = &*key.namespace;
+        for pod in self.pods.namespace(namespace) {
+            if usage::in_scope(&spec, &pod) && !pods::is_finished(&pod) {
+                used.add_pod(&pod);
+            }
+        }
+        if !usage::is_for_pods_only(&spec) {
+            self.services.namespace(namespace).iter().for_each(|service| used.add_service(service));
+            self.claims.namespace(namespace).iter().for_each(|claim| used.add_claim(claim));
+            used.count("secrets", "", self.secrets.namespace(namespace).len());
+            used.count("configmaps", "", self.maps.namespace(namespace).len());
+            used.count("replicationcontrollers", "", self.controllers.namespace(namespace).len());
+            used.count("resourcequotas", "", self.quotas.namespace(namespace).len());
+        }
+        let others = used.uncounted();
+        for (resource, group) in &others {
+            let count = self.count(namespace, resource, group).await?;
+            used.count(resource, group, count);
+        }
+        let (used, mut status) = (used.finish(), quota.status.clone().unwrap_or_default());
+        let same = status.hard.as_ref() == Some(&hard) && same_amounts(status.used.as_ref(), &used);
+        if !same {
+            status.hard = Some(hard);
+            status.used = Some(used);
+            let mut after = (*quota).clone();
+            after.status = Some(status);
+            self.client.update_status(&after).await?;
+        }
+        Ok((!others.is_empty()).then_some(RECOUNT))
+    }
+
+    async fn count(&self, namespace: &str, resource: &str, group: &str) -> Result<usize, ClientError> {
+        let known = self.discovery.lock().clone();
+        let discovery = match known {
+            Some(discovery) => discovery,
+            None => Arc::new(Discovery::fetch(&self.client).await?),
+        };
+        let fits = |gvr: &api::Gvr| gvr.group == group && gvr.resource == resource;
+        let Some(found) = discovery.preferred().find(|found| fits(&found.resource.gvr)) else {
+            // It may be defined later: ask again next time.
+            *self.discovery.lock() = None;
+            return Ok(0);
+        };
+        *self.discovery.lock() = Some(discovery.clone());
+        let options = ListOptions::default();
+        let list = self.client.list_at::<Partial>(&found.resource.gvr, namespace, &options, true).await?;
+        Ok(list.items.len())
+    }
+}
+
+type Amounts = std::collections::BTreeMap<String, api::k8s::apimachinery::pkg::api::resource::Quantity>;
+
+fn same_amounts(known: Option<&Amounts>, used: &Amounts) -> bool {
+    let Some(known) = known else { return false };
+    let value = |text: &str| text.parse::<Quantity>().ok();
+    known.len() == used.len()
+        && known.iter().zip(used).all(|((a, x), (b, y))| a == b && value(&x.0) == value(&y.0))
+}
+
+fn follow<K: Kind>(
+    informer: &Informer<K>,
+    quotas: &Cache<ResourceQuota>,
+    queue: &Queue<Key>,
+    matters: fn(&Change<K>) -> bool,
+) {
+    let (quotas, queue) = (quotas.clone(), queue.clone());
+    informer.on_change(move |change| {
+        if matters(change) {
+            for quota in quotas.namespace(change.object().namespace()) {
+                queue.add_after(Key::of(&*quota), GATHER);
+            }
+        }
+    });
+}
+
+/// Starts the controller.
+pub fn start(context: &Context) {
+    let queue: Queue<Key> = Queue::new(context.clock.clone());
+    let informers = &context.informers;
+    let quotas = informers.of::<ResourceQuota>();
+    let pods = informers.of::<Pod>();
+    let services = informers.of::<Service>();
+    let claims = informers.of::<PersistentVolumeClaim>();
+    let secrets = informers.of::<Secret>();
+    let maps = informers.of::<ConfigMap>();
+    let controllers = informers.of::<ReplicationController>();
+    let own = queue.clone();
+    quotas.on_change(move |change| own.add(Key::of(&**change.object())));
+    fn comes_or_goes<K>(change: &Change<K>) -> bool {
+        !matches!(change, Change::Modified { .. })
+    }
+    fn pod_matters(change: &Change<Pod>) -> bool {
+        let amounts = |pod: &Pod| {
+            let scope = pod.spec.as_ref().map(|spec| spec.active_deadline_seconds);
+            (pods::is_finished(pod), scope, usage::requests(pod))
+        };
+        change.old().is_none_or(|old| comes_or_goes(change) || amounts(old) != amounts(change.object()))
+    }
+    follow(&pods, quotas.cache(), &queue, pod_matters);
+    follow(&services, quotas.cache(), &queue, |_| true);
+    follow(&claims, quotas.cache(), &queue, |_| true);
+    follow(&secrets, quotas.cache(), &queue, comes_or_goes);
+    follow(&maps, quotas.cache(), &queue, comes_or_goes);
+    follow(&controllers, quotas.cache(), &queue, comes_or_goes);
+    let counter = Arc::new(Counter {
+        client: (context.client_for)("resourcequota-controller"),
+        quotas: quotas.cache().clone(),
+        pods: pods.cache().clone(),
+        services: services.cache().clone(),
+        claims: claims.cache().clone(),
+        secrets: secrets.cache().clone(),
+        maps: maps.cache().clone(),
+        controllers: controllers.cache().clone(),
+        discovery: Mutex::default(),
+    });
+    let tasks = context.tasks.clone();
+    context.tasks.spawn("quota start", async move {
+        // Counting half-filled caches would tell too little.
+        pods.synced().await;
+        services.synced().await;
+        claims.synced().await;
+        secrets.synced().await;
+        maps.synced().await;
+        controllers.synced().await;
+        quotas.synced().await;
+        worker::start("quota", queue, WORKERS, &tasks, move |key| {
+            let counter = counter.clone();
+            async move { counter.sync(key).await }
+        });
+    });
+}
