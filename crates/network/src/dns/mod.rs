@@ -37,6 +37,8 @@ use crate::proxy::{key_of, present};
 const CONNECTION_LIMIT: usize = 256;
 /// How long a TCP client may be silent.
 const IDLE: Duration = Duration::from_secs(10);
+/// Between tries to open the server's sockets.
+const LISTEN_RETRY: Duration = Duration::from_secs(2);
 /// UDP questions that wait for another server at one time.
 const WAITING_LIMIT: usize = 2000;
 
@@ -150,10 +152,13 @@ impl Server {
         }
         let mut addresses = vec![SocketAddr::new(config.address, config.port)];
         addresses.extend(&config.more);
+        let mut sockets = Vec::new();
         for address in addresses {
             let failed = |source| DnsError::Listen { address, source };
             let udp = UdpSocket::bind(address).await.map_err(failed)?;
-            let tcp = TcpListener::bind(address).await.map_err(failed)?;
+            sockets.push((udp, TcpListener::bind(address).await.map_err(failed)?));
+        }
+        for (udp, tcp) in sockets {
             tasks.spawn("DNS over UDP", Arc::clone(self).serve_udp(udp, tasks.clone()));
             tasks.spawn("DNS over TCP", Arc::clone(self).serve_tcp(tcp, tasks.clone()));
         }
@@ -288,10 +293,14 @@ fn malformed(bytes: &[u8]) -> Reaction {
     Reaction::Send(message.clone(), message)
 }
 
-/// Runs the server until the tasks are cancelled.
+/// Runs the server until the tasks are cancelled. Fails only for a configuration that can never work.
 pub async fn run(deps: NodeDeps, config: DnsConfig, rng: Rng) -> Result<(), DnsError> {
     let server = Arc::new(Server::new(&config, deps.clock.clone(), rng)?);
-    server.listen(&config, &deps.tasks).await?;
+    // An earlier process may still be going.
+    while let Err(error) = server.listen(&config, &deps.tasks).await {
+        tracing::error!(%error, "cluster DNS does not answer yet");
+        deps.clock.sleep(LISTEN_RETRY).await;
+    }
     follow(&deps, &server).await;
     server.complete();
     server.forwarder.look_for_loop().await;

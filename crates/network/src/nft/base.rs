@@ -101,6 +101,7 @@ impl Base {
                 rules.push(self.mark());
                 self.pick(&mut rules, false, "port-endpoints", count);
             }
+            Shape::PortInside(count) => self.pick(&mut rules, false, "port-endpoints", count),
             Shape::ExternalLocal(all, local) => {
                 if all > 0 {
                     rules.extend(self.source_is_pod().map(|pods| format!("{pods} goto cluster/{all}")));
@@ -110,7 +111,7 @@ impl Base {
             }
             Shape::PortLocal(all, local) => {
                 if all > 0 {
-                    rules.extend(self.source_is_pod().map(|pods| format!("{pods} goto port/{all}")));
+                    rules.extend(self.source_is_pod().map(|pods| format!("{pods} goto port-inside/{all}")));
                     rules.push(format!("fib saddr type local goto port/{all}"));
                 }
                 self.pick_or_drop(&mut rules, false, "local-port-endpoints", local);

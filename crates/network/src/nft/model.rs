@@ -102,6 +102,8 @@ pub enum Shape {
     ExternalLocal(u32, u32),
     /// A node port.
     Port(u32),
+    /// A node port as pods use it: their source is kept.
+    PortInside(u32),
     /// A node port that keeps the source: all endpoints, then those on this node.
     PortLocal(u32, u32),
     /// A pod's port on one address of this node.
@@ -139,7 +141,10 @@ impl Fragment {
                 self.need(Shape::Cluster(all));
                 self.need(Shape::External(all));
             }
-            Shape::PortLocal(all, _) if all > 0 => self.need(Shape::Port(all)),
+            Shape::PortLocal(all, _) if all > 0 => {
+                self.need(Shape::Port(all));
+                self.need(Shape::PortInside(all));
+            }
             _ => {}
         }
     }

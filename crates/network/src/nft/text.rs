@@ -81,6 +81,7 @@ impl Shape {
             Shape::External(all) => format!("external/{all}"),
             Shape::ExternalLocal(all, local) => format!("external-local/{all}/{local}"),
             Shape::Port(all) => format!("port/{all}"),
+            Shape::PortInside(all) => format!("port-inside/{all}"),
             Shape::PortLocal(all, local) => format!("port-local/{all}/{local}"),
             Shape::HostAddress => "host-address".to_owned(),
             Shape::HostPort => "host-port".to_owned(),

@@ -43,29 +43,13 @@ const RETRY: Backoff = Backoff::doubling(Duration::from_millis(500), Duration::f
 const LOOK_AFTER: Duration = Duration::from_secs(30);
 /// How long the first transaction waits for the Node object: without it some rules are not known yet.
 const NODE_PATIENCE: Duration = Duration::from_secs(2);
+/// Between tries to open a port that somebody else holds.
+const LISTEN_RETRY: Duration = Duration::from_secs(5);
 /// Room for the connections of a busy node; upstream's smallest value.
 const CONNTRACK_LEAST: u64 = 131_072;
 /// Where a node says that it should get no new traffic.
 const TO_BE_DELETED_TAINT: &str = "ToBeDeletedByClusterAutoscaler";
 const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
-
-/// Why the proxy could not start.
-#[derive(Debug, thiserror::Error)]
-pub enum ProxyError {
-    /// An address is taken.
-    #[error("listening on {address} for {what}: {source}")]
-    Listen {
-        /// Where.
-        address: std::net::SocketAddr,
-        /// What for.
-        what: &'static str,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// The table could not be removed.
-    #[error(transparent)]
-    Tool(#[from] ExecError),
-}
 
 /// What the proxy needs besides its configuration.
 #[derive(Clone)]
@@ -101,12 +85,12 @@ impl Shared {
 }
 
 /// Runs the proxy until the tasks are cancelled. The table stays, so that traffic goes on without it.
-pub async fn run(deps: ProxyDeps, config: ProxyConfig) -> Result<(), ProxyError> {
+pub async fn run(deps: ProxyDeps, config: ProxyConfig) -> Result<(), ExecError> {
     if config.set_sysctls {
         set_sysctls();
     }
     let health = Health::new(deps.clock.clone());
-    serve_health(&deps, &config, &health).await?;
+    serve_health(&deps, &config, &health);
     let shared = Arc::new(Shared {
         inputs: Mutex::default(),
         node: Mutex::default(),
@@ -120,7 +104,7 @@ pub async fn run(deps: ProxyDeps, config: ProxyConfig) -> Result<(), ProxyError>
 }
 
 /// Removes the tables that a proxy of this configuration made.
-pub async fn cleanup(program: &str, table: &str) -> Result<(), ProxyError> {
+pub async fn cleanup(program: &str, table: &str) -> Result<(), ExecError> {
     let mut nft = Nft::new(program);
     nft.remove(Family::V4, table).await?;
     if let Err(error) = nft.remove(Family::V6, table).await {
@@ -155,23 +139,27 @@ fn contexts(config: &ProxyConfig) -> Vec<Context> {
     families.into_iter().map(context).collect()
 }
 
-async fn serve_health(deps: &ProxyDeps, config: &ProxyConfig, health: &Health) -> Result<(), ProxyError> {
+fn serve_health(deps: &ProxyDeps, config: &ProxyConfig, health: &Health) {
     let servers = [
         (config.healthz, "health checks", health.handler()),
         (config.metrics, "metrics", health.metrics_handler(deps.metrics.clone())),
     ];
     for (address, what, handler) in servers {
         let Some(address) = address else { continue };
-        let listener = TcpListener::bind(address).await.map_err(|source| ProxyError::Listen {
-            address,
-            what,
-            source,
-        })?;
-        let server = http::serve(listener, handler, deps.tasks.clone(), deps.clock.clone());
-        deps.tasks.spawn("proxy health server", server);
+        let (tasks, clock) = (deps.tasks.clone(), deps.clock.clone());
+        // Services are served even if somebody else has the port: traffic matters more than being asked.
+        deps.tasks.spawn("proxy health server", async move {
+            let listener = loop {
+                match TcpListener::bind(address).await {
+                    Ok(listener) => break listener,
+                    Err(error) => tracing::error!(%address, what, %error, "the service proxy cannot listen"),
+                }
+                clock.sleep(LISTEN_RETRY).await;
+            };
+            http::serve(listener, handler, tasks, clock).await;
+        });
     }
     deps.tasks.spawn("service health ports", health.clone().serve_services(deps.tasks.clone()));
-    Ok(())
 }
 
 /// `namespace/name` of an object.
