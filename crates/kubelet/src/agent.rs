@@ -116,6 +116,14 @@ pub async fn start(parts: Parts) -> Result<Arc<Shared>, AgentError> {
     shared.tasks.spawn("runtime events", follow_runtime(shared.clone()));
     shared.tasks.spawn("node", node::run(shared.clone()));
     shared.tasks.spawn("node lease", node::keep_lease(shared.clone()));
+    follow_api(&shared, &informers);
+    shared.tasks.spawn("housekeeping", crate::housekeeping::run(shared.clone()));
+    server::start(&shared, server_parts).await?;
+    Ok(shared)
+}
+
+/// Starts what reads the API: the pods bound to this node, the node itself, and static pods.
+fn follow_api(shared: &Arc<Shared>, informers: &SharedInformers) {
     let by_node = format!("spec.nodeName={}", shared.config.node_name);
     let pods = informers.scoped::<Pod>(Scope { fields: by_node, ..Scope::default() });
     let by_name = format!("metadata.name={}", shared.config.node_name);
@@ -132,9 +140,6 @@ pub async fn start(parts: Parts) -> Result<Arc<Shared>, AgentError> {
         manager::run(manager_shared.clone(), Some(pods), Some(own_node), statics_wanted).await;
         drop(wanted);
     });
-    shared.tasks.spawn("housekeeping", crate::housekeeping::run(shared.clone()));
-    server::start(&shared, server_parts).await?;
-    Ok(shared)
 }
 
 /// Waits for the runtime and asks what it is and who makes its control groups.
@@ -169,8 +174,8 @@ async fn follow_runtime(shared: Arc<Shared>) {
         match runtime::events::Events::subscribe(&shared.cri).await {
             Ok(mut events) => {
                 shared.registry.set_events(true);
-                while let Some(id) = events.next().await {
-                    shared.registry.runtime_event(&id);
+                while let Some(event) = events.next().await {
+                    shared.registry.runtime_event(&event);
                 }
                 shared.registry.set_events(false);
             }

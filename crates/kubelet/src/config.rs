@@ -282,6 +282,7 @@ impl Config {
                 detail: format!("unknown kind {kind:?}"),
             });
         }
+        self.apply_paths(file);
         set(&mut self.cluster_domain, text("clusterDomain"));
         set(&mut self.cluster_dns, list("clusterDNS"));
         set(&mut self.max_pods, number("maxPods"));
@@ -303,17 +304,8 @@ impl Config {
         let log_size =
             text("containerLogMaxSize").and_then(|size| u64::try_from(crate::amount::whole(&size)).ok());
         set(&mut self.log_max_bytes, log_size);
-        set(&mut self.log_dir, text("podLogsDir").map(PathBuf::from));
-        self.manifest_dir = text("staticPodPath").map(PathBuf::from).or(self.manifest_dir.take());
         self.provider_id = text("providerID").or(self.provider_id.take());
         self.pod_pids_limit = number("podPidsLimit").filter(|limit| *limit > 0).or(self.pod_pids_limit);
-        self.tls_cert = text("tlsCertFile").map(PathBuf::from).or(self.tls_cert.take());
-        self.tls_key = text("tlsPrivateKeyFile").map(PathBuf::from).or(self.tls_key.take());
-        let ca = file.pointer("/authentication/x509/clientCAFile").and_then(Value::as_str);
-        self.client_ca = ca.map(PathBuf::from).or(self.client_ca.take());
-        if let Some(path) = text("resolvConf") {
-            self.resolv_conf = (!path.is_empty()).then(|| PathBuf::from(path));
-        }
         if let Some(driver) = text("cgroupDriver") {
             self.systemd_cgroups = Some(driver == "systemd");
         }
@@ -332,6 +324,18 @@ impl Config {
         let healthz = number("healthzPort").and_then(|port| u16::try_from(port).ok());
         self.set_healthz(healthz);
         Ok(())
+    }
+
+    fn apply_paths(&mut self, file: &Value) {
+        let path = |key: &str| file.pointer(key).and_then(Value::as_str).map(PathBuf::from);
+        set(&mut self.log_dir, path("/podLogsDir"));
+        self.manifest_dir = path("/staticPodPath").or(self.manifest_dir.take());
+        self.tls_cert = path("/tlsCertFile").or(self.tls_cert.take());
+        self.tls_key = path("/tlsPrivateKeyFile").or(self.tls_key.take());
+        self.client_ca = path("/authentication/x509/clientCAFile").or(self.client_ca.take());
+        if let Some(path) = path("/resolvConf") {
+            self.resolv_conf = (!path.as_os_str().is_empty()).then_some(path);
+        }
     }
 
     fn apply_args(&mut self, args: &Args) -> Result<(), ConfigError> {

@@ -40,6 +40,15 @@ struct TaskEvent {
     id: String,
 }
 
+/// Something happened to a container or sandbox.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// Which one.
+    pub id: String,
+    /// It ended.
+    pub exit: bool,
+}
+
 /// A stream of container ids that changed.
 #[derive(Debug)]
 pub struct Events(Source);
@@ -69,18 +78,23 @@ impl Events {
         Ok(Events(Source::Containerd(server_stream(cri.channel(), "Subscribe", path, request).await?)))
     }
 
-    /// The next container (or sandbox) id that changed; `None` when the stream ended.
-    pub async fn next(&mut self) -> Option<String> {
+    /// What happened next; `None` when the stream ended.
+    pub async fn next(&mut self) -> Option<Event> {
         match &mut self.0 {
-            Source::Cri(stream) => Some(stream.message().await.ok()??.container_id),
+            Source::Cri(stream) => {
+                let event = stream.message().await.ok()??;
+                let exit = event.container_event_type == m::ContainerEventType::Stopped as i32;
+                Some(Event { id: event.container_id, exit })
+            }
             Source::Containerd(stream) => loop {
                 let event = stream.message().await.ok()??.event?;
                 let Ok(task) = <TaskEvent as prost::Message>::decode(event.value.as_slice()) else {
                     continue;
                 };
                 let whole_task = task.id.is_empty() || task.id == task.container_id;
-                if whole_task || !event.type_url.ends_with("TaskExit") {
-                    return Some(task.container_id);
+                let exit = event.type_url.ends_with("TaskExit");
+                if whole_task || !exit {
+                    return Some(Event { id: task.container_id, exit });
                 }
             },
         }

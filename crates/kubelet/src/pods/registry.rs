@@ -18,8 +18,8 @@ pub enum Signal {
     Wanted(Arc<Pod>),
     /// The pod is no longer in the API or in its file.
     Gone,
-    /// Something of the pod changed in the runtime.
-    Runtime,
+    /// Something of the pod changed in the runtime; the id of what ended, if anything did.
+    Runtime(Option<String>),
     /// An object that the pod shows changed.
     Refresh,
     /// The status may have to be written again.
@@ -113,10 +113,10 @@ impl Registry {
     }
 
     /// Tells the worker of the pod that a container or sandbox belongs to.
-    pub fn runtime_event(&self, id: &str) {
+    pub fn runtime_event(&self, event: &runtime::events::Event) {
         let inner = self.0.lock();
-        if let Some(entry) = inner.ids.get(id).and_then(|uid| inner.pods.get(uid)) {
-            let _ = entry.worker.send(Signal::Runtime);
+        if let Some(entry) = inner.ids.get(&event.id).and_then(|uid| inner.pods.get(uid)) {
+            let _ = entry.worker.send(Signal::Runtime(event.exit.then(|| event.id.clone())));
         }
     }
 
@@ -125,7 +125,7 @@ impl Registry {
         let mut inner = self.0.lock();
         inner.events = on;
         for entry in inner.pods.values() {
-            let _ = entry.worker.send(Signal::Runtime);
+            let _ = entry.worker.send(Signal::Runtime(None));
         }
     }
 

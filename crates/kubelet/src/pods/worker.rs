@@ -103,6 +103,8 @@ pub struct Worker {
     refresh: bool,
     stale: bool,
     rechecks: usize,
+    /// Told to have ended, and perhaps not yet shown so.
+    ended: BTreeSet<String>,
     look_at: Duration,
     wake_at: Option<Duration>,
     terminating: bool,
@@ -147,6 +149,7 @@ pub async fn run(
         refresh: false,
         stale: true,
         rechecks: RECHECKS_MS.len(),
+        ended: BTreeSet::new(),
         look_at: Duration::ZERO,
         wake_at: None,
         terminating: false,
@@ -239,6 +242,14 @@ impl Worker {
                 let events = self.shared.registry.has_events();
                 let idle = self.observed.containers.is_empty() && self.observed.sandboxes.is_empty();
                 self.look_at = self.now() + if events || idle { SLOW_LOOK } else { FAST_LOOK };
+                let observed = &self.observed;
+                self.ended.retain(|id| {
+                    observed.by_id(id).is_some_and(|seen| seen.state == State::Running)
+                        || observed.sandboxes.iter().any(|sandbox| sandbox.id == *id && sandbox.ready)
+                });
+                if !self.ended.is_empty() {
+                    self.look_at = self.look_at.min(self.now() + FAST_LOOK);
+                }
                 if let Some(pause) = RECHECKS_MS.get(self.rechecks) {
                     self.look_at = self.now() + Duration::from_millis(*pause);
                     self.rechecks += 1;
@@ -296,7 +307,8 @@ impl Worker {
                 self.pod = pod;
             }
             Signal::Gone => self.gone = true,
-            Signal::Runtime => {
+            Signal::Runtime(ended) => {
+                self.ended.extend(ended);
                 self.stale = true;
                 self.rechecks = 0;
             }
@@ -369,6 +381,13 @@ impl Worker {
                 self.busy.remove("report");
                 self.hear_report(*status, result);
             }
+            other => self.hear_late_done(other, now),
+        }
+    }
+
+    /// Steps of pods that run, or that have ended.
+    fn hear_late_done(&mut self, done: Done, now: Duration) {
+        match done {
             Done::Pruned => {
                 self.busy.remove("prune");
                 self.stale = true;
@@ -396,6 +415,7 @@ impl Worker {
                     }
                 }
             }
+            _ => {}
         }
     }
 
@@ -771,7 +791,7 @@ impl Worker {
             match result {
                 Ok(id) if has_hook => {
                     // The container runs: it is seen while its hook still does.
-                    shared.registry.tell(inputs.pod.uid(), Signal::Runtime);
+                    shared.registry.tell(inputs.pod.uid(), Signal::Runtime(None));
                     let result = ops::post_start(&shared, &inputs, &id).await;
                     Done::PostStarted { name, result }
                 }
