@@ -140,6 +140,10 @@ fn boot_objects(server: &Server) -> Vec<Value> {
     objects.push(json!({"apiVersion": "v1", "kind": "ConfigMap",
         "metadata": {"name": "extension-apiserver-authentication", "namespace": "kube-system"},
         "data": authentication_data(server)}));
+    let since = server.clock.now().strftime("%Y-%m-%d").to_string();
+    objects.push(json!({"apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": "kube-apiserver-legacy-service-account-token-tracking", "namespace": "kube-system"},
+        "data": {"since": since}}));
     objects
 }
 

@@ -6,6 +6,7 @@ pub mod limits;
 mod namespace;
 mod node;
 mod pod;
+mod security;
 mod storage;
 
 use super::Plugin;
@@ -32,6 +33,7 @@ pub const TABLE: &[Plugin] = &[
     },
     validating("NodeRestriction", node::restrict),
     mutating("TaintNodesByCondition", node::taint),
+    validating("PodSecurity", security::check),
     mutating("Priority", pod::priority),
     validating("Priority", pod::one_default_class),
     mutating("DefaultTolerationSeconds", pod::tolerations),
