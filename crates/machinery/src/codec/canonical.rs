@@ -11,6 +11,15 @@ use crate::schema::{Base, FieldFacts, Scalar, Schema, Shape, TypeFacts};
 /// Brings a whole value of a built-in type into canonical form, dropping unknown fields.
 /// Leaves of a wrong type are left alone: decoding reports those.
 pub fn canonicalize(schema: Schema<'_>, value: &mut Value) {
+    if let Some(props) = schema_or(schema) {
+        return match value {
+            Value::Array(items) => {
+                items.iter_mut().filter(|v| v.is_object()).for_each(|v| canonicalize(props, v))
+            }
+            Value::Object(_) => canonicalize(props, value),
+            _ => {}
+        };
+    }
     match value {
         Value::Object(object) => {
             let facts = schema.object_type();
@@ -46,6 +55,18 @@ pub fn canonicalize(schema: Schema<'_>, value: &mut Value) {
             }
         }
     }
+}
+
+/// The schema of JSON schemas, where one stands beside another form (`items`, `additionalProperties`).
+fn schema_or(schema: Schema<'_>) -> Option<Schema<'static>> {
+    let (Schema::Field(field) | Schema::Item(field)) = schema else { return None };
+    let whole = matches!(schema, Schema::Item(_)) || field.shape == Shape::One;
+    let Base::Scalar(Scalar::SchemaOrArray | Scalar::SchemaOrBool | Scalar::SchemaOrStrings) = field.base
+    else {
+        return None;
+    };
+    let name = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps";
+    whole.then(|| crate::schema::facts().by_name(name).map(Schema::Type)).flatten()
 }
 
 fn leaf(schema: Schema<'_>) -> Option<Scalar> {
