@@ -46,19 +46,24 @@ fn put_key(out: &mut Vec<u8>, number: u32, wire: u32) {
     put_varint(out, u64::from(number << 3 | wire));
 }
 
-fn put_bytes(out: &mut Vec<u8>, number: u32, bytes: &[u8]) {
+pub(crate) fn put_bytes(out: &mut Vec<u8>, number: u32, bytes: &[u8]) {
     put_key(out, number, BYTES);
     put_varint(out, bytes.len() as u64);
     out.extend_from_slice(bytes);
 }
 
-fn put_int(out: &mut Vec<u8>, number: u32, value: i64) {
+pub(crate) fn put_int(out: &mut Vec<u8>, number: u32, value: i64) {
     put_key(out, number, VARINT);
     put_varint(out, value.cast_unsigned());
 }
 
+pub(crate) fn put_double(out: &mut Vec<u8>, number: u32, value: f64) {
+    put_key(out, number, FIXED64);
+    out.extend_from_slice(&value.to_le_bytes());
+}
+
 /// Writes a length-delimited field whose body `write` appends.
-fn put_nested(out: &mut Vec<u8>, number: u32, write: impl FnOnce(&mut Vec<u8>)) {
+pub(crate) fn put_nested(out: &mut Vec<u8>, number: u32, write: impl FnOnce(&mut Vec<u8>)) {
     put_key(out, number, BYTES);
     let start = out.len();
     out.push(0);

@@ -7,6 +7,9 @@ mod custom;
 mod definitions;
 mod descriptions;
 mod paths;
+mod protobuf;
+
+pub use protobuf::v2_protobuf;
 
 use serde_json::{Map, Value, json};
 
