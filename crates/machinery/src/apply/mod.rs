@@ -103,6 +103,24 @@ pub fn apply(
     Ok(new)
 }
 
+/// Lays a configuration over an object without tracking ownership, as mutating policies do. Atomic lists, maps
+/// and objects in the configuration are refused: they would take unsaid fields away.
+pub fn merge(schema: Schema<'_>, object: &Value, config: &Value) -> Result<Value, ApplyError> {
+    walk::validate(schema, config).map_err(|why| {
+        ApplyError::Internal(format!("failed to convert patch object to typed object: {why}"))
+    })?;
+    let atomic = walk::atomics(schema, config);
+    if !atomic.is_empty() {
+        return Err(ApplyError::Internal(format!(
+            "invalid ApplyConfiguration: may not mutate atomic arrays, maps or structs: {}",
+            atomic.join(", ")
+        )));
+    }
+    let mut merged = walk::merge(schema, Some(object), Some(config)).unwrap_or(Value::Null);
+    canonical_after_apply(schema, &mut merged);
+    Ok(merged)
+}
+
 /// Whether two objects are the same but for the times in their managed fields; then a write can be skipped.
 pub fn same_but_times(a: &Value, b: &Value) -> bool {
     let strip = |object: &Value| {

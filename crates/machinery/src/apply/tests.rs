@@ -176,3 +176,19 @@ fn too_many_updaters_become_ancient() {
     assert_eq!(names.len(), 10);
     assert_eq!(names[0], "ancient-changes Update");
 }
+
+#[test]
+fn merging_refuses_atomic_parts() {
+    let schema = write("a", 0).schema;
+    let live = deployment(json!({"replicas": 1, "selector": {"matchLabels": {"a": "b"}}}));
+    let merged =
+        merge(schema, &live, &json!({"metadata": {"annotations": {"k": "v"}}, "spec": {"replicas": 7}}));
+    let merged = merged.expect("merges");
+    assert_eq!(merged["spec"]["replicas"], 7);
+    assert_eq!(merged["metadata"]["annotations"], json!({"k": "v"}));
+    let refused = merge(schema, &live, &json!({"spec": {"selector": {"matchLabels": {"c": "d"}}}}));
+    assert_eq!(
+        refused.expect_err("refused").to_string(),
+        "invalid ApplyConfiguration: may not mutate atomic arrays, maps or structs: .spec.selector"
+    );
+}

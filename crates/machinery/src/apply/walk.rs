@@ -377,6 +377,39 @@ pub(super) fn drop_nulls(schema: Schema<'_>, value: &mut Value) {
     }
 }
 
+/// Paths of the atomic lists, maps and objects that a configuration sets.
+pub(super) fn atomics(schema: Schema<'_>, value: &Value) -> Vec<String> {
+    let mut out = Vec::new();
+    atomics_at(schema, value, &mut Vec::new(), &mut out);
+    out
+}
+
+fn atomics_at(schema: Schema<'_>, value: &Value, path: &mut Vec<String>, out: &mut Vec<String>) {
+    match (schema.sort(), value) {
+        (Sort::Object | Sort::Map, Value::Object(map)) => {
+            if schema.is_atomic() {
+                out.push(show(path));
+            }
+            for (key, inner) in map.iter().filter(|(key, _)| is_struct_field(schema, key)) {
+                path.push(field_element(key));
+                atomics_at(child(schema, key), inner, path, out);
+                path.pop();
+            }
+        }
+        (Sort::List, Value::Array(items)) => {
+            if schema.list_kind() == ListKind::Atomic {
+                out.push(show(path));
+            }
+            for (index, inner) in items.iter().enumerate() {
+                path.push(format!("i:{index}"));
+                atomics_at(schema.item(), inner, path, out);
+                path.pop();
+            }
+        }
+        _ => {}
+    }
+}
+
 // ---- validating ----
 
 /// Holds a configuration against the schema; the error is upstream's text, paths included.

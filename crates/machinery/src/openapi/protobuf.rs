@@ -141,7 +141,8 @@ fn schema(of: &Object, out: &mut Vec<u8>) {
     if let Some(items) = object(of, "items") {
         put_nested(out, 23, |out| put_nested(out, 1, |out| schema(items, out)));
     }
-    for inner in of.get("allOf").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_object) {
+    for inner in of.get("allOf").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_object)
+    {
         put_nested(out, 24, |out| schema(inner, out));
     }
     if let Some(properties) = object(of, "properties") {
@@ -186,7 +187,9 @@ fn operation(of: &Object, out: &mut Vec<u8>) {
 }
 
 fn parameter_items(of: &Object, number: u32, out: &mut Vec<u8>) {
-    for item in of.get("parameters").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_object) {
+    for item in
+        of.get("parameters").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_object)
+    {
         put_nested(out, number, |out| match item.get("$ref").and_then(Value::as_str) {
             Some(reference) => put_nested(out, 2, |out| put_bytes(out, 1, reference.as_bytes())),
             None => put_nested(out, 1, |out| parameter(item, out)),
