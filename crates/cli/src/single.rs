@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use base::{Clock, Rng, Tasks};
 use client::{Client, Election, Https, Kubeconfig, LeaseConfig, SharedInformers};
-use store::Engine;
+use store::{Engine, EtcdOptions};
 use tokio::net::TcpListener;
 
 use crate::control::Plane;
@@ -138,10 +138,6 @@ impl Process {
 pub async fn apiserver(args: ApiserverArgs) -> Result<(), CliError> {
     let process = Process::new();
     let flags = &args.flags;
-    if let Some(server) = flags.etcd_servers.first() {
-        let why = "etcd as the store is not supported yet; leave the flag out to use the embedded store";
-        return Err(CliError::Flag { flag: "etcd-servers", value: server.clone(), why: why.to_owned() });
-    }
     let mut config =
         apiserver::Config::from_flags(flags).map_err(|error| CliError::component("API server", error))?;
     if config.identity.is_none() {
@@ -156,7 +152,12 @@ pub async fn apiserver(args: ApiserverArgs) -> Result<(), CliError> {
         let made = pki::ensure(&flags.cert_dir, &names, service_ip, &process.clock, &process.rng)?;
         config.identity = Some(made.apiserver);
     }
+    let Process { clock, rng, tasks } = &process;
     let engine = match &args.data_dir {
+        _ if !flags.etcd_servers.is_empty() => {
+            let options = EtcdOptions::new(flags.etcd_servers.clone(), clock.clone(), tasks.clone());
+            Engine::etcd(options).map_err(|error| CliError::component("store", error))?
+        }
         Some(dir) => crate::control::disk(dir)?,
         None => Engine::Memory,
     };
@@ -166,7 +167,6 @@ pub async fn apiserver(args: ApiserverArgs) -> Result<(), CliError> {
         value: address.to_string(),
         why: error.to_string(),
     })?;
-    let Process { clock, rng, tasks } = &process;
     let plane = Plane::start(engine, config, listener, clock.clone(), rng.clone(), tasks.clone()).await?;
     tracing::info!(millis = clock.monotonic().as_millis(), %address, "API server ready");
     process.wait().await;
