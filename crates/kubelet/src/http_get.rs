@@ -121,7 +121,7 @@ impl Get {
             match get.redirected(&location) {
                 Some(next) => get = next,
                 // Never leave the container: what answers elsewhere says nothing about it.
-                None => return Ok(Answer { code, body: "Probe terminated redirects".to_owned() }),
+                None => return Ok(Answer { code, body }),
             }
         }
         Err(format!("stopped after {REDIRECTS} redirects"))

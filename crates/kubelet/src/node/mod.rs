@@ -138,25 +138,20 @@ async fn renew(shared: &Shared, held: Option<Lease>, seconds: i32) -> Result<Lea
         None => shared.client.get_opt::<Lease>(LEASES, name).await?,
     };
     if let Some(mut lease) = current {
+        if lease.metadata.owner_references.as_ref().is_none_or(Vec::is_empty) {
+            lease.metadata.owner_references = owner(shared).await?;
+        }
         let spec = lease.spec.get_or_insert_default();
         spec.renew_time = now;
         spec.holder_identity = Some(name.clone());
         spec.lease_duration_seconds = Some(seconds);
         return shared.client.update(&lease).await;
     }
-    let node = shared.client.get_opt::<Node>("", name).await?;
-    let owner = node.map(|node| OwnerReference {
-        api_version: "v1".into(),
-        kind: "Node".into(),
-        name: name.clone(),
-        uid: node.metadata.uid.unwrap_or_default(),
-        ..OwnerReference::default()
-    });
     let lease = Lease {
         metadata: ObjectMeta {
             name: Some(name.clone()),
             namespace: Some(LEASES.into()),
-            owner_references: owner.map(|owner| vec![owner]),
+            owner_references: owner(shared).await?,
             ..ObjectMeta::default()
         },
         spec: Some(LeaseSpec {
@@ -167,6 +162,21 @@ async fn renew(shared: &Shared, held: Option<Lease>, seconds: i32) -> Result<Lea
         }),
     };
     shared.client.create(&lease).await
+}
+
+/// The lease goes when its node goes; the node may not exist yet.
+async fn owner(shared: &Shared) -> Result<Option<Vec<OwnerReference>>, ClientError> {
+    let name = &shared.config.node_name;
+    let node = shared.client.get_opt::<Node>("", name).await?;
+    Ok(node.map(|node| {
+        vec![OwnerReference {
+            api_version: "v1".into(),
+            kind: "Node".into(),
+            name: name.clone(),
+            uid: node.metadata.uid.unwrap_or_default(),
+            ..OwnerReference::default()
+        }]
+    }))
 }
 
 /// The runtime's readiness: (runtime, network and why not).

@@ -50,7 +50,13 @@ fn refuse(reason: &str, message: String) -> Verdict {
 
 /// `None` when the pod may run.
 pub fn check(pod: &Pod, facts: &Facts<'_>) -> Option<Verdict> {
-    sysctls(pod, facts).or_else(|| fits(pod, facts)).or_else(|| affinity(pod, facts))
+    system(pod).or_else(|| sysctls(pod, facts)).or_else(|| fits(pod, facts)).or_else(|| affinity(pod, facts))
+}
+
+fn system(pod: &Pod) -> Option<Verdict> {
+    let os = pod.spec().os.as_ref()?;
+    let message = "Failed to admit pod as the OS field doesn't match node OS".to_owned();
+    (os.name != "linux").then(|| refuse("PodOSNotSupported", message))
 }
 
 fn sysctls(pod: &Pod, facts: &Facts<'_>) -> Option<Verdict> {
@@ -175,6 +181,7 @@ mod tests {
             (cpu("1m"), &two[..], Some("OutOfpods")),
             (json!({"containers": [], "nodeSelector": {"a": "c"}}), &[], Some("NodeAffinity")),
             (json!({"containers": [], "nodeSelector": {"a": "b"}}), &[], None),
+            (json!({"containers": [], "os": {"name": "windows"}}), &[], Some("PodOSNotSupported")),
             (
                 json!({"containers": [], "securityContext": {"sysctls": [{"name": "kernel.msgmax", "value": "1"}]}}),
                 &[],

@@ -41,6 +41,12 @@ pub fn check(
     Ok(())
 }
 
+/// The pauses of a container that was restarted before the agent was: as if it had ended soon each time.
+pub fn guess(restarts: i32, started: Timestamp, longest: Duration) -> RestartBackoff {
+    let doublings = u32::try_from(restarts - 1).unwrap_or(0).min(16);
+    RestartBackoff { delay: (FIRST * (1 << doublings)).min(longest), updated: started }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -55,6 +61,7 @@ mod tests {
         assert!(check(&mut entry, at(1), at(11), longest).is_ok());
         assert_eq!(check(&mut entry, at(12), at(13), longest), Err((at(32), Duration::from_secs(20))));
         assert!(check(&mut entry, at(12), at(32), longest).is_ok());
+        assert_eq!(guess(3, at(0), longest).delay, Duration::from_secs(40));
         // It ran for a quarter of an hour.
         assert!(check(&mut entry, at(1000), at(1000), longest).is_ok());
         assert_eq!(check(&mut entry, at(1001), at(1002), longest), Err((at(1011), Duration::from_secs(10))));

@@ -35,6 +35,8 @@ pub struct Result_ {
 /// What one try said.
 enum Outcome {
     Success,
+    /// A success that deserves a word.
+    Warning(String),
     Failure(String),
     Error(String),
 }
@@ -124,6 +126,12 @@ impl Task {
         };
         let message = match outcome {
             Outcome::Success => return true,
+            Outcome::Warning(output) => {
+                let message = format!("{kind} probe warning: {}", cut(&output));
+                let name = &self.container.name;
+                self.shared.events.container(&self.pod, name, EventKind::Warning, "ProbeWarning", &message);
+                return true;
+            }
             Outcome::Failure(output) => format!("{kind} probe failed: {}", cut(&output)),
             Outcome::Error(error) => {
                 format!("{kind} probe errored and resulted in unknown state: {}", cut(&error))
@@ -149,7 +157,10 @@ impl Task {
                 Err(error) => return Outcome::Error(error),
             };
             match get.send("kube-probe/1.36", limit, &self.shared.clock, &self.shared.tasks).await {
-                Ok(answer) if (200..400).contains(&answer.code) => Outcome::Success,
+                Ok(answer) if (300..400).contains(&answer.code) => {
+                    Outcome::Warning(format!("Probe terminated redirects, Response body: {}", answer.body))
+                }
+                Ok(answer) if (200..300).contains(&answer.code) => Outcome::Success,
                 Ok(answer) => Outcome::Failure(format!("HTTP probe failed with statuscode: {}", answer.code)),
                 Err(error) => Outcome::Failure(error),
             }

@@ -34,6 +34,8 @@ const FAST_LOOK: Duration = Duration::from_secs(1);
 const RECHECKS_MS: [u64; 6] = [10, 20, 50, 100, 300, 1000];
 /// How often a resize that the node cannot give now is tried again.
 const RESIZE_RETRY: Duration = Duration::from_secs(10);
+/// How long the report of a pod that is being started waits for more to report.
+const REPORT_PAUSE: Duration = Duration::from_millis(300);
 /// First and longest pause after a failed step.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(16));
 
@@ -115,6 +117,7 @@ pub struct Worker {
     prepare_retry: Retry,
     sandbox_retry: Retry,
     report_retry: Retry,
+    changed_at: Option<Duration>,
     cleaned: bool,
     removed: bool,
     delete_sent: bool,
@@ -148,7 +151,7 @@ pub async fn run(
         prepared: None,
         refresh: false,
         stale: true,
-        rechecks: RECHECKS_MS.len(),
+        rechecks: 0,
         ended: BTreeSet::new(),
         look_at: Duration::ZERO,
         wake_at: None,
@@ -160,6 +163,7 @@ pub async fn run(
         prepare_retry: Retry::default(),
         sandbox_retry: Retry::default(),
         report_retry: Retry::default(),
+        changed_at: None,
         cleaned: false,
         removed: false,
         delete_sent: false,
@@ -236,7 +240,6 @@ impl Worker {
                 if changed {
                     self.shared.registry.set_ids(self.pod.uid(), &observed);
                     self.observed = observed;
-                    self.rechecks = RECHECKS_MS.len();
                 }
                 self.stale = false;
                 let events = self.shared.registry.has_events();
@@ -247,11 +250,11 @@ impl Worker {
                     observed.by_id(id).is_some_and(|seen| seen.state == State::Running)
                         || observed.sandboxes.iter().any(|sandbox| sandbox.id == *id && sandbox.ready)
                 });
-                if !self.ended.is_empty() {
-                    self.look_at = self.look_at.min(self.now() + FAST_LOOK);
-                }
-                if let Some(pause) = RECHECKS_MS.get(self.rechecks) {
-                    self.look_at = self.now() + Duration::from_millis(*pause);
+                if self.ended.is_empty() {
+                    self.rechecks = 0;
+                } else {
+                    let pause = RECHECKS_MS[self.rechecks.min(RECHECKS_MS.len() - 1)];
+                    self.look_at = self.now() + Duration::from_millis(pause);
                     self.rechecks += 1;
                 }
             }
@@ -269,6 +272,12 @@ impl Worker {
         let allocated = known.unwrap_or_else(|| resize::wanted(&self.pod));
         self.applied = allocated.clone();
         self.allocated = Arc::new(allocated);
+        for seen in self.observed.containers.iter().filter(|seen| seen.restarts > 0) {
+            let entry = self.backoffs.entry(seen.name.clone()).or_default();
+            *entry = entry.or_else(|| {
+                Some(backoff::guess(seen.restarts, seen.started?, self.shared.config.max_crash_backoff))
+            });
+        }
         let status = self.pod.status().clone();
         let all = status.container_statuses.iter().chain(status.init_container_statuses.iter()).flatten();
         for container in all {
@@ -310,7 +319,6 @@ impl Worker {
             Signal::Runtime(ended) => {
                 self.ended.extend(ended);
                 self.stale = true;
-                self.rechecks = 0;
             }
             Signal::Refresh => {
                 self.refresh = true;
@@ -997,11 +1005,26 @@ impl Worker {
             self.report_retry.at.into_iter().for_each(|at| self.wake_by(at));
             return;
         }
+        if let Some(at) = self.report_after().filter(|at| *at > now) {
+            self.wake_by(at);
+            return;
+        }
+        self.changed_at = None;
         let (shared, pod, status) = (self.shared.clone(), self.pod.clone(), self.status.clone());
         self.step_of("report", async move {
             let result = report::status(&shared, &pod, &status).await;
             Done::Reported { status: Box::new(status), result }
         });
+    }
+
+    /// While a pod is being started its status changes several times in a moment: one report will do.
+    fn report_after(&mut self) -> Option<Duration> {
+        let now = self.now();
+        let at = *self.changed_at.get_or_insert(now);
+        let pending = self.status.phase.as_deref() == Some("Pending") && !self.terminating;
+        let at_work =
+            self.starting.is_some() || self.busy.contains("sandbox") || self.busy.contains("prepare");
+        (pending && at_work).then(|| at + REPORT_PAUSE)
     }
 
     /// Brings volumes up to date when what they show changed or a token is old.
