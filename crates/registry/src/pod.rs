@@ -5,7 +5,6 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 pub use crate::strategies::qos_class;
-use crate::strategy::set_generation;
 use crate::tree::Tree;
 
 /// Binds a pod to the binding's node: node name, annotations and labels of the binding, and the
@@ -39,8 +38,7 @@ pub fn bind(pod: &mut Value, binding: &Value, now: Timestamp) -> Result<(), ApiE
         all.extend(more.clone());
         pod.set(field, Value::Object(all));
     }
-    let generation = crate::strategy::generation(pod);
-    set_generation(pod, generation + 1);
+    // The generation counts changes of what was asked for; a binding is none (BindingREST).
     set_condition(pod, json!({"type": "PodScheduled", "status": "True"}), now);
     Ok(())
 }
