@@ -38,7 +38,9 @@ pub fn dns1123_label(text: &str) -> Vec<String> {
     if text.len() > DNS1123_LABEL_MAX {
         errors.push(too_long(DNS1123_LABEL_MAX));
     }
-    if !is_label(text) {
+    if !is_label(text) && text.split('.').all(is_label) {
+        errors.push("must not contain dots".to_owned());
+    } else if !is_label(text) {
         let rule = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', \
                     and must start and end with an alphanumeric character";
         errors.push(format_error(rule, LABEL_FORMAT, &["my-name", "123-abc"]));
@@ -113,7 +115,7 @@ pub fn qualified_name(text: &str) -> Vec<String> {
             name
         }
         _ => {
-            let text = format_error(&format!("a qualified name {rule}"), QUALIFIED_FORMAT, &examples);
+            let text = format_error(&format!("a valid label key {rule}"), QUALIFIED_FORMAT, &examples);
             return vec![format!("{text} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')")];
         }
     };

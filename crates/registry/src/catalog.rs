@@ -106,7 +106,7 @@ impl Catalog {
                 versions.push(row.version.clone());
             }
         }
-        versions.sort_by(|a, b| version_priority(b).cmp(&version_priority(a)));
+        versions.sort_by_key(|v| std::cmp::Reverse(version_priority(v)));
         Group { name: name.to_string(), versions }
     }
 }

@@ -6,9 +6,7 @@ use serde_json::Value;
 
 use crate::columns::{Columns, CustomColumn};
 use crate::resource::{FieldSource, Resource, Role, ScalePaths, SelectableField, Subresource, Verbs};
-use crate::strategy::{
-    Context, Part, Strategy, differs, generation, set_generation, take_over, take_over_all_but,
-};
+use crate::strategy::{Context, Part, Strategy, generation, set_generation, take_over, take_over_all_but};
 use crate::tree::Tree;
 
 /// How custom resources behave: spec/status split only where the version has a status subresource.
@@ -62,7 +60,7 @@ impl Strategy for CustomStrategy {
 
 /// Custom resources are compared as they are: an empty list is not an absent one.
 fn differs_exactly(a: Option<&Value>, b: Option<&Value>) -> bool {
-    a != b && (differs(a, b) || a.is_some() != b.is_some() || a != b)
+    a != b
 }
 
 impl Resource {

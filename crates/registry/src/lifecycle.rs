@@ -90,7 +90,9 @@ fn reject(resource: &Resource, object: &Value, errors: ErrorList) -> Result<(), 
     if errors.is_empty() {
         return Ok(());
     }
-    Err(ApiError::invalid(&resource.group, &resource.kind, object.text("metadata.name"), &errors))
+    // Upstream keeps both kinds of events as the core group's.
+    let group = if resource.group == "events.k8s.io" { "" } else { &*resource.group };
+    Err(ApiError::invalid(group, &resource.kind, object.text("metadata.name"), &errors))
 }
 
 /// An object's namespace must be the request's; empty takes the request's.

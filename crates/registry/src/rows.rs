@@ -225,7 +225,7 @@ fn storage_rows() -> Vec<Resource> {
     vec![
         storage.row("CSIDriver", "csidrivers").rules(&s::CSI_DRIVER).print(&print::CSI_DRIVER),
         storage.row("CSINode", "csinodes").rules(&s::CSI_NODE).print(&print::CSI_NODE),
-        storage.row("CSIStorageCapacity", "csistoragecapacities").namespaced().rules(&s::CSI_CAPACITY).print(&print::CSI_CAPACITY),
+        storage.row("CSIStorageCapacity", "csistoragecapacities").namespaced().rules(&s::CSI_CAPACITY),
         storage.row("StorageClass", "storageclasses").short(&["sc"]).rules(&s::STORAGE_CLASS).print(&print::STORAGE_CLASS),
         storage.row("VolumeAttachment", "volumeattachments").rules(&s::VOLUME_ATTACHMENT).print(&print::VOLUME_ATTACHMENT).status(),
         storage.row("VolumeAttributesClass", "volumeattributesclasses").short(&["vac"]).rules(&s::VOLUME_ATTRIBUTES_CLASS).print(&print::VOLUME_ATTRIBUTES_CLASS),

@@ -62,7 +62,7 @@ printers! {
     ENDPOINT_SLICE: [NAME, s("AddressType"), s("Ports"), s("Endpoints"), AGE], cluster::endpoint_slice;
     NETWORK_POLICY: [NAME, s("Pod-Selector"), AGE], cluster::network_policy;
     SERVICE_CIDR: [NAME, s("CIDRs"), AGE], cluster::service_cidr;
-    IP_ADDRESS: [NAME, s("ParentRef"), AGE], cluster::ip_address;
+    IP_ADDRESS: [NAME, s("ParentRef")], cluster::ip_address;
     NODE: [NAME, s("Status"), s("Roles"), AGE, s("Version"), w("Internal-IP"), w("External-IP"), w("OS-Image"), w("Kernel-Version"), w("Container-Runtime")], cluster::node;
     EVENT: [s("Last Seen"), s("Type"), s("Reason"), s("Object"), w("Subobject"), w("Source"), s("Message"), w("First Seen"), w("Count"), ColumnDef { priority: 1, ..NAME }], cluster::event;
     NAMESPACE: [NAME, s("Status"), AGE], cluster::namespace;
@@ -89,7 +89,6 @@ printers! {
     VOLUME_ATTACHMENT: [NAME, ColumnDef { name: "Attacher", ..NAME }, s("PV"), s("Node"), b("Attached"), AGE], cluster::volume_attachment;
     CSI_NODE: [NAME, i("Drivers"), AGE], cluster::csi_node;
     CSI_DRIVER: [NAME, b("AttachRequired"), b("PodInfoOnMount"), b("StorageCapacity"), s("TokenRequests"), b("RequiresRepublish"), s("Modes"), AGE], cluster::csi_driver;
-    CSI_CAPACITY: [NAME, s("StorageClassName"), s("Capacity")], cluster::csi_capacity;
     WEBHOOK: [NAME, i("Webhooks"), AGE], cluster::webhook;
     VALIDATING_POLICY: [NAME, i("Validations"), s("ParamKind"), AGE], cluster::validating_policy;
     MUTATING_POLICY: [NAME, i("Mutations"), s("ParamKind"), AGE], cluster::mutating_policy;

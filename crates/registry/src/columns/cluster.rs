@@ -182,7 +182,7 @@ pub fn service_cidr(o: &Value, now: Timestamp) -> Vec<Value> {
     vec![name(o), joined(o.list("spec.cidrs")).into(), age::of(o, now)]
 }
 
-pub fn ip_address(o: &Value, now: Timestamp) -> Vec<Value> {
+pub fn ip_address(o: &Value, _now: Timestamp) -> Vec<Value> {
     let parent = o.at("spec.parentRef");
     let mut text = "<none>".to_string();
     if !parent.is_null() {
@@ -196,7 +196,7 @@ pub fn ip_address(o: &Value, now: Timestamp) -> Vec<Value> {
             }
         }
     }
-    vec![name(o), text.into(), age::of(o, now)]
+    vec![name(o), text.into()]
 }
 
 fn node_roles(o: &Value) -> String {
@@ -529,14 +529,6 @@ pub fn csi_driver(o: &Value, now: Timestamp) -> Vec<Value> {
         or(&joined(spec.list("volumeLifecycleModes")), "<none>").into(),
         age::of(o, now),
     ]
-}
-
-pub fn csi_capacity(o: &Value, _now: Timestamp) -> Vec<Value> {
-    let capacity = match o.has("capacity") {
-        true => quantity(o.at("capacity")),
-        false => "<unset>".into(),
-    };
-    vec![name(o), o.text("storageClassName").into(), capacity.into()]
 }
 
 pub fn webhook(o: &Value, now: Timestamp) -> Vec<Value> {

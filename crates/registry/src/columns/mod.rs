@@ -171,7 +171,9 @@ fn index<'a>(at: &'a Value, inner: &str) -> Option<&'a Value> {
         let wanted = wanted.trim().trim_matches(['"', '\'']);
         return at.as_array()?.iter().find(|item| match item.at(key.trim()) {
             Value::String(s) => s == wanted,
-            other => other.to_string() == wanted,
+            Value::Number(n) => n.to_string() == wanted,
+            Value::Bool(b) => (if *b { "true" } else { "false" }) == wanted,
+            _ => false,
         });
     }
     if let Some(key) = inner.strip_prefix('\'').and_then(|k| k.strip_suffix('\'')) {

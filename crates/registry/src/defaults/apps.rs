@@ -113,7 +113,9 @@ fn job_spec(j: &mut Value) {
 fn failure_policy(o: &mut Value, path: &str) {
     for rule in o.list_mut(path) {
         for pattern in rule.list_mut("onPodConditions") {
-            pattern.set_default("status", "True");
+            if pattern.text("status").is_empty() {
+                pattern.set("status", "True");
+            }
         }
     }
 }
@@ -133,7 +135,11 @@ pub fn cron_job(c: &mut Value) {
 }
 
 pub fn hpa_v1(h: &mut Value) {
+    const METRICS: &str = "autoscaling.alpha.kubernetes.io/metrics";
     h.set_default("spec.minReplicas", 1);
+    if !h.map("metadata.annotations").contains_key(METRICS) {
+        h.set_default("spec.targetCPUUtilizationPercentage", 80);
+    }
 }
 
 pub fn hpa_v2(h: &mut Value) {

@@ -117,20 +117,6 @@ pub fn claim_spec(spec: &mut Value) {
         return;
     }
     spec.set_default("volumeMode", "Filesystem");
-    // dataSource and dataSourceRef mirror each other for claims and snapshots (upstream: NormalizeDataSources).
-    let same_namespace = spec.text("dataSourceRef.namespace").is_empty();
-    if spec.has("dataSource") && !spec.has("dataSourceRef") {
-        let source = spec.at("dataSource").clone();
-        spec.set("dataSourceRef", source);
-    } else if spec.has("dataSourceRef") && !spec.has("dataSource") && same_namespace {
-        let reference = spec.at("dataSourceRef").clone();
-        let kind = reference.text("kind");
-        let known = (kind == "PersistentVolumeClaim" && reference.text("apiGroup").is_empty())
-            || (kind == "VolumeSnapshot" && reference.text("apiGroup") == "snapshot.storage.k8s.io");
-        if known {
-            spec.set("dataSource", reference);
-        }
-    }
     for path in ["resources.limits", "resources.requests"] {
         pod::round_up(spec.at_mut(path));
     }

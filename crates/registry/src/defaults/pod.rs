@@ -288,7 +288,7 @@ pub fn aggregate(spec: &Value, what: &str) -> Map<String, Value> {
     };
     let add = |total: &mut Amounts, more: &Amounts| {
         for (name, quantity) in more {
-            let sum = total.get(name).map_or(quantity.clone(), |t| t.add(quantity));
+            let sum = total.get(name).map_or(*quantity, |t| t.add(quantity));
             total.insert(name.clone(), sum);
         }
     };
@@ -305,14 +305,14 @@ pub fn aggregate(spec: &Value, what: &str) -> Map<String, Value> {
             add(&mut now, &sidecars);
         }
         for (name, quantity) in now {
-            let most = peak.entry(name).or_insert_with(|| quantity.clone());
+            let most = peak.entry(name).or_insert(quantity);
             if *most < quantity {
                 *most = quantity;
             }
         }
     }
     for (name, quantity) in peak {
-        let most = total.entry(name).or_insert_with(|| quantity.clone());
+        let most = total.entry(name).or_insert(quantity);
         if *most < quantity {
             *most = quantity;
         }

@@ -193,13 +193,48 @@ fn update_pv(cx: &Context<'_>, part: Part, new: &mut Value, old: &Value) {
     }
 }
 
+/// `dataSource` and `dataSourceRef` mirror each other; a data source of a kind that only the
+/// reference may name is dropped, silently as ever.
+fn data_sources(pvc: &mut Value, old: &Value) {
+    let Some(spec) = pvc.get_mut("spec") else { return };
+    if !spec.text("dataSourceRef.namespace").is_empty() && !old.has("spec.dataSourceRef") {
+        spec.unset("dataSourceRef");
+    }
+    let source = spec.at("dataSource");
+    let group = source.text("apiGroup");
+    let known = match source.text("kind") {
+        "PersistentVolumeClaim" => group.is_empty(),
+        "VolumeSnapshot" => group == "snapshot.storage.k8s.io",
+        _ => false,
+    };
+    let had = old.has("spec.dataSource") || old.has("spec.dataSourceRef");
+    if !known && !spec.has("dataSourceRef") && !had {
+        spec.unset("dataSource");
+    }
+    if spec.has("dataSource") && !spec.has("dataSourceRef") {
+        let source = spec.at("dataSource").clone();
+        spec.set("dataSourceRef", source);
+    } else if spec.has("dataSourceRef") && !spec.has("dataSource") {
+        let reference = spec.at("dataSourceRef").clone();
+        if reference.text("namespace").is_empty() {
+            spec.set("dataSource", reference);
+        }
+    }
+}
+
 /// PersistentVolumeClaim.
 pub static PVC: Rules = Rules {
     default: defaults::claim,
     status: true,
+    create: |_, pvc| data_sources(pvc, &Value::Null),
+    update: |_, part, new, old| {
+        if part == Part::Main {
+            data_sources(new, old);
+        }
+    },
     validate: |_, o| v::storage::claim(o),
     validate_update: |_, part, new, old| match part {
-        Part::Status => v::ErrorList::new(),
+        Part::Status => v::storage::claim_status(new),
         _ => v::storage::claim_update(new, old),
     },
     ..PLAIN

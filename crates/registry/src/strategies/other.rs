@@ -340,10 +340,21 @@ fn stamp_conditions(cx: &Context<'_>, new: &mut Value, old: &Value) {
     }
 }
 
+/// Coordinated leader election is not on.
+fn drop_election(lease: &mut Value, old: &Value) {
+    for field in ["spec.strategy", "spec.preferredHolder"] {
+        if !old.has(field) {
+            lease.unset(field);
+        }
+    }
+}
+
 /// Lease.
 pub static LEASE: Rules = Rules {
     create_on_update: true,
     unconditional_update: false,
+    create: |_, lease| drop_election(lease, &Value::Null),
+    update: |_, _, new, old| drop_election(new, old),
     validate: |_, o| policy::lease(o),
     validate_update: |_, _, new, _| policy::lease(new),
     ..PLAIN

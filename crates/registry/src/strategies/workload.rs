@@ -113,7 +113,7 @@ pub static JOB: Rules = Rules {
     create: generate_selector,
     validate: |_, o| v::batch::job(o),
     validate_update: |_, part, new, old| match part {
-        Part::Status => v::batch::job_status(new, old),
+        Part::Status => v::job_status::job_status(new, old),
         _ => v::batch::job_update(new, old),
     },
     ..SPEC_STATUS
@@ -156,9 +156,9 @@ pub static HPA_V1: Rules = Rules {
     default: defaults::hpa_v1,
     status: true,
     validate: |_, o| v::policy::autoscaler_v1(o),
-    validate_update: |_, part, new, _| match part {
+    validate_update: |_, part, new, old| match part {
         Part::Status => v::policy::autoscaler_status(new),
-        _ => v::policy::autoscaler_v1(new),
+        _ => v::policy::autoscaler_v1_update(new, old),
     },
     ..PLAIN
 };
@@ -168,9 +168,9 @@ pub static HPA_V2: Rules = Rules {
     default: defaults::hpa_v2,
     status: true,
     validate: |_, o| v::policy::autoscaler(o),
-    validate_update: |_, part, new, _| match part {
+    validate_update: |_, part, new, old| match part {
         Part::Status => v::policy::autoscaler_status(new),
-        _ => v::policy::autoscaler(new),
+        _ => v::policy::autoscaler_update(new, old),
     },
     ..PLAIN
 };

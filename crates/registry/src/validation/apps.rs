@@ -4,7 +4,7 @@ use api::names;
 use serde_json::Value;
 
 use super::core::always_restarts;
-use super::{ErrorList, Path, Report, meta, pod, storage};
+use super::{ErrorKind, ErrorList, FieldError, Path, Report, meta, pod, shown, storage};
 use crate::strategy::differs;
 use crate::tree::Tree;
 
@@ -28,6 +28,13 @@ pub fn selects(selector: &Value, labels: &Value) -> bool {
         })
 }
 
+/// Whether a selector is well-formed.
+fn usable(selector: &Value) -> bool {
+    let mut errors = ErrorList::new();
+    meta::selector(&mut errors, selector, &Path::new("selector"));
+    errors.is_empty()
+}
+
 /// `spec.selector`: there, well-formed, not empty. False when it is missing.
 fn selector(errors: &mut ErrorList, spec: &Value, path: &Path, kind: &str) -> bool {
     let (selector, at) = (spec.at("selector"), path.child("selector"));
@@ -47,6 +54,12 @@ fn replica_template(errors: &mut ErrorList, spec: &Value, path: &Path) {
     let (template, at) = (spec.at("template"), path.child("template"));
     let labels = template.at("metadata.labels");
     let selector = spec.at("selector");
+    if !usable(selector) {
+        let at = path.child("selector");
+        let text = shown::selector(selector);
+        shown::report(errors, ErrorKind::Invalid, &at, text, "invalid label selector");
+        return;
+    }
     if selector.is_null() || !selects(selector, labels) {
         errors.invalid(&at.child("metadata.labels"), labels.clone(), NO_MATCH);
     }
@@ -121,18 +134,11 @@ fn strategy(errors: &mut ErrorList, strategy: &Value, path: &Path) {
         }
         _ => {
             let all = ["Recreate", "RollingUpdate"];
-            errors.push(super::FieldError::not_supported(path, shown_strategy(strategy), &all));
+            let mut error = FieldError::not_supported(path, "", &all);
+            error.value = Some(shown::strategy(strategy));
+            errors.push(error);
         }
     }
-}
-
-/// Upstream shows its own struct, whose JSON names are capitalized.
-fn shown_strategy(strategy: &Value) -> Value {
-    let rolling = match strategy.at("rollingUpdate") {
-        Value::Null => Value::Null,
-        r => serde_json::json!({"MaxUnavailable": r.at("maxUnavailable"), "MaxSurge": r.at("maxSurge")}),
-    };
-    serde_json::json!({"Type": strategy.text("type"), "RollingUpdate": rolling})
 }
 
 /// An update of a deployment or replica set: the selector stays.
@@ -273,7 +279,8 @@ fn stateful_strategy(errors: &mut ErrorList, strategy: &Value, path: &Path) {
     match strategy.text("type") {
         "" => errors.required(path, ""),
         "OnDelete" if !rolling.is_null() => {
-            errors.invalid(&at, rolling.clone(), "only allowed for updateStrategy 'RollingUpdate'");
+            let detail = "only allowed for updateStrategy 'RollingUpdate'";
+            shown::report(errors, ErrorKind::Invalid, &at, shown::text(rolling, shown::ROLLING_SET), detail);
         }
         "OnDelete" => {}
         "RollingUpdate" => {
@@ -383,7 +390,9 @@ fn daemon_strategy(errors: &mut ErrorList, strategy: &Value, path: &Path) {
         }
         _ => {
             let all = ["RollingUpdate", "OnDelete"];
-            errors.push(super::FieldError::not_supported(path, shown_strategy(strategy), &all));
+            let mut error = FieldError::not_supported(path, "", &all);
+            error.value = Some(shown::strategy(strategy));
+            errors.push(error);
         }
     }
 }

@@ -8,7 +8,7 @@ use super::{ErrorKind, ErrorList, FieldError, Path, Report, meta, pod};
 use crate::strategy::differs;
 use crate::tree::Tree;
 
-fn bare(errors: &mut ErrorList, path: &Path, detail: &str) {
+pub(super) fn bare(errors: &mut ErrorList, path: &Path, detail: &str) {
     errors.push(FieldError {
         kind: ErrorKind::Invalid,
         path: path.clone(),
@@ -111,7 +111,9 @@ fn job_spec(errors: &mut ErrorList, spec: &Value, path: &Path) {
         if spec.text("completionMode") == "Indexed" {
             success_policy(errors, spec, &at.child("rules"));
         } else {
-            errors.invalid(&at, spec.at("successPolicy").clone(), "requires indexed completion mode");
+            let rules = spec.at("successPolicy.rules");
+            let value = json!({"Rules": rules});
+            errors.invalid(&at, value, "requires indexed completion mode");
         }
     }
     if let Some(policy) = spec.at("podReplacementPolicy").as_str() {
@@ -158,12 +160,14 @@ fn indexes(errors: &mut ErrorList, spec: &Value, path: &Path) {
     }
     let (parallelism, failed) = (spec.int("parallelism"), spec.at("maxFailedIndexes").as_i64());
     let failed_at = path.child("maxFailedIndexes");
-    if mode != "Indexed" {
+    if mode.is_empty() || mode == "NonIndexed" {
         for field in ["backoffLimitPerIndex", "maxFailedIndexes"] {
             if let Some(n) = spec.at(field).as_i64() {
                 errors.invalid(&path.child(field), n, "requires indexed completion mode");
             }
         }
+    }
+    if mode != "Indexed" {
         return;
     }
     if completions.is_none() {
@@ -254,7 +258,7 @@ fn exit_codes(errors: &mut ErrorList, spec: &Value, rule: &Value, path: &Path) {
     }
     let (values, at) = (rule.list("values"), path.child("values"));
     if values.is_empty() {
-        errors.invalid(&at, rule.at("values").clone(), "at least one value is required");
+        errors.invalid(&at, Value::Array(values.to_vec()), "at least one value is required");
     } else if values.len() > 255 {
         errors.push(FieldError::too_many(&at, values.len(), 255));
     }
@@ -317,7 +321,7 @@ fn success_policy(errors: &mut ErrorList, spec: &Value, path: &Path) {
 }
 
 /// Counts the indexes in a text such as `1,3-5`.
-fn index_list(text: &str, completions: i64) -> Result<i64, String> {
+pub(super) fn index_list(text: &str, completions: i64) -> Result<i64, String> {
     let (mut last, mut total) = (-1, 0);
     if text.is_empty() {
         return Ok(0);
@@ -353,9 +357,9 @@ fn index_list(text: &str, completions: i64) -> Result<i64, String> {
 
 /// An update of a job.
 pub fn job_update(new: &Value, old: &Value) -> ErrorList {
-    let mut errors = ErrorList::new();
+    // Upstream looks at the whole job and then at the spec once more; one of each is enough.
+    let mut errors = job(new);
     let path = Path::new("spec");
-    whole_spec(&mut errors, new.at("spec"), &path);
     let (now, was) = (new.at("spec"), old.at("spec"));
     let at = path.child("completions");
     if now.text("completionMode") != "Indexed" {
@@ -381,7 +385,11 @@ fn template_update(errors: &mut ErrorList, new: &Value, old: &Value, path: &Path
     let (now, mut was) = (new.at("spec.template"), old.at("spec.template").clone());
     let suspended = old.flag("spec.suspend");
     let never_started = !old.has("status.startTime");
-    let stopped = suspended && (never_started || old.int("status.active") == 0);
+    let marked = old
+        .list("status.conditions")
+        .iter()
+        .any(|c| c.text("type") == "Suspended" && c.text("status") == "True");
+    let stopped = suspended && (never_started || marked) && old.int("status.active") == 0;
     if stopped {
         for field in [
             "spec.affinity.nodeAffinity",
@@ -407,89 +415,6 @@ fn template_update(errors: &mut ErrorList, new: &Value, old: &Value, path: &Path
     }
     if differs(Some(now), Some(&was)) {
         errors.invalid(&path.child("template"), now.clone(), super::IMMUTABLE);
-    }
-}
-
-fn is(job: &Value, ty: &str) -> bool {
-    job.list("status.conditions").iter().any(|c| c.text("type") == ty && c.text("status") == "True")
-}
-
-/// A job's `/status`.
-pub fn job_status(new: &Value, old: &Value) -> ErrorList {
-    let mut errors = ErrorList::new();
-    let (status, path) = (new.at("status"), Path::new("status"));
-    for field in ["active", "succeeded", "failed", "ready", "terminating"] {
-        errors.non_negative(&path.child(field), status.int(field));
-    }
-    let conditions = path.child("conditions");
-    let contradictions = [
-        ("Complete", "Failed", "cannot set Complete=True and Failed=true conditions"),
-        ("Complete", "FailureTarget", "cannot set Complete=True and FailureTarget=true conditions"),
-        ("SuccessCriteriaMet", "Failed", "cannot set SuccessCriteriaMet=True and Failed=true conditions"),
-        (
-            "SuccessCriteriaMet",
-            "FailureTarget",
-            "cannot set SuccessCriteriaMet=True and FailureTarget=true conditions",
-        ),
-    ];
-    for (a, b, why) in contradictions {
-        if is(new, a) && is(new, b) {
-            bare(&mut errors, &conditions, why);
-        }
-    }
-    let complete = is(new, "Complete");
-    if complete && !status.has("completionTime") {
-        errors.required(&path.child("completionTime"), "completionTime is required for Complete jobs");
-    }
-    if !complete && status.has("completionTime") {
-        let detail = "cannot set completionTime when there is no Complete=True condition";
-        errors.invalid(&path.child("completionTime"), status.at("completionTime").clone(), detail);
-    }
-    let finished = complete || is(new, "Failed");
-    if finished && !(is(old, "Complete") || is(old, "Failed")) {
-        finished_status(&mut errors, new, &path);
-    }
-    for ty in ["Failed", "Complete", "FailureTarget"] {
-        if is(old, ty) && !is(new, ty) {
-            bare(&mut errors, &conditions, &format!("cannot disable the terminal {ty}=True condition"));
-        }
-    }
-    for field in ["failed", "succeeded"] {
-        if status.int(field) < old.at("status").int(field) && !old.flag("spec.suspend") {
-            let detail = format!("cannot decrease the {field} counter");
-            errors.invalid(&path.child(field), status.int(field), detail);
-        }
-    }
-    if is(old, "SuccessCriteriaMet") && !is(new, "SuccessCriteriaMet") {
-        bare(&mut errors, &conditions, "cannot disable the SuccessCriteriaMet=True condition");
-    }
-    errors
-}
-
-fn finished_status(errors: &mut ErrorList, new: &Value, path: &Path) {
-    let (status, conditions) = (new.at("status"), path.child("conditions"));
-    if is(new, "Failed") && !is(new, "FailureTarget") {
-        let why = "cannot set Failed=True condition without the FailureTarget=true condition";
-        bare(errors, &conditions, why);
-    }
-    if is(new, "Complete") && !is(new, "SuccessCriteriaMet") {
-        let why = "cannot set Complete=True condition without the SuccessCriteriaMet=true condition";
-        bare(errors, &conditions, why);
-    }
-    if status.int("active") > 0 {
-        errors.invalid(&path.child("active"), status.int("active"), "active>0 is invalid for finished job");
-    }
-    if !status.has("startTime") {
-        errors.required(&path.child("startTime"), "startTime is required for finished job");
-    }
-    if status.int("terminating") > 0 {
-        let detail = "terminating>0 is invalid for finished job";
-        errors.invalid(&path.child("terminating"), status.int("terminating"), detail);
-    }
-    let uncounted = status.at("uncountedTerminatedPods");
-    if !uncounted.list("failed").is_empty() || !uncounted.list("succeeded").is_empty() {
-        let detail = "must be empty for finished job";
-        errors.invalid(&path.child("uncountedTerminatedPods"), uncounted.clone(), detail);
     }
 }
 
@@ -561,7 +486,9 @@ fn time_zone(errors: &mut ErrorList, zone: &Value, path: &Path) {
     if zone.eq_ignore_ascii_case("local") {
         let detail = "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones";
         errors.invalid(path, zone, detail);
-    } else if jiff::tz::TimeZone::get(zone).is_err() {
+    }
+    let known = zone == "Local" || jiff::tz::TimeZone::get(zone).is_ok_and(|z| z.iana_name() == Some(zone));
+    if !known {
         errors.invalid(path, zone, format!("unknown time zone {zone}"));
     }
 }

@@ -208,6 +208,9 @@ impl Scene<'_> {
 
     fn devices(&self, errors: &mut ErrorList, c: &Value, path: &Path) {
         let mounts = c.list("volumeMounts");
+        // Of several mounts of a volume upstream knows the last.
+        let paths_by_name: BTreeMap<&str, &str> =
+            mounts.iter().map(|m| (m.text("name"), m.text("mountPath"))).collect();
         let (mut names, mut paths): (Vec<&str>, Vec<&str>) = (Vec::new(), Vec::new());
         for (i, device) in c.list("volumeDevices").iter().enumerate() {
             let at = path.index(i);
@@ -237,7 +240,7 @@ impl Scene<'_> {
             if mounts.iter().any(|m| m.text("name") == name) {
                 errors.invalid(&name_at, name, "must not already exist in volumeMounts");
             }
-            if mounts.iter().any(|m| m.text("mountPath") == target) {
+            if paths_by_name.values().any(|p| *p == target) {
                 errors.invalid(&path_at, target, "must not already exist as a path in volumeMounts");
             }
             names.push(name);

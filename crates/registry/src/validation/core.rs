@@ -6,7 +6,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::Value;
 
 use super::resources::{self, Names, amount};
-use super::{ErrorList, FieldError, Path, Report, pod, scheduling, service};
+use super::{ErrorKind, ErrorList, FieldError, Path, Report, pod, scheduling, service, shown};
 use crate::tree::Tree;
 
 /// The most bytes that a ConfigMap's or Secret's values may have together.
@@ -66,6 +66,14 @@ pub fn node(node: &Value) -> ErrorList {
     for (i, range) in ranges.iter().enumerate() {
         service::cidr(&mut errors, range, &path.index(i));
     }
+    let wrong = ranges.iter().position(|r| r.parse::<ipnet::IpNet>().is_err());
+    if let (Some(i), true) = (wrong, ranges.len() > 1) {
+        let range = ranges[i];
+        let detail = format!(
+            "invalid PodCIDRs. failed to check with dual stack with error:invalid CIDR[{i}]: <nil> (invalid CIDR address: {range})"
+        );
+        errors.push(FieldError::internal(&path, detail));
+    }
     let of = |v6: bool| ranges.iter().filter(|r| r.contains(':') == v6).count();
     if of(true) > 1 || of(false) > 1 {
         let detail = "may specify no more than one CIDR for each IP family";
@@ -88,9 +96,9 @@ fn taints(errors: &mut ErrorList, node: &Value) {
         }
         errors.required_one_of(&at.child("effect"), effect, scheduling::EFFECTS);
         if seen.contains(&(key, effect)) {
-            let mut error = FieldError::duplicate(&at, taint.clone());
-            error.detail = "taints must be unique by key and effect pair".into();
-            errors.push(error);
+            let text = shown::text(taint, shown::TAINT);
+            let detail = "taints must be unique by key and effect pair";
+            shown::report(errors, ErrorKind::Duplicate, &at, text, detail);
             continue;
         }
         seen.push((key, effect));
@@ -114,7 +122,8 @@ pub fn node_update(new: &Value, old: &Value) -> ErrorList {
     for (i, address) in addresses.iter().enumerate() {
         if addresses[..i].contains(address) {
             let path = Path::new("status").child("addresses").index(i);
-            errors.duplicate(&path, address.clone());
+            let text = shown::text(address, &[("Type", "\"\""), ("Address", "\"\"")]);
+            shown::report(&mut errors, ErrorKind::Duplicate, &path, text, "");
         }
     }
     let (now, was) = (new.list("spec.podCIDRs"), old.list("spec.podCIDRs"));
@@ -132,6 +141,9 @@ pub fn node_update(new: &Value, old: &Value) -> ErrorList {
         errors.forbidden(&path, "node updates may not change providerID except from \"\" to valid");
     }
     taints(&mut errors, new);
+    if new.at("spec.externalID") != old.at("spec.externalID") {
+        errors.forbidden(&Path::new("spec").child("externalID"), "may not be updated");
+    }
     errors
 }
 
@@ -213,15 +225,11 @@ pub fn secret(s: &Value) -> ErrorList {
         }
         "kubernetes.io/dockercfg" => docker(&mut errors, s, ".dockercfg"),
         "kubernetes.io/dockerconfigjson" => docker(&mut errors, s, ".dockerconfigjson"),
-        "kubernetes.io/basic-auth" => {
-            if !data.contains_key("username") && !data.contains_key("password") {
-                need(&mut errors, &["username", "password"]);
-            }
+        "kubernetes.io/basic-auth" if !data.contains_key("username") && !data.contains_key("password") => {
+            need(&mut errors, &["username", "password"]);
         }
-        "kubernetes.io/ssh-auth" => {
-            if data.get("ssh-privatekey").is_none_or(|v| v == "") {
-                errors.required(&path.key("ssh-privatekey"), "");
-            }
+        "kubernetes.io/ssh-auth" if data.get("ssh-privatekey").is_none_or(|v| v == "") => {
+            errors.required(&path.key("ssh-privatekey"), "");
         }
         "kubernetes.io/tls" => need(&mut errors, &["tls.crt", "tls.key"]),
         _ => {}
@@ -253,6 +261,17 @@ fn docker(errors: &mut ErrorList, secret: &Value, key: &str) {
         Err(_) => {
             let detail = match bytes.iter().find(|b| !b.is_ascii_whitespace()) {
                 None => "unexpected end of JSON input".to_string(),
+                Some(b'{') => {
+                    let after = bytes.iter().skip_while(|b| b.is_ascii_whitespace()).skip(1);
+                    let next = after.copied().find(|b| !b.is_ascii_whitespace());
+                    match next.filter(|b| *b != b'"') {
+                        Some(b) => {
+                            let c = char::from(b);
+                            format!("invalid character '{c}' looking for beginning of object key string")
+                        }
+                        None => "unexpected end of JSON input".to_string(),
+                    }
+                }
                 Some(b) => {
                     format!("invalid character '{}' looking for beginning of value", char::from(*b))
                 }
@@ -452,6 +471,21 @@ const SCOPES: &[&str] = &[
     "VolumeAttributesClass",
 ];
 
+/// Resources whose quota is a count, or storage.
+const COUNTED: &[&str] = &[
+    "configmaps",
+    "persistentvolumeclaims",
+    "pods",
+    "replicationcontrollers",
+    "requests.storage",
+    "resourcequotas",
+    "secrets",
+    "services",
+    "services.loadbalancers",
+    "services.nodeports",
+];
+
+/// Whether a quota of this scope can count this resource; names of other quotas pass.
 fn scope_fits(scope: &str, resource: &str) -> bool {
     let compute = matches!(
         resource,
@@ -465,7 +499,12 @@ fn scope_fits(scope: &str, resource: &str) -> bool {
             | "requests.memory"
             | "requests.ephemeral-storage"
     );
+    let known = compute
+        || resource.starts_with("hugepages-")
+        || resource.starts_with("requests.hugepages-")
+        || COUNTED.contains(&resource);
     match scope {
+        _ if !known => true,
         "BestEffort" => resource == "pods",
         "VolumeAttributesClass" => matches!(resource, "persistentvolumeclaims" | "requests.storage"),
         s if SCOPES.contains(&s) => resource == "pods" || compute,

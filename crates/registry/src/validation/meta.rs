@@ -5,7 +5,7 @@ use api::names;
 use api::validation::{ErrorList, FieldError, Path};
 use serde_json::Value;
 
-use super::{NEGATIVE, each};
+use super::{ErrorKind, NEGATIVE, each, shown};
 use crate::tree::Tree;
 
 /// What names a kind accepts.
@@ -138,7 +138,8 @@ fn owners(errors: &mut ErrorList, owners: &Value, path: &Path) {
                 let detail = format!(
                     "Only one reference can have Controller set to true. Found \"true\" in references for {first} and {name}"
                 );
-                errors.push(FieldError::invalid(path, owners.clone(), detail));
+                let text = shown::owners(owners.as_array().map_or(&[], Vec::as_slice));
+                shown::report(errors, ErrorKind::Invalid, path, text, &detail);
             }
         }
     }

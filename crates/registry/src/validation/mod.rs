@@ -6,6 +6,7 @@ pub mod apps;
 pub mod batch;
 pub mod container;
 pub mod core;
+pub mod job_status;
 pub mod meta;
 pub mod networking;
 pub mod pod;
@@ -15,6 +16,7 @@ pub mod resources;
 pub mod scheduling;
 pub mod security;
 pub mod service;
+pub(crate) mod shown;
 pub mod storage;
 pub mod volume;
 

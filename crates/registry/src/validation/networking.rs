@@ -236,7 +236,7 @@ pub fn network_policy(policy: &Value) -> ErrorList {
 
 fn policy_port(errors: &mut ErrorList, port: &Value, path: &Path) {
     if let Some(protocol) = port.at("protocol").as_str() {
-        errors.one_of(&path.child("protocol"), protocol, PROTOCOLS);
+        errors.one_of(&path.child("protocol"), protocol, &["TCP", "UDP", "SCTP"]);
     }
     let end = port.at("endPort").as_i64();
     let (end_at, at) = (path.child("endPort"), path.child("port"));
@@ -259,7 +259,7 @@ fn policy_port(errors: &mut ErrorList, port: &Value, path: &Path) {
             }
             let Some(end) = end else { return };
             if end < number {
-                errors.invalid(&end_at, end, "must be greater than or equal to `port`");
+                errors.invalid(&end_at, number, "must be greater than or equal to `port`");
             }
             for message in names::port_number(end) {
                 errors.invalid(&end_at, end, message);
@@ -467,7 +467,11 @@ pub fn service_cidr(object: &Value) -> ErrorList {
                 if let Ok(net) = range.parse::<IpNet>()
                     && net.trunc().to_string() != *range
                 {
-                    let detail = format!("must be in canonical form (\"{}\")", net.trunc());
+                    let detail = if net.trunc() == net {
+                        format!("must be in canonical form (\"{net}\")")
+                    } else {
+                        "must not have bits set beyond the prefix length".to_string()
+                    };
                     errors.invalid(&at, *range, detail);
                 }
             }

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::container::{Scene, image_padding};
 use super::resources::{self, Names};
-use super::{ErrorList, FieldError, Path, Report, meta, scheduling, security, volume};
+use super::{ErrorKind, ErrorList, FieldError, Path, Report, meta, scheduling, security, shown, volume};
 use crate::tree::Tree;
 
 const MIRROR: &str = "kubernetes.io/config.mirror";
@@ -192,11 +192,13 @@ fn resource_claims(errors: &mut ErrorList, spec: &Value, meta: Option<&Value>, p
             (true, true) => {
                 let detail =
                     "at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified";
-                errors.invalid(&path, claim.clone(), detail);
+                let text = shown::text(claim, shown::POD_CLAIM);
+                shown::report(errors, ErrorKind::Invalid, &path, text, detail);
             }
             (false, false) => {
                 let detail = "must specify one of: `resourceClaimName`, `resourceClaimTemplateName`";
-                errors.invalid(&path, claim.clone(), detail);
+                let text = shown::text(claim, shown::POD_CLAIM);
+                shown::report(errors, ErrorKind::Invalid, &path, text, detail);
             }
             _ => {}
         }
@@ -334,11 +336,11 @@ fn dns_config(errors: &mut ErrorList, spec: &Value, path: &Path) {
 }
 
 fn subdomain_with_underscore(text: &str) -> Vec<String> {
-    let edge = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'_';
+    let edge = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     let good = text.split('.').all(|label| {
-        let bytes = label.as_bytes();
+        let bytes = label.strip_prefix('_').unwrap_or(label).as_bytes();
         match (bytes.first(), bytes.last()) {
-            (Some(a), Some(z)) => edge(a) && edge(z) && bytes.iter().all(|b| edge(b) || *b == b'-'),
+            (Some(a), Some(z)) => edge(a) && edge(z) && bytes.iter().all(|b| edge(b) || b"-_".contains(b)),
             _ => false,
         }
     });
@@ -347,9 +349,10 @@ fn subdomain_with_underscore(text: &str) -> Vec<String> {
         out.push(format!("must be no more than {} bytes", names::DNS1123_SUBDOMAIN_MAX));
     }
     if !good {
-        let detail = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' \
-                      or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex \
-                      used for validation is '[a-z0-9_]([-a-z0-9_]*[a-z0-9_])?(\\.[a-z0-9_]([-a-z0-9_]*[a-z0-9_])?)*')";
+        let detail = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '_', \
+                      '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', \
+                      regex used for validation is \
+                      '_?[a-z0-9]([-_a-z0-9]*[a-z0-9])?(\\._?[a-z0-9]([-_a-z0-9]*[a-z0-9])?)*')";
         out.push(detail.to_string());
     }
     out

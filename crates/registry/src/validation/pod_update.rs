@@ -224,9 +224,28 @@ pub fn status(new: &Value, old: &Value) -> ErrorList {
     ] {
         transitions(&mut errors, now.list(list), was.list(list), old, containers, &path.child(list));
     }
+    claims(&mut errors, new, &path.child("resourceClaimStatuses"));
     addresses(&mut errors, now, was, "podIPs", &path);
     host_addresses(&mut errors, now, was, &path);
     errors
+}
+
+/// What became of the pod's resource claims.
+fn claims(errors: &mut ErrorList, pod: &Value, path: &Path) {
+    let all = pod.list("status.resourceClaimStatuses");
+    for (i, status) in all.iter().enumerate() {
+        let (name, path) = (status.text("name"), path.index(i));
+        if !pod.list("spec.resourceClaims").iter().any(|c| c.text("name") == name) {
+            let detail = "must match the name of an entry in `spec.resourceClaims`";
+            errors.invalid(&path.child("name"), name, detail);
+        }
+        if all[..i].iter().any(|s| s.text("name") == name) {
+            errors.duplicate(&path.child("name"), name);
+        }
+        if let Some(claim) = status.at("resourceClaimName").as_str() {
+            errors.messages(&path.child("resourceClaimName"), claim, names::dns1123_subdomain(claim));
+        }
+    }
 }
 
 fn nominated(errors: &mut ErrorList, new: &Value, old: &Value, path: &Path) {
@@ -258,7 +277,7 @@ fn transitions(
             continue;
         }
         let back = new.iter().find(|n| n.text("name") == was.text("name"));
-        if !back.is_some_and(|n| !n.has("state.terminated")) {
+        if back.is_none_or(|n| n.has("state.terminated")) {
             continue;
         }
         let container = pod.at("spec").list(containers).iter().find(|c| c.text("name") == was.text("name"));
@@ -302,10 +321,16 @@ fn addresses(errors: &mut ErrorList, now: &Value, was: &Value, field: &str, path
             errors.ip(&at.index(i), ip);
         }
     }
+    let wrong = ips.iter().position(|ip| ip.parse::<std::net::IpAddr>().is_err());
+    if let (Some(i), true) = (wrong, ips.len() > 1) {
+        let detail = format!("failed to check for dual stack with error:invalid IP[{i}]: {}", ips[i]);
+        errors.push(super::FieldError::internal(&at, detail));
+    }
     let families = |v6: bool| ips.iter().filter(|ip| ip.contains(':') == v6).count();
     if ips.len() > 1 && (families(true) > 1 || families(false) > 1) {
         let detail = "may specify no more than one IP for each IP family";
-        errors.invalid(&at, now.at(field).clone(), detail);
+        let all: Vec<Value> = ips.iter().map(|ip| serde_json::json!({"IP": ip})).collect();
+        errors.invalid(&at, Value::Array(all), detail);
     }
 }
 

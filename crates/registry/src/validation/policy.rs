@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::apps::{at_most_all, int_or_percent};
 use super::resources::{self, Names, amount};
-use super::{ErrorList, Path, Report, meta, scheduling};
+use super::{ErrorKind, ErrorList, Path, Report, meta, scheduling, shown};
 use crate::strategy::differs;
 use crate::tree::Tree;
 
@@ -22,7 +22,7 @@ pub fn disruption_budget(pdb: &Value) -> ErrorList {
     let (spec, path) = (pdb.at("spec"), Path::new("spec"));
     if spec.has("minAvailable") && spec.has("maxUnavailable") {
         let detail = "minAvailable and maxUnavailable cannot be both set";
-        errors.invalid(&path, spec.clone(), detail);
+        shown::report(&mut errors, ErrorKind::Invalid, &path, shown::text(spec, shown::BUDGET), detail);
     }
     for field in ["minAvailable", "maxUnavailable"] {
         if spec.has(field) {
@@ -132,7 +132,9 @@ fn subject(errors: &mut ErrorList, subject: &Value, namespaced: bool, path: &Pat
 pub fn role_binding_update(new: &Value, old: &Value, namespaced: bool) -> ErrorList {
     let mut errors = role_binding(new, namespaced);
     if new.at("roleRef") != old.at("roleRef") {
-        errors.invalid(&Path::new("roleRef"), new.at("roleRef").clone(), "cannot change roleRef");
+        let text = shown::text(new.at("roleRef"), shown::ROLE_REF);
+        let path = Path::new("roleRef");
+        shown::report(&mut errors, ErrorKind::Invalid, &path, text, "cannot change roleRef");
     }
     errors
 }
@@ -228,7 +230,8 @@ pub fn runtime_class(class: &Value) -> ErrorList {
     let same =
         |a: &Value, b: &Value| ["key", "operator", "value", "effect"].iter().all(|f| a.text(f) == b.text(f));
     for (i, t) in all.iter().enumerate().filter(|(i, t)| all[..*i].iter().any(|o| same(o, t))) {
-        errors.duplicate(&at.index(i), t.clone());
+        let text = shown::text(t, shown::TOLERATION);
+        shown::report(&mut errors, ErrorKind::Duplicate, &at.index(i), text, "");
     }
     errors
 }
@@ -257,7 +260,12 @@ pub fn autoscaler(hpa: &Value) -> ErrorList {
     if min.is_some_and(|min| max < min) {
         errors.invalid(&at, max, "must be greater than or equal to `minReplicas`");
     }
-    object_reference(&mut errors, spec.at("scaleTargetRef"), &path.child("scaleTargetRef"));
+    let (target, at) = (spec.at("scaleTargetRef"), path.child("scaleTargetRef"));
+    object_reference(&mut errors, target, &at);
+    if !target.text("apiVersion").contains('/') && target.text("kind") != "ReplicationController" {
+        let detail = "apiVersion must specify API group";
+        errors.invalid(&at.child("apiVersion"), target.text("apiVersion"), detail);
+    }
     for (i, metric) in spec.list("metrics").iter().enumerate() {
         self::metric(&mut errors, metric, &path.child("metrics").index(i));
     }
@@ -428,6 +436,28 @@ pub fn autoscaler_v1(hpa: &Value) -> ErrorList {
     (crate::convert::HPA_V1.to_stored)(&mut v2);
     crate::defaults::apps::hpa_v2(&mut v2);
     autoscaler(&v2)
+}
+
+/// An update of an autoscaler in its v1 form.
+pub fn autoscaler_v1_update(new: &Value, old: &Value) -> ErrorList {
+    let form = |hpa: &Value| {
+        let mut v2 = hpa.clone();
+        (crate::convert::HPA_V1.to_stored)(&mut v2);
+        crate::defaults::apps::hpa_v2(&mut v2);
+        v2
+    };
+    autoscaler_update(&form(new), &form(old))
+}
+
+/// An update of an autoscaler: a target that stays is not looked at again.
+pub fn autoscaler_update(new: &Value, old: &Value) -> ErrorList {
+    let target = |o: &Value, field: &str| o.at("spec.scaleTargetRef").text(field).to_string();
+    let mut errors = autoscaler(new);
+    if ["apiVersion", "kind"].into_iter().all(|f| target(new, f) == target(old, f)) {
+        let skip = Path::new("spec").child("scaleTargetRef").child("apiVersion").to_string();
+        errors.0.retain(|e| e.path.to_string() != skip);
+    }
+    errors
 }
 
 /// An autoscaler's `/status`.

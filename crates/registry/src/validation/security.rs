@@ -48,10 +48,8 @@ pub fn pod(errors: &mut ErrorList, spec: &Value, path: &Path) {
     seccomp(errors, context.at("seccompProfile"), &path.child("seccompProfile"));
     windows_options(errors, context.at("windowsOptions"), &path.child("windowsOptions"));
     app_armor(errors, context.at("appArmorProfile"), &path.child("appArmorProfile"));
-    let choices: [(&str, &[&str]); 2] = [
-        ("supplementalGroupsPolicy", &["Merge", "Strict"]),
-        ("seLinuxChangePolicy", &["MountOption", "Recursive"]),
-    ];
+    let choices: [(&str, &[&str]); 2] =
+        [("supplementalGroupsPolicy", &["Merge", "Strict"]), ("seLinuxChangePolicy", &["Recursive"])];
     for (field, allowed) in choices {
         if context.has(field) {
             errors.one_of(&path.child(field), context.text(field), allowed);

@@ -6,7 +6,7 @@ use api::names;
 use serde_json::{Value, json};
 
 use super::container::{PROTOCOLS, port};
-use super::{ErrorList, FieldError, Path, Report, ip_messages, meta};
+use super::{ErrorKind, ErrorList, FieldError, Path, Report, ip_messages, meta, shown};
 use crate::tree::Tree;
 
 const TYPES: &[&str] = &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
@@ -282,8 +282,9 @@ fn port_clashes(errors: &mut ErrorList, service: &Value, path: &Path) {
     for (i, p) in ports.iter().enumerate() {
         if ports[..i].iter().any(|o| same(o, p, "port")) {
             // Upstream shows its own port struct here: only protocol and port are set in it.
-            let shown = json!({"protocol": p.at("protocol"), "port": p.at("port"), "targetPort": 0});
-            errors.duplicate(&path.index(i), shown);
+            let only = json!({"protocol": p.at("protocol"), "port": p.at("port")});
+            let text = shown::text(&only, shown::SERVICE_PORT);
+            shown::report(errors, ErrorKind::Duplicate, &path.index(i), text, "");
         }
     }
 }

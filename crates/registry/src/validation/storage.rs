@@ -285,7 +285,7 @@ fn pv_source(errors: &mut ErrorList, spec: &Value, path: &Path) {
                     "" => errors.required(&at.child("path"), ""),
                     text => volume::no_backsteps(errors, &at.child("path"), text),
                 }
-                if !spec.has("nodeAffinity.required") {
+                if !spec.has("nodeAffinity") {
                     errors.required(&path.child("nodeAffinity"), "Local volume requires node affinity");
                 }
             }
@@ -408,17 +408,9 @@ fn provisioner(errors: &mut ErrorList, name: &str, path: &Path) {
 /// An update of a StorageClass.
 pub fn storage_class_update(new: &Value, old: &Value) -> ErrorList {
     let mut errors = ErrorList::new();
-    if differs(Some(new.at("parameters")), Some(old.at("parameters"))) {
-        errors.forbidden(&Path::new("parameters"), "updates to parameters are forbidden.");
+    for field in ["parameters", "provisioner", "reclaimPolicy", "volumeBindingMode"] {
+        errors.immutable(&Path::new(field), new.at(field), old.at(field));
     }
-    if new.text("provisioner") != old.text("provisioner") {
-        errors.forbidden(&Path::new("provisioner"), "updates to provisioner are forbidden.");
-    }
-    if new.at("reclaimPolicy") != old.at("reclaimPolicy") {
-        errors.forbidden(&Path::new("reclaimPolicy"), "updates to reclaimPolicy are forbidden.");
-    }
-    let field = "volumeBindingMode";
-    errors.immutable(&Path::new(field), new.at(field), old.at(field));
     errors
 }
 
@@ -460,9 +452,14 @@ pub fn csi_driver(driver: &Value) -> ErrorList {
     let mut errors = ErrorList::new();
     volume::csi_driver_name(&mut errors, &Path::new("metadata").child("name"), driver.text("metadata.name"));
     let (spec, path) = (driver.at("spec"), Path::new("spec"));
-    for field in ["attachRequired", "podInfoOnMount", "storageCapacity"] {
+    let needed = [
+        ("attachRequired", "attachedRequired"),
+        ("podInfoOnMount", "podInfoOnMount"),
+        ("storageCapacity", "storageCapacity"),
+    ];
+    for (field, shown) in needed {
         if !spec.has(field) {
-            errors.required(&path.child(field), "");
+            errors.required(&path.child(shown), "");
         }
     }
     if let Some(policy) = spec.at("fsGroupPolicy").as_str() {
@@ -470,7 +467,7 @@ pub fn csi_driver(driver: &Value) -> ErrorList {
         errors.one_of(&path.child("fsGroupPolicy"), policy, &all);
     }
     for mode in spec.list("volumeLifecycleModes").iter().filter_map(Value::as_str) {
-        errors.one_of(&path.child("volumeLifecycleModes"), mode, &["Ephemeral", "Persistent"]);
+        errors.one_of(&path.child("volumeLifecycleModes"), mode, &["Persistent", "Ephemeral"]);
     }
     let mut seen: Vec<&str> = Vec::new();
     for (i, request) in spec.list("tokenRequests").iter().enumerate() {
@@ -496,9 +493,12 @@ pub fn csi_driver(driver: &Value) -> ErrorList {
 /// An update of a CSIDriver.
 pub fn csi_driver_update(new: &Value, old: &Value) -> ErrorList {
     let mut errors = csi_driver(new);
-    for field in ["attachRequired", "volumeLifecycleModes"] {
+    // Upstream's path has this spelling.
+    for (field, shown) in
+        [("attachRequired", "attachedRequired"), ("volumeLifecycleModes", "volumeLifecycleModes")]
+    {
         let (now, was) = (new.at("spec").at(field), old.at("spec").at(field));
-        errors.immutable(&Path::new("spec").child(field), now, was);
+        errors.immutable(&Path::new("spec").child(shown), now, was);
     }
     errors
 }
@@ -571,4 +571,65 @@ pub fn volume_attributes_class_update(new: &Value, old: &Value) -> ErrorList {
         errors.forbidden(&Path::new("parameters"), "updates to parameters are forbidden.");
     }
     errors
+}
+
+const RESIZES: &[&str] = &[
+    "ControllerResizeInProgress",
+    "ControllerResizeInfeasible",
+    "NodeResizeInProgress",
+    "NodeResizeInfeasible",
+    "NodeResizePending",
+];
+
+/// A claim's `/status`.
+pub fn claim_status(pvc: &Value) -> ErrorList {
+    let mut errors = ErrorList::new();
+    let (status, path) = (pvc.at("status"), Path::new("status"));
+    if pvc.list("spec.accessModes").is_empty() {
+        errors.required(&Path::new("Spec").child("accessModes"), "");
+    }
+    for (name, quantity) in status.map("capacity") {
+        basic_quantity(&mut errors, quantity, &path.child("capacity").key(name));
+    }
+    let at = path.child("allocatedResourceStatuses");
+    for (name, state) in status.map("allocatedResourceStatuses") {
+        claim_resource(&mut errors, name, &at);
+        if !RESIZES.contains(&state.as_str().unwrap_or("")) {
+            errors.one_of(&at, name, RESIZES);
+        }
+    }
+    let at = path.child("allocatedResources");
+    for (name, quantity) in status.map("allocatedResources") {
+        if claim_resource(&mut errors, name, &at) {
+            basic_quantity(&mut errors, quantity, &at.key(name));
+        }
+    }
+    errors
+}
+
+fn basic_quantity(errors: &mut ErrorList, quantity: &Value, path: &Path) {
+    let negative = match quantity {
+        Value::String(text) => text.starts_with('-') && text != "-0",
+        number => number.as_f64().is_some_and(|n| n < 0.0),
+    };
+    if negative {
+        let shown = quantity.to_string().replace('"', "");
+        let detail = "must be a valid resource quantity";
+        super::shown::report(errors, super::ErrorKind::Invalid, path, shown, detail);
+    }
+}
+
+/// Storage, or a name of somebody else's.
+fn claim_resource(errors: &mut ErrorList, name: &str, path: &Path) -> bool {
+    let messages = names::qualified_name(name);
+    if !messages.is_empty() {
+        errors.messages(path, name, messages);
+        return false;
+    }
+    let ours = !name.contains('/') || name.contains("kubernetes.io/");
+    if ours && name != "storage" {
+        errors.one_of(path, name, &["storage"]);
+        return false;
+    }
+    true
 }
