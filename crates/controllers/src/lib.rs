@@ -4,6 +4,7 @@
 
 pub mod affinity;
 pub mod aggregation;
+pub mod certificates;
 pub mod context;
 pub mod cronjob;
 pub mod daemonset;
@@ -25,6 +26,7 @@ pub mod statefulset;
 pub mod table;
 pub mod template;
 pub mod ttl;
+pub mod volume;
 pub mod worker;
 
 pub use context::{ClientFor, Config, Context};

@@ -7,8 +7,8 @@ use client::{Election, LeaseConfig, SharedInformers};
 
 use crate::context::{ClientFor, Config, Context};
 use crate::{
-    aggregation, cronjob, daemonset, deployment, disruption, endpoints, garbage, job, namespace, node, podgc,
-    quota, replicaset, serviceaccount, statefulset, ttl,
+    aggregation, certificates, cronjob, daemonset, deployment, disruption, endpoints, garbage, job,
+    namespace, node, podgc, quota, replicaset, serviceaccount, statefulset, ttl, volume,
 };
 
 /// One controller.
@@ -51,6 +51,13 @@ rows! {
     "disruption-controller", "disruption-controller", disruption::start;
     "resourcequota-controller", "resourcequota-controller", quota::start;
     "clusterrole-aggregation-controller", "clusterrole-aggregation-controller", aggregation::start;
+    "certificatesigningrequest-approving-controller", "certificate-controller", certificates::start_approver;
+    "certificatesigningrequest-signing-controller", "certificate-controller", certificates::start_signer;
+    "certificatesigningrequest-cleaner-controller", "certificate-controller", certificates::start_cleaner;
+    "persistentvolume-binder-controller", "persistent-volume-binder", volume::start_binder;
+    "persistentvolumeclaim-protection-controller", "pvc-protection-controller", volume::start_claim_protection;
+    "persistentvolume-protection-controller", "pv-protection-controller", volume::start_volume_protection;
+    "ephemeral-volume-controller", "ephemeral-volume-controller", volume::start_ephemeral;
     "replicationcontroller-controller", "replication-controller", replicaset::start_replication_controllers;
 }
 

@@ -1,0 +1,171 @@
+//! Volumes: claims are bound to volumes that fit, both are kept while in use, claims of ephemeral volumes are
+//! made. Watches claims, volumes, storage classes and pods.
+
+mod binder;
+mod protection;
+
+use std::sync::Arc;
+
+use api::k8s::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
+use api::k8s::api::storage::v1::StorageClass;
+use client::{Cache, Change, Key, Meta, Plan, Reconcile, ReconcileError};
+use jiff::Timestamp;
+
+use crate::context::Context;
+
+/// The index of pods by `namespace/claim`.
+const BY_CLAIM: &str = "claim";
+
+/// Names of the claims a pod uses.
+fn claims_of(pod: &Pod) -> Vec<String> {
+    let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_ref());
+    let name = |volume: &api::k8s::api::core::v1::Volume| {
+        if let Some(source) = &volume.persistent_volume_claim {
+            return Some(source.claim_name.clone());
+        }
+        volume.ephemeral.as_ref().map(|_| format!("{}-{}", pod.name(), volume.name))
+    };
+    volumes.into_iter().flatten().filter_map(name).collect()
+}
+
+fn index_claims(cache: &Cache<Pod>) {
+    let claims = |pod: &Pod| {
+        claims_of(pod).into_iter().map(|name| Key::new(pod.namespace(), &name).to_string()).collect()
+    };
+    cache.add_index(BY_CLAIM, Arc::new(claims));
+}
+
+struct ClaimProtection {
+    claims: Cache<PersistentVolumeClaim>,
+    pods: Cache<Pod>,
+}
+
+impl Reconcile for ClaimProtection {
+    fn reconcile(&self, key: &Key, _: Timestamp) -> Result<Plan, ReconcileError> {
+        let Some(claim) = self.claims.get_key(key) else { return Ok(Plan::none()) };
+        Ok(protection::claim(&claim, &self.pods.by_index(BY_CLAIM, &key.to_string())))
+    }
+}
+
+/// Starts the controller that keeps claims in use.
+pub fn start_claim_protection(context: &Context) {
+    let mut setup = context.setup("pvc-protection-controller", "pvc-protection-controller");
+    let claims = setup.watch::<PersistentVolumeClaim>();
+    let pods = setup.read::<Pod>();
+    index_claims(pods.cache());
+    setup.enqueue(&claims);
+    setup.map(&pods, |change| {
+        let pod = change.object();
+        let ended = matches!(change, Change::Deleted(_)) || crate::pods::is_finished(pod);
+        let names = if ended { claims_of(pod) } else { Vec::new() };
+        names.iter().map(|name| Key::new(pod.namespace(), name)).collect()
+    });
+    let controller = ClaimProtection { claims: claims.cache().clone(), pods: pods.cache().clone() };
+    setup.start(Arc::new(controller), 2);
+}
+
+struct VolumeProtection {
+    volumes: Cache<PersistentVolume>,
+}
+
+impl Reconcile for VolumeProtection {
+    fn reconcile(&self, key: &Key, _: Timestamp) -> Result<Plan, ReconcileError> {
+        Ok(self.volumes.get_key(key).map(|volume| protection::volume(&volume)).unwrap_or_default())
+    }
+}
+
+/// Starts the controller that keeps bound volumes.
+pub fn start_volume_protection(context: &Context) {
+    let mut setup = context.setup("pv-protection-controller", "pv-protection-controller");
+    let volumes = setup.watch::<PersistentVolume>();
+    setup.enqueue(&volumes);
+    setup.start(Arc::new(VolumeProtection { volumes: volumes.cache().clone() }), 1);
+}
+
+struct Binder {
+    claims: Cache<PersistentVolumeClaim>,
+    volumes: Cache<PersistentVolume>,
+    classes: Cache<StorageClass>,
+}
+
+impl Reconcile for Binder {
+    fn reconcile(&self, key: &Key, _: Timestamp) -> Result<Plan, ReconcileError> {
+        if key.namespace.is_empty() {
+            let Some(volume) = self.volumes.get_key(key) else { return Ok(Plan::none()) };
+            let claim = binder::claim_key(&volume).and_then(|key| self.claims.get_key(&key));
+            return Ok(binder::volume(&volume, claim.as_deref()));
+        }
+        let Some(claim) = self.claims.get_key(key) else { return Ok(Plan::none()) };
+        let class = |name: &str| self.classes.get("", name);
+        Ok(binder::claim(&claim, &self.volumes.list(), &class))
+    }
+}
+
+/// Starts the controller that binds claims to volumes.
+pub fn start_binder(context: &Context) {
+    let mut setup = context.setup("persistent-volume-binder", "persistentvolume-controller");
+    let claims = setup.watch::<PersistentVolumeClaim>();
+    let volumes = setup.watch::<PersistentVolume>();
+    let classes = setup.read::<StorageClass>();
+    setup.enqueue(&claims);
+    setup.enqueue(&volumes);
+    // A claim that goes frees its volume; a volume that comes may serve any waiting claim.
+    let all = volumes.cache().clone();
+    setup.map(&claims, move |change| {
+        let claim = change.object();
+        let name = claim.spec.as_ref().and_then(|spec| spec.volume_name.as_deref()).unwrap_or("");
+        all.get("", name).map(|volume| Key::of(&*volume)).into_iter().collect()
+    });
+    let waiting = claims.cache().clone();
+    setup.map(&volumes, move |change| {
+        let named = binder::claim_key(change.object());
+        let pending = waiting.list().into_iter().filter(|claim| !binder::is_bound(claim));
+        named.into_iter().chain(pending.map(|claim| Key::of(&*claim))).collect()
+    });
+    let waiting = claims.cache().clone();
+    setup.map(&classes, move |_| {
+        waiting
+            .list()
+            .into_iter()
+            .filter(|claim| !binder::is_bound(claim))
+            .map(|claim| Key::of(&*claim))
+            .collect()
+    });
+    let controller = Binder {
+        claims: claims.cache().clone(),
+        volumes: volumes.cache().clone(),
+        classes: classes.cache().clone(),
+    };
+    // One worker: two claims must not take one volume.
+    setup.start(Arc::new(controller), 1);
+}
+
+struct Ephemeral {
+    pods: Cache<Pod>,
+    claims: Cache<PersistentVolumeClaim>,
+}
+
+impl Reconcile for Ephemeral {
+    fn reconcile(&self, key: &Key, _: Timestamp) -> Result<Plan, ReconcileError> {
+        let Some(pod) = self.pods.get_key(key).filter(|pod| !pod.is_deleting()) else {
+            return Ok(Plan::none());
+        };
+        Ok(protection::ephemeral(&pod, &|name| self.claims.get(pod.namespace(), name).is_some()))
+    }
+}
+
+/// Starts the controller that makes the claims of ephemeral volumes.
+pub fn start_ephemeral(context: &Context) {
+    let mut setup = context.setup("ephemeral-volume-controller", "ephemeral_volume");
+    let pods = setup.read::<Pod>();
+    let claims = setup.watch::<PersistentVolumeClaim>();
+    let has_ephemeral = |pod: &Pod| {
+        let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_ref());
+        volumes.into_iter().flatten().any(|volume| volume.ephemeral.is_some())
+    };
+    setup.map(&pods, move |change| {
+        let pod = change.object();
+        if has_ephemeral(pod) { vec![Key::of(&**pod)] } else { Vec::new() }
+    });
+    setup.start(Arc::new(Ephemeral { pods: pods.cache().clone(), claims: claims.cache().clone() }), 2);
+}
