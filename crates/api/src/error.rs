@@ -208,7 +208,8 @@ impl ApiError {
 
     /// 409 for a stale resourceVersion.
     pub fn stale(group: &str, resource: &str, name: &str) -> Self {
-        let why = "the object has been modified; please apply your changes to the latest version and try again";
+        let why =
+            "the object has been modified; please apply your changes to the latest version and try again";
         ApiError::conflict(group, resource, name, why)
     }
 
@@ -289,7 +290,11 @@ impl ApiError {
         }
         let details = status.get("details").and_then(|details| serde_json::from_value(details.clone()).ok());
         ApiError {
-            code: status.get("code").and_then(Value::as_u64).and_then(|n| u16::try_from(n).ok()).unwrap_or(code),
+            code: status
+                .get("code")
+                .and_then(Value::as_u64)
+                .and_then(|n| u16::try_from(n).ok())
+                .unwrap_or(code),
             reason: Reason::parse(text("reason")),
             message: text("message").to_owned(),
             details,

@@ -329,7 +329,11 @@ mod tests {
             ("empty=", "empty=", true),
         ] {
             let selector = Selector::parse(text).expect(text);
-            assert_eq!((selector.to_string().as_str(), selector.matches(&labels)), (printed, expect), "{text}");
+            assert_eq!(
+                (selector.to_string().as_str(), selector.matches(&labels)),
+                (printed, expect),
+                "{text}"
+            );
         }
         for text in ["a=b,", "a b", "=", "a in b", "a in (b", "a!b", "a=b c", "-a=b", "a>x", "a=-"] {
             assert!(Selector::parse(text).is_err(), "{text}");

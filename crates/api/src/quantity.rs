@@ -218,7 +218,8 @@ fn scaled(whole: &str, fraction: &str, scale: Scale) -> i128 {
     let dropped = significant.len() - kept;
     let mut value: i128 = significant[..kept].parse().unwrap_or(0);
     let mut inexact = significant[kept..].bytes().any(|byte| byte != b'0');
-    let exponent = power.saturating_sub(point).saturating_add(9 + i32::try_from(dropped).unwrap_or(i32::MAX / 2));
+    let exponent =
+        power.saturating_sub(point).saturating_add(9 + i32::try_from(dropped).unwrap_or(i32::MAX / 2));
     // The binary factor first while it fits, so that 1.5Gi stays exact.
     match value.checked_mul(1_i128 << shift) {
         Some(product) => value = product,

@@ -158,8 +158,11 @@ impl FieldError {
     /// A value is none of the allowed ones; they are shown in the order given.
     pub fn not_supported(path: &Path, value: impl Into<Value>, allowed: &[&str]) -> Self {
         let quoted: Vec<String> = allowed.iter().map(|text| go_quote(text)).collect();
-        let detail =
-            if quoted.is_empty() { String::new() } else { format!("supported values: {}", quoted.join(", ")) };
+        let detail = if quoted.is_empty() {
+            String::new()
+        } else {
+            format!("supported values: {}", quoted.join(", "))
+        };
         FieldError::new(ErrorKind::NotSupported, path, Some(show(&value.into())), detail)
     }
 
@@ -285,7 +288,10 @@ mod tests {
                 FieldError::not_supported(&path, "x", &["A", "B"]),
                 "spec.containers[0].image: Unsupported value: \"x\": supported values: \"A\", \"B\"",
             ),
-            (FieldError::too_long(&path, 63), "spec.containers[0].image: Too long: may not be more than 63 bytes"),
+            (
+                FieldError::too_long(&path, 63),
+                "spec.containers[0].image: Too long: may not be more than 63 bytes",
+            ),
         ];
         for (error, expect) in &cases {
             assert_eq!(error.to_string(), *expect);

@@ -97,8 +97,7 @@ impl Ca {
             KeyUsagePurpose::KeyEncipherment,
             KeyUsagePurpose::KeyCertSign,
         ];
-        params.subject_alt_names =
-            vec![SanType::DnsName(name.to_owned().try_into().map_err(issue)?)];
+        params.subject_alt_names = vec![SanType::DnsName(name.to_owned().try_into().map_err(issue)?)];
         set_validity(&mut params, now, lifetime, rng);
         let cert = params.self_signed(&key).map_err(issue)?.pem();
         Ca::from_pem(Identity { cert, key: key.serialize_pem() })
@@ -152,7 +151,8 @@ impl Ca {
         lifetime: Duration,
         rng: &Rng,
     ) -> Result<String, PkiError> {
-        let bad = |error: rcgen::Error| PkiError::Pem { what: "the signing request", detail: error.to_string() };
+        let bad =
+            |error: rcgen::Error| PkiError::Pem { what: "the signing request", detail: error.to_string() };
         let mut request = rcgen::CertificateSigningRequestParams::from_pem(request_pem).map_err(bad)?;
         request.params.extended_key_usages.clear();
         if server {
@@ -210,14 +210,16 @@ pub struct Facts {
 /// Reads the first certificate of a PEM text.
 pub fn describe(pem: &str) -> Result<Facts, PkiError> {
     let bad = |detail: String| PkiError::Pem { what: "a certificate", detail };
-    let (_, pem) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).map_err(|error| bad(error.to_string()))?;
+    let (_, pem) =
+        x509_parser::pem::parse_x509_pem(pem.as_bytes()).map_err(|error| bad(error.to_string()))?;
     let cert = pem.parse_x509().map_err(|error| bad(error.to_string()))?;
     let mut facts = Facts {
         not_before: cert.validity().not_before.timestamp(),
         not_after: cert.validity().not_after.timestamp(),
         ..Facts::default()
     };
-    let text = |value: &x509_parser::x509::AttributeTypeAndValue<'_>| value.as_str().unwrap_or_default().to_owned();
+    let text =
+        |value: &x509_parser::x509::AttributeTypeAndValue<'_>| value.as_str().unwrap_or_default().to_owned();
     facts.common_name = cert.subject().iter_common_name().next().map(text).unwrap_or_default();
     facts.organizations = cert.subject().iter_organization().map(text).collect();
     let names = cert.subject_alternative_name().ok().flatten();
@@ -275,7 +277,8 @@ pub fn server_config(
     identity: &Identity,
     client_cas: Option<&str>,
 ) -> Result<rustls::ServerConfig, PkiError> {
-    let builder = rustls::ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
+    let builder =
+        rustls::ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
     let builder = match client_cas {
         None => builder.with_no_client_auth(),
         Some(pem) => {

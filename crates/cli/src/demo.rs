@@ -156,13 +156,15 @@ async fn fetch_patiently(host: &str, clock: &Clock) -> Result<String, CliError> 
 async fn fetch(host: &str) -> Result<String, base::BoxError> {
     let connect = tokio::net::TcpStream::connect((host, NODE_PORT));
     let stream = tokio::time::timeout(Duration::from_secs(2), connect).await??;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(hyper_util::rt::TokioIo::new(stream)).await?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(hyper_util::rt::TokioIo::new(stream)).await?;
     let tasks = Tasks::new();
     tasks.spawn("connection", async move {
         // An error shows in the request below.
         let _ = connection.await;
     });
-    let request = Request::get("/").header(header::HOST, format!("{host}:{NODE_PORT}")).body(base::http::empty())?;
+    let request =
+        Request::get("/").header(header::HOST, format!("{host}:{NODE_PORT}")).body(base::http::empty())?;
     let response = sender.send_request(request).await?;
     let body = base::http::read(base::http::wrap(response.into_body()), MAX_PAGE).await?;
     tasks.drain(Duration::from_millis(100)).await;

@@ -109,7 +109,9 @@ pub fn unmount_below(dir: &Path) {
 
 fn remove_dir(dir: &Path) -> Result<(), CliError> {
     match fs::remove_dir_all(dir) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(CliError::file("remove", dir, error)),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(CliError::file("remove", dir, error))
+        }
         _ => Ok(()),
     }
 }

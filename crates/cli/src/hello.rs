@@ -57,7 +57,9 @@ async fn serve(port: u16) -> std::io::Result<()> {
                     async move { Ok::<_, Infallible>(answer(&request, count)) }
                 });
                 // A client that hangs up is no error of ours.
-                let _ = auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
+                let _ = auto::Builder::new(TokioExecutor::new())
+                    .serve_connection(TokioIo::new(stream), service)
+                    .await;
             });
         }
     };

@@ -115,7 +115,8 @@ pub async fn import(socket: &Path, archives: &[PathBuf]) -> Result<String, CliEr
 
 /// Imports our own images unless containerd has them from this very binary already. `stamp` remembers.
 pub async fn ensure_own(socket: &Path, stamp: &Path) -> Result<(), CliError> {
-    let binary = std::env::current_exe().map_err(|source| CliError::file("find", Path::new("/proc/self/exe"), source))?;
+    let binary = std::env::current_exe()
+        .map_err(|source| CliError::file("find", Path::new("/proc/self/exe"), source))?;
     let facts = fs::metadata(&binary).map_err(|source| CliError::file("read", &binary, source))?;
     use std::os::unix::fs::MetadataExt as _;
     let now = format!("{} {} {}\n", facts.len(), facts.mtime(), facts.mtime_nsec());

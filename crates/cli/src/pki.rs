@@ -107,7 +107,13 @@ impl Keeper<'_> {
 
 /// Reads the cluster's keys from `dir`, making what is missing or about to expire. `service_ip` is the API
 /// server's address in the cluster.
-pub fn ensure(dir: &Path, names: &Names, service_ip: IpAddr, clock: &Clock, rng: &Rng) -> Result<Pki, CliError> {
+pub fn ensure(
+    dir: &Path,
+    names: &Names,
+    service_ip: IpAddr,
+    clock: &Clock,
+    rng: &Rng,
+) -> Result<Pki, CliError> {
     make_private_dir(dir)?;
     let keeper = Keeper { dir, clock, rng };
     let ca = keeper.ca("ca", "kubernetes")?;
@@ -115,7 +121,11 @@ pub fn ensure(dir: &Path, names: &Names, service_ip: IpAddr, clock: &Clock, rng:
     let domain = &names.cluster_domain;
     let mut dns_names: Vec<String> =
         ["kubernetes", "kubernetes.default", "kubernetes.default.svc"].map(str::to_owned).into();
-    dns_names.extend([format!("kubernetes.default.svc.{domain}"), "localhost".to_owned(), names.node.clone()]);
+    dns_names.extend([
+        format!("kubernetes.default.svc.{domain}"),
+        "localhost".to_owned(),
+        names.node.clone(),
+    ]);
     dns_names.extend(names.dns_names.iter().cloned());
     dns_names.sort();
     dns_names.dedup();
@@ -149,7 +159,11 @@ pub fn ensure(dir: &Path, names: &Names, service_ip: IpAddr, clock: &Clock, rng:
     Ok(Pki {
         apiserver: keeper.leaf("apiserver", &ca, &server)?,
         apiserver_kubelet_client: keeper.leaf("apiserver-kubelet-client", &ca, &kubelet_client)?,
-        front_proxy_client: keeper.leaf("front-proxy-client", &front_proxy_ca, &client("front-proxy-client", None))?,
+        front_proxy_client: keeper.leaf(
+            "front-proxy-client",
+            &front_proxy_ca,
+            &client("front-proxy-client", None),
+        )?,
         admin: keeper.leaf("admin", &ca, &client("kubernetes-admin", masters))?,
         dir: dir.to_owned(),
         ca,
@@ -170,7 +184,13 @@ impl Pki {
     }
 
     /// A node's client and serving certificates, kept in `dir`.
-    pub fn node(&self, dir: &Path, names: &Names, clock: &Clock, rng: &Rng) -> Result<(Identity, Identity), CliError> {
+    pub fn node(
+        &self,
+        dir: &Path,
+        names: &Names,
+        clock: &Clock,
+        rng: &Rng,
+    ) -> Result<(Identity, Identity), CliError> {
         make_private_dir(dir)?;
         let keeper = Keeper { dir, clock, rng };
         let user = format!("system:node:{}", names.node);
@@ -233,7 +253,8 @@ mod tests {
             dns_names: vec![],
             cluster_domain: "cluster.local".into(),
         };
-        let make = |names: &Names| ensure(dir.path(), names, [10, 96, 0, 1].into(), &clock, &rng).expect("keys");
+        let make =
+            |names: &Names| ensure(dir.path(), names, [10, 96, 0, 1].into(), &clock, &rng).expect("keys");
         let first = make(&names);
         let again = make(&names);
         assert_eq!(first.apiserver.cert, again.apiserver.cert);

@@ -187,7 +187,8 @@ pub async fn scheduler(args: SchedulerArgs) -> Result<(), CliError> {
     }
     let informers = process.informers(&client);
     let Process { clock, rng, tasks } = &process;
-    let work = scheduler::run(client, informers, args.config.clone(), clock.clone(), rng.clone(), tasks.clone());
+    let work =
+        scheduler::run(client, informers, args.config.clone(), clock.clone(), rng.clone(), tasks.clone());
     tasks.spawn("scheduler", work);
     process.wait().await;
     Ok(())
@@ -196,9 +197,8 @@ pub async fn scheduler(args: SchedulerArgs) -> Result<(), CliError> {
 /// `navarch controller-manager`.
 pub async fn controller_manager(args: ControllerManagerArgs) -> Result<(), CliError> {
     let process = Process::new();
-    let read = |path: &PathBuf| {
-        std::fs::read_to_string(path).map_err(|source| CliError::file("read", path, source))
-    };
+    let read =
+        |path: &PathBuf| std::fs::read_to_string(path).map_err(|source| CliError::file("read", path, source));
     let signing = match (&args.cluster_signing_cert_file, &args.cluster_signing_key_file) {
         (Some(cert), Some(key)) => Some(base::pki::Identity { cert: read(cert)?, key: read(key)? }),
         _ => None,
@@ -253,7 +253,9 @@ pub async fn proxy(args: ProxyArgs) -> Result<(), CliError> {
     let cleanup = args.args.cleanup;
     let (config, kubeconfig) = args.args.resolve(host.trim()).map_err(|error| failed(error.into()))?;
     if cleanup {
-        return network::proxy::cleanup(&config.nft_program, &config.table).await.map_err(|e| failed(e.into()));
+        return network::proxy::cleanup(&config.nft_program, &config.table)
+            .await
+            .map_err(|e| failed(e.into()));
     }
     let Some(kubeconfig) = kubeconfig else {
         let why = "name the kubeconfig of the API server".to_owned();

@@ -141,11 +141,8 @@ pub async fn run(args: UpArgs, with_node: bool) -> Result<(), CliError> {
     fs::create_dir_all(&run_dir).map_err(|source| CliError::file("create", &run_dir, source))?;
     let pki = pki::ensure(&args.data_dir.join("pki"), &names, args.service_ip(), &clock, &rng)?;
     let listener = listen(&args).await?;
-    let engine = if args.in_memory {
-        Engine::Memory
-    } else {
-        crate::control::disk(&args.data_dir.join("store"))?
-    };
+    let engine =
+        if args.in_memory { Engine::Memory } else { crate::control::disk(&args.data_dir.join("store"))? };
     let config = api_config(&args, &pki, &names);
     let plane = Plane::start(engine, config, listener, clock.clone(), rng, tasks.clone()).await?;
     write_admin_kubeconfig(&args, &pki)?;

@@ -30,7 +30,11 @@ impl Cache {
     }
 
     /// Namespaces' labels, for affinity.
-    pub fn set_namespace(&mut self, name: &str, labels: Option<Arc<std::collections::BTreeMap<String, String>>>) {
+    pub fn set_namespace(
+        &mut self,
+        name: &str,
+        labels: Option<Arc<std::collections::BTreeMap<String, String>>>,
+    ) {
         match labels {
             Some(labels) => self.snapshot.namespaces.insert(name.to_owned(), labels),
             None => self.snapshot.namespaces.remove(name),

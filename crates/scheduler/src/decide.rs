@@ -77,7 +77,13 @@ pub fn enough_nodes(total: usize) -> usize {
 
 /// Chooses a node for `pod`. `start` is the node to look at first; it moves on so that all nodes get their
 /// turn when there are more than a decision looks at.
-pub fn decide(plugins: &[Plugin], pod: &PodInfo, snapshot: &Snapshot, start: &mut usize, rng: &Rng) -> Decision {
+pub fn decide(
+    plugins: &[Plugin],
+    pod: &PodInfo,
+    snapshot: &Snapshot,
+    start: &mut usize,
+    rng: &Rng,
+) -> Decision {
     let total = snapshot.nodes().len();
     if total == 0 {
         let pre_filter = Some("no nodes available to schedule pods".to_owned());
@@ -137,7 +143,8 @@ fn choose<'a>(plugins: &[Plugin], cycle: &Cycle<'_>, feasible: &[&'a NodeInfo], 
         sums.iter_mut().zip(scores).for_each(|(sum, score)| *sum += score * plugin.weight);
     }
     let best = sums.iter().copied().max().unwrap_or(0);
-    let tied: Vec<&&NodeInfo> = feasible.iter().zip(&sums).filter(|(_, sum)| **sum == best).map(|(n, _)| n).collect();
+    let tied: Vec<&&NodeInfo> =
+        feasible.iter().zip(&sums).filter(|(_, sum)| **sum == best).map(|(n, _)| n).collect();
     let pick = usize::try_from(rng.below(tied.len() as u64)).unwrap_or(0);
     &tied[pick].name
 }
@@ -169,7 +176,8 @@ mod tests {
     fn merge(into: &mut Value, from: Value) {
         match (into, from) {
             (Value::Object(into), Value::Object(from)) => {
-                from.into_iter().for_each(|(key, value)| merge(into.entry(key).or_insert(Value::Null), value));
+                from.into_iter()
+                    .for_each(|(key, value)| merge(into.entry(key).or_insert(Value::Null), value));
             }
             (into, from) => *into = from,
         }
@@ -235,7 +243,12 @@ mod tests {
                 ports,
                 "0/1 nodes are available: 1 node(s) didn't have free ports for the requested pod ports.",
             ),
-            (vec![node("a", json!({})), node("b", json!({}))], vec![("a", pod("x", json!({})))], anti.clone(), "b"),
+            (
+                vec![node("a", json!({})), node("b", json!({}))],
+                vec![("a", pod("x", json!({})))],
+                anti.clone(),
+                "b",
+            ),
             (
                 vec![node("a", json!({}))],
                 vec![("a", pod("x", anti))],

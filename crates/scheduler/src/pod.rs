@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use api::k8s::api::core::v1::{
-    Container, NodeSelector, Pod, PodAffinityTerm, PreferredSchedulingTerm, Toleration, TopologySpreadConstraint,
+    Container, NodeSelector, Pod, PodAffinityTerm, PreferredSchedulingTerm, Toleration,
+    TopologySpreadConstraint,
 };
 use api::labels::Selector;
 use api::quantity;
@@ -166,7 +167,9 @@ impl PodInfo {
             },
             priority: pod.spec.as_ref().and_then(|spec| spec.priority).unwrap_or(0),
             host_ports: host_ports(&pod),
-            affinity: required(pods.and_then(|p| p.required_during_scheduling_ignored_during_execution.as_ref())),
+            affinity: required(
+                pods.and_then(|p| p.required_during_scheduling_ignored_during_execution.as_ref()),
+            ),
             anti_affinity: required(
                 anti.and_then(|p| p.required_during_scheduling_ignored_during_execution.as_ref()),
             ),

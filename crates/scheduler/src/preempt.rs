@@ -44,7 +44,8 @@ pub fn preempt(
     budgets: &[Budget],
 ) -> Result<Preemption, String> {
     let message = |reasons: &BTreeMap<String, usize>| {
-        let mut parts: Vec<String> = reasons.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
+        let mut parts: Vec<String> =
+            reasons.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
         parts.sort();
         format!("preemption: 0/{} nodes are available: {}.", diagnosis.total, parts.join(", "))
     };
@@ -125,7 +126,9 @@ fn victims_on(
     lower.sort_by_key(|victim| (std::cmp::Reverse(victim.priority), start_second(victim)));
     let (breaking, rest) = split_by_budget(lower, budgets);
     let (mut victims, mut violations) = (Vec::new(), 0);
-    for (candidate, breaks) in breaking.into_iter().map(|p| (p, true)).chain(rest.into_iter().map(|p| (p, false))) {
+    for (candidate, breaks) in
+        breaking.into_iter().map(|p| (p, true)).chain(rest.into_iter().map(|p| (p, false)))
+    {
         info.add_pod(candidate.clone());
         if !fits(plugins, pod, snapshot, &info) {
             info.remove_pod(&candidate.uid);

@@ -11,7 +11,9 @@ use api::k8s::api::policy::v1::PodDisruptionBudget;
 use api::labels::Selector;
 use base::{Clock, Rng, Tasks};
 use client::plan::About;
-use client::{Change as CacheChange, Client, ClientError, DeleteOptions, EventKind, Patch, Recorder, SharedInformers};
+use client::{
+    Change as CacheChange, Client, ClientError, DeleteOptions, EventKind, Patch, Recorder, SharedInformers,
+};
 use serde_json::json;
 use tokio::sync::{Semaphore, mpsc};
 
@@ -267,16 +269,23 @@ impl Scheduler {
 
     fn find_preemption(&self, pod: &PodInfo, diagnosis: &Diagnosis) -> Result<Preemption, String> {
         // Victims of an earlier preemption are still leaving: wait for them.
-        if let Some(node) = self.nominated.get(&pod.uid).and_then(|(name, _)| self.cache.snapshot().node(name)) {
+        if let Some(node) =
+            self.nominated.get(&pod.uid).and_then(|(name, _)| self.cache.snapshot().node(name))
+        {
             if node.pods.iter().any(|other| other.is_deleting() && other.priority < pod.priority) {
-                return Err("preemption: not eligible due to a terminating pod on the nominated node.".to_owned());
+                return Err(
+                    "preemption: not eligible due to a terminating pod on the nominated node.".to_owned()
+                );
             }
         }
         let budget = |pdb: &Arc<PodDisruptionBudget>| Budget {
             namespace: pdb.metadata.namespace.clone().unwrap_or_default(),
             selector: Selector::from_object(pdb.spec.as_ref().and_then(|spec| spec.selector.as_ref()))
                 .unwrap_or_else(|_| Selector::nothing()),
-            allowed: pdb.status.as_ref().map_or(0, |status| i64::from(status.disruptions_allowed.unwrap_or(0))),
+            allowed: pdb
+                .status
+                .as_ref()
+                .map_or(0, |status| i64::from(status.disruptions_allowed.unwrap_or(0))),
         };
         let budgets: Vec<Budget> = self.budgets.list().iter().map(budget).collect();
         preempt(DEFAULT_PLUGINS, pod, self.cache.snapshot(), diagnosis, &budgets)
@@ -306,8 +315,7 @@ impl Scheduler {
         self.report_condition(pod, &message, nominate);
         let plugins = diagnosis.plugins();
         // Without nodes only a node helps; every plugin's refusal listens to that.
-        let plugins =
-            if plugins.is_empty() { BTreeSet::from([crate::plugins::node::NAME]) } else { plugins };
+        let plugins = if plugins.is_empty() { BTreeSet::from([crate::plugins::node::NAME]) } else { plugins };
         self.queue.failed(&pod.key, plugins, self.clock.now());
     }
 
@@ -362,7 +370,8 @@ impl Scheduler {
             let (client, victim) = (self.client.clone(), victim.clone());
             self.tasks.spawn("preempt", async move {
                 let name = victim.pod.metadata.name.as_deref().unwrap_or_default();
-                let marked = client.patch_status::<Pod>(&victim.namespace, name, &Patch::Strategic(body)).await;
+                let marked =
+                    client.patch_status::<Pod>(&victim.namespace, name, &Patch::Strategic(body)).await;
                 if let Err(error) = marked {
                     tracing::debug!(pod = %victim.key, %error, "cannot mark the victim");
                 }

@@ -75,7 +75,10 @@ fn check_source(path: &str, text: &str, problems: &mut Vec<String>) {
         problems.push(format!("{path}:1: begin with `//!`: what the file is, and what it must not know"));
     }
     let production = text.split("#[cfg(test)]").next().unwrap_or(text);
-    let is_test = path.contains("/tests/") || path.contains("/examples/") || path.ends_with("tests.rs");
+    let is_test = path.starts_with("tests/")
+        || path.contains("/tests/")
+        || path.contains("/examples/")
+        || path.ends_with("tests.rs");
     if !is_test {
         for (index, line) in production.lines().enumerate() {
             let code = line.split("//").next().unwrap_or(line);

@@ -90,7 +90,8 @@ pub fn filter(cycle: &Cycle<'_>, node: &NodeInfo) -> Option<Refusal> {
         let near = pod.affinity.iter().all(|term| has(&state.affinity, &term.topology_key));
         // The first pod of a group that wants to be near itself may go anywhere with the labels.
         let first = || {
-            state.affinity.is_empty() && pod.affinity.iter().all(|term| term_matches(term, pod, cycle.snapshot))
+            state.affinity.is_empty()
+                && pod.affinity.iter().all(|term| term_matches(term, pod, cycle.snapshot))
         };
         if !labelled || !(near || first()) {
             return Some(Refusal::unresolvable(NAME, "node(s) didn't match pod affinity rules"));

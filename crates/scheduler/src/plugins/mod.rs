@@ -83,7 +83,12 @@ pub const DEFAULT_PLUGINS: &[Plugin] = &[
     Plugin { name: node::UNSCHEDULABLE, weight: 0, filter: Some(node::unschedulable), score: None },
     Plugin { name: node::NAME, weight: 0, filter: Some(node::name), score: None },
     Plugin { name: node::TAINTS, weight: 3, filter: Some(node::taints), score: Some(node::score_taints) },
-    Plugin { name: node::AFFINITY, weight: 2, filter: Some(node::affinity), score: Some(node::score_affinity) },
+    Plugin {
+        name: node::AFFINITY,
+        weight: 2,
+        filter: Some(node::affinity),
+        score: Some(node::score_affinity),
+    },
     Plugin { name: node::PORTS, weight: 0, filter: Some(node::ports), score: None },
     Plugin {
         name: resources::FIT,
@@ -93,12 +98,7 @@ pub const DEFAULT_PLUGINS: &[Plugin] = &[
     },
     Plugin { name: spread::NAME, weight: 2, filter: Some(spread::filter), score: Some(spread::score) },
     Plugin { name: affinity::NAME, weight: 2, filter: Some(affinity::filter), score: Some(affinity::score) },
-    Plugin {
-        name: resources::BALANCED,
-        weight: 1,
-        filter: None,
-        score: Some(resources::score_balanced),
-    },
+    Plugin { name: resources::BALANCED, weight: 1, filter: None, score: Some(resources::score_balanced) },
     Plugin { name: node::IMAGES, weight: 1, filter: None, score: Some(node::score_images) },
 ];
 

@@ -35,9 +35,7 @@ pub fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
         return false;
     }
     let (own, value) = (text(&toleration.value), text(&taint.value));
-    let compare = |holds: fn(i64, i64) -> bool| {
-        matches!((value.parse::<i64>(), own.parse::<i64>()), (Ok(taint), Ok(bound)) if holds(taint, bound))
-    };
+    let compare = |holds: fn(i64, i64) -> bool| matches!((value.parse::<i64>(), own.parse::<i64>()), (Ok(taint), Ok(bound)) if holds(taint, bound));
     match toleration.operator.as_deref().unwrap_or("Equal") {
         "" | "Equal" => own == value,
         "Exists" => true,
@@ -123,9 +121,9 @@ pub fn term_matches(term: &NodeSelectorTerm, node: &NodeInfo) -> bool {
 
 /// True when the node satisfies the pod's node selector and required affinity.
 pub fn node_matches(pod: &PodInfo, node: &NodeInfo) -> bool {
-    let selected = pod.node_selector().is_none_or(|selector| {
-        selector.iter().all(|(key, value)| node.label(key) == Some(value.as_str()))
-    });
+    let selected = pod
+        .node_selector()
+        .is_none_or(|selector| selector.iter().all(|(key, value)| node.label(key) == Some(value.as_str())));
     selected
         && pod
             .node_affinity()

@@ -46,7 +46,8 @@ impl FilterState {
             for (constraint, counts) in hard(pod).zip(&mut counts) {
                 let Some(domain) = info.label(&constraint.topology_key) else { continue };
                 if counts_node(pod, constraint, info) {
-                    *counts.entry(domain.to_owned()).or_default() += matching(constraint, &pod.namespace, info);
+                    *counts.entry(domain.to_owned()).or_default() +=
+                        matching(constraint, &pod.namespace, info);
                 }
             }
         }
