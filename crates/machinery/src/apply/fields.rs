@@ -40,6 +40,13 @@ impl FieldSet {
         }
     }
 
+    /// Puts an element with what is below it, when there is anything to put.
+    pub(super) fn attach(&mut self, element: &str, member: bool, below: FieldSet) {
+        if member || !below.nodes.is_empty() {
+            self.nodes.insert(element.to_string(), Node { member, below });
+        }
+    }
+
     /// Whether a path is in it.
     pub fn has(&self, path: &[String]) -> bool {
         let Some((first, rest)) = path.split_first() else { return false };
@@ -63,22 +70,51 @@ impl FieldSet {
     /// Paths in either.
     pub fn union(&self, other: &FieldSet) -> FieldSet {
         let mut out = self.clone();
-        out.absorb(other);
+        out.absorb(other.clone());
         out
     }
 
-    fn absorb(&mut self, other: &FieldSet) {
-        for (element, theirs) in &other.nodes {
-            match self.nodes.get_mut(element) {
+    /// Takes in the paths of another set.
+    pub(super) fn absorb(&mut self, other: FieldSet) {
+        if self.nodes.is_empty() {
+            self.nodes = other.nodes;
+            return;
+        }
+        for (element, theirs) in other.nodes {
+            match self.nodes.get_mut(&element) {
                 Some(node) => {
                     node.member |= theirs.member;
-                    node.below.absorb(&theirs.below);
+                    node.below.absorb(theirs.below);
                 }
                 None => {
-                    self.nodes.insert(element.clone(), theirs.clone());
+                    self.nodes.insert(element, theirs);
                 }
             }
         }
+    }
+
+    /// Drops the paths of another set.
+    pub(super) fn subtract(&mut self, other: &FieldSet) {
+        for (element, theirs) in &other.nodes {
+            let Some(node) = self.nodes.get_mut(element) else { continue };
+            node.member &= !theirs.member;
+            node.below.subtract(&theirs.below);
+            if !node.kept() {
+                self.nodes.remove(element);
+            }
+        }
+    }
+
+    /// Whether a set in its wire form has any of these paths.
+    pub(super) fn touches(&self, wire: &Value) -> bool {
+        self.nodes.iter().any(|(element, node)| match wire.get(element) {
+            None => false,
+            Some(Value::Object(inner)) => {
+                let member = inner.is_empty() || inner.contains_key(".");
+                (node.member && member) || node.below.touches(&wire[element])
+            }
+            Some(_) => true,
+        })
     }
 
     /// Paths in this one and not in the other.

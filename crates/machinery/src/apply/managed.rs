@@ -1,5 +1,6 @@
 //! `metadata.managedFields`: reading, writing, and who a manager is.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
@@ -27,12 +28,64 @@ impl Id {
     }
 }
 
-/// What a manager owns.
-#[derive(Debug, Clone, Default, PartialEq)]
+/// What a manager owns. Its wire form stays as it is until a change touches it: most writes touch one manager.
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct Entry {
-    pub(super) set: FieldSet,
+    fields: Owned,
     pub(super) api_version: String,
     pub(super) time: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum Owned {
+    Wire(Value),
+    Set(FieldSet),
+}
+
+impl Default for Entry {
+    fn default() -> Self {
+        Entry::new(FieldSet::default(), "", None)
+    }
+}
+
+impl Entry {
+    pub(super) fn new(set: FieldSet, api_version: &str, time: Option<String>) -> Entry {
+        Entry { fields: Owned::Set(set), api_version: api_version.to_string(), time }
+    }
+
+    /// The set, read from the wire form if need be.
+    pub(super) fn set(&self) -> Cow<'_, FieldSet> {
+        match &self.fields {
+            Owned::Set(set) => Cow::Borrowed(set),
+            Owned::Wire(wire) => Cow::Owned(FieldSet::from_value(wire).unwrap_or_default()),
+        }
+    }
+
+    /// The set, to be changed.
+    pub(super) fn change(&mut self) -> &mut FieldSet {
+        if let Owned::Wire(wire) = &self.fields {
+            self.fields = Owned::Set(FieldSet::from_value(wire).unwrap_or_default());
+        }
+        match &mut self.fields {
+            Owned::Set(set) => set,
+            Owned::Wire(_) => unreachable!("just made a set"),
+        }
+    }
+
+    /// Whether it has any of these paths.
+    pub(super) fn touched_by(&self, changes: &FieldSet) -> bool {
+        match &self.fields {
+            Owned::Set(set) => !set.intersection(changes).is_empty(),
+            Owned::Wire(wire) => changes.touches(wire),
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        match &self.fields {
+            Owned::Set(set) => set.is_empty(),
+            Owned::Wire(wire) => wire.as_object().is_none_or(serde_json::Map::is_empty),
+        }
+    }
 }
 
 /// All managers of an object.
@@ -53,7 +106,7 @@ pub(super) fn take(object: &mut Value) -> Option<Vec<Value>> {
 /// Reads an object's entries; broken ones count as none.
 pub(super) fn read(object: &Value) -> Managed {
     let list = object.pointer("/metadata/managedFields").and_then(Value::as_array);
-    list.and_then(|list| Managed::decode(list)).unwrap_or_default()
+    list.and_then(|list| Managed::decode(list.clone())).unwrap_or_default()
 }
 
 /// Whether a client asks for all entries to be dropped: an empty list, or one empty entry.
@@ -68,9 +121,10 @@ pub(super) fn is_reset(list: &[Value]) -> bool {
 }
 
 impl Managed {
-    pub(super) fn decode(list: &[Value]) -> Option<Managed> {
+    pub(super) fn decode(list: Vec<Value>) -> Option<Managed> {
         let mut entries: BTreeMap<Id, Entry> = BTreeMap::new();
-        for item in list {
+        for mut item in list {
+            let wire = item.get_mut("fieldsV1").map(Value::take).unwrap_or_default();
             let text = |name: &str| item.get(name).and_then(Value::as_str).unwrap_or_default();
             let applied = match text("operation") {
                 "Apply" => true,
@@ -80,25 +134,26 @@ impl Managed {
             if text("apiVersion").is_empty() {
                 return None;
             }
-            let set = match item.get("fieldsV1") {
-                None | Some(Value::Null) => FieldSet::default(),
-                Some(value) => FieldSet::from_value(value)?,
+            let fields = match wire {
+                Value::Null => Owned::Set(FieldSet::default()),
+                wire if sound(&wire) => Owned::Wire(wire),
+                _ => return None,
             };
             let id = Id::new(text("manager"), applied, text("apiVersion"), text("subresource"));
             let time = item.get("time").and_then(Value::as_str).map(str::to_string);
-            entries.insert(id, Entry { set, api_version: text("apiVersion").to_string(), time });
+            entries.insert(id, Entry { fields, api_version: text("apiVersion").to_string(), time });
         }
         Some(Managed { entries })
     }
 
     /// Puts the entries into an object: applies before updates, then by time and name.
-    pub(super) fn write(&self, object: &mut Value) {
+    pub(super) fn write(self, object: &mut Value) {
         let Some(meta) = object.get_mut("metadata").and_then(Value::as_object_mut) else { return };
         if self.entries.is_empty() {
             meta.remove("managedFields");
             return;
         }
-        let mut list: Vec<(&Id, &Entry)> = self.entries.iter().collect();
+        let mut list: Vec<(Id, Entry)> = self.entries.into_iter().collect();
         list.sort_by(|(a, x), (b, y)| {
             let of = |id: &Id, entry: &Entry| {
                 (
@@ -116,13 +171,25 @@ impl Managed {
     }
 }
 
-fn entry_value(id: &Id, entry: &Entry) -> Value {
+/// Whether a value has the shape of a set.
+fn sound(wire: &Value) -> bool {
+    let Some(map) = wire.as_object() else { return false };
+    map.iter().all(|(element, inner)| {
+        element == "." || (matches!(element.get(..2), Some("f:" | "k:" | "v:" | "i:")) && sound(inner))
+    })
+}
+
+fn entry_value(id: Id, entry: Entry) -> Value {
+    let fields = match entry.fields {
+        Owned::Wire(wire) => wire,
+        Owned::Set(set) => set.to_value(),
+    };
     let mut value = json!({
         "manager": id.manager,
         "operation": if id.applied { "Apply" } else { "Update" },
         "apiVersion": entry.api_version,
         "fieldsType": "FieldsV1",
-        "fieldsV1": entry.set.to_value(),
+        "fieldsV1": fields,
     });
     if let Some(time) = &entry.time {
         value["time"] = json!(time);
@@ -161,8 +228,8 @@ pub(super) fn system_fields() -> &'static FieldSet {
 /// Takes the system's fields from one manager.
 pub(super) fn strip(managed: &mut Managed, id: &Id) {
     if let Some(entry) = managed.entries.get_mut(id) {
-        entry.set = entry.set.difference(system_fields());
-        if entry.set.is_empty() {
+        entry.change().subtract(system_fields());
+        if entry.is_empty() {
             managed.entries.remove(id);
         }
     }

@@ -55,7 +55,7 @@ pub fn update(write: Write<'_>, live: Option<&Value>, new: &mut Value) {
     let mut managed = match provided {
         _ if !write.subresource.is_empty() => before,
         Some(list) if managed::is_reset(&list) => Managed::default(),
-        Some(list) => match Managed::decode(&list) {
+        Some(list) => match Managed::decode(list) {
             Some(own) if !own.entries.is_empty() => own,
             _ => before,
         },
@@ -169,9 +169,10 @@ fn apply_once(
     let id = Id::new(write.manager, true, write.api_version, write.subresource);
     let mut set = walk::field_set(write.schema, config);
     managed::filter(&mut set, write.reset);
-    let last = managed.entries.get(&id).map(|entry| entry.set.clone());
-    let time = managed.entries.get(&id).and_then(|entry| entry.time.clone());
-    managed.entries.insert(id.clone(), Entry { set, api_version: write.api_version.to_string(), time });
+    let before = managed.entries.remove(&id);
+    let last = before.as_ref().map(|entry| entry.set().into_owned());
+    let time = before.and_then(|entry| entry.time);
+    managed.entries.insert(id.clone(), Entry::new(set, write.api_version, time));
     let mut new = match last {
         Some(last) if !last.is_empty() => prune(write.schema, merged, &managed, &last),
         _ => merged,
@@ -202,7 +203,8 @@ fn canonical_after_apply(schema: Schema<'_>, value: &mut Value) {
 fn prune(schema: Schema<'_>, merged: Value, managed: &Managed, last: &FieldSet) -> Value {
     let last = last.named_fields_as_members(schema);
     let pruned = walk::remove(schema, &merged, &last);
-    let owned = managed.entries.values().fold(FieldSet::default(), |all, entry| all.union(&entry.set));
+    let mut owned = FieldSet::default();
+    managed.entries.values().for_each(|entry| owned.absorb(entry.set().into_owned()));
     let owned = owned.named_fields_as_members(schema);
     let all = walk::field_set(schema, &merged).named_fields_as_members(schema);
     let left = walk::field_set(schema, &pruned).named_fields_as_members(schema);
@@ -220,42 +222,42 @@ fn settle(
     workflow: Option<&Id>,
     force: bool,
 ) -> Result<Comparison, ApplyError> {
-    let mut changes = Comparison::default();
-    walk::compare(write.schema, Some(old), Some(new), &mut changes);
+    let mut changes = walk::compare(write.schema, old, new);
     for set in [&mut changes.added, &mut changes.modified, &mut changes.removed] {
         managed::filter(set, write.reset);
     }
-    let taken = changes.modified.union(&changes.added);
+    let mut touched = changes.modified.union(&changes.added);
     let mut conflicts = Vec::new();
-    for (id, entry) in &managed.entries {
-        if Some(id) != workflow {
-            let overlap = entry.set.intersection(&taken);
+    for (id, entry) in managed.entries.iter().filter(|_| !force) {
+        if Some(id) != workflow && entry.touched_by(&touched) {
+            let overlap = entry.set().intersection(&touched);
             overlap.each(&mut |path| conflicts.push(Conflict::new(id, entry, path)));
         }
     }
-    if !force && !conflicts.is_empty() {
+    if !conflicts.is_empty() {
         return Err(ApplyError::Conflicts(conflicts));
     }
+    touched.absorb(changes.removed.clone());
     for (id, entry) in &mut managed.entries {
-        if Some(id) != workflow {
-            entry.set = entry.set.difference(&taken).difference(&changes.removed);
+        if Some(id) != workflow && entry.touched_by(&touched) {
+            entry.change().subtract(&touched);
         }
     }
-    managed.entries.retain(|_, entry| !entry.set.is_empty());
+    managed.entries.retain(|_, entry| !entry.is_empty());
     Ok(changes)
 }
 
 fn track_update(write: Write<'_>, manager: &str, old: &Value, new: &Value, managed: &mut Managed) {
     let Ok(changes) = settle(write, old, new, managed, None, true) else { return };
-    let mut set = changes.modified.union(&changes.added);
-    managed::filter(&mut set, write.reset);
-    set = set.difference(managed::system_fields());
+    let mut set = changes.modified;
+    set.absorb(changes.added);
+    set.subtract(managed::system_fields());
     if set.is_empty() {
         return;
     }
     let id = Id::new(manager, false, write.api_version, write.subresource);
     let entry = managed.entries.entry(id).or_default();
-    entry.set = entry.set.union(&set);
+    entry.change().absorb(set);
     entry.api_version = write.api_version.to_string();
     entry.time = Some(api::time::format(write.now));
 }
@@ -284,14 +286,14 @@ fn cap(managed: &mut Managed) {
         let bucket = Id::new("ancient-changes", false, &version, "");
         if let Some(earlier) = managed.entries.remove(oldest) {
             let joined = managed.entries.entry(bucket.clone()).or_default();
-            joined.set = joined.set.union(&earlier.set);
+            joined.change().absorb(earlier.set().into_owned());
         }
         if id == bucket {
             continue;
         }
         if let Some(entry) = managed.entries.remove(&id) {
             let joined = managed.entries.entry(bucket).or_default();
-            joined.set = joined.set.union(&entry.set);
+            joined.change().absorb(entry.set().into_owned());
             joined.api_version = version;
             joined.time = time;
             count -= 1;
@@ -322,8 +324,7 @@ fn last_applied_unchanged(write: Write<'_>, live: &Value) -> Option<FieldSet> {
     if applied.get("apiVersion").and_then(Value::as_str) != Some(write.api_version) {
         return None;
     }
-    let mut changes = Comparison::default();
-    walk::compare(write.schema, Some(&applied), Some(live), &mut changes);
+    let changes = walk::compare(write.schema, &applied, live);
     let set = walk::field_set(write.schema, &applied);
     Some(set.difference(&changes.modified).difference(&changes.added).difference(&changes.removed))
 }

@@ -89,43 +89,50 @@ fn is_empty(value: Option<&Value>) -> bool {
 
 // ---- comparing ----
 
-/// Collects the differences between two values.
-pub(super) fn compare(schema: Schema<'_>, old: Option<&Value>, new: Option<&Value>, out: &mut Comparison) {
-    compare_at(schema, old, new, &mut Vec::new(), out);
+/// What differs at a place itself.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Change {
+    None,
+    Added,
+    Modified,
+    Removed,
 }
 
-fn compare_at(
-    schema: Schema<'_>,
-    old: Option<&Value>,
-    new: Option<&Value>,
-    path: &mut Vec<String>,
-    out: &mut Comparison,
-) {
-    let Some(sample) = new.or(old) else { return };
+impl Comparison {
+    fn attach(&mut self, element: &str, change: Change, below: Comparison) {
+        self.added.attach(element, change == Change::Added, below.added);
+        self.modified.attach(element, change == Change::Modified, below.modified);
+        self.removed.attach(element, change == Change::Removed, below.removed);
+    }
+}
+
+/// Collects the differences between two objects.
+pub(super) fn compare(schema: Schema<'_>, old: &Value, new: &Value) -> Comparison {
+    compare_at(schema, Some(old), Some(new)).1
+}
+
+fn compare_at(schema: Schema<'_>, old: Option<&Value>, new: Option<&Value>) -> (Change, Comparison) {
+    let mut below = Comparison::default();
+    let Some(sample) = new.or(old) else { return (Change::None, below) };
     if old == new {
-        return;
+        return (Change::None, below);
     }
     let structured = match atom(schema, sample) {
         _ if is_empty(old) && is_empty(new) => false,
         Atom::Leaf => false,
-        Atom::Map => compare_maps(schema, old, new, path, out),
-        Atom::List(kind) => compare_lists(schema, &kind, old, new, path, out),
+        Atom::Map => compare_maps(schema, old, new, &mut below),
+        Atom::List(kind) => compare_lists(schema, &kind, old, new, &mut below),
     };
-    match (old, new) {
-        (None, _) => out.added.insert(path),
-        (_, None) => out.removed.insert(path),
-        _ if structured => {}
-        _ => out.modified.insert(path),
-    }
+    let change = match (old, new) {
+        (None, _) => Change::Added,
+        (_, None) => Change::Removed,
+        _ if structured => Change::None,
+        _ => Change::Modified,
+    };
+    (change, below)
 }
 
-fn compare_maps(
-    schema: Schema<'_>,
-    old: Option<&Value>,
-    new: Option<&Value>,
-    path: &mut Vec<String>,
-    out: &mut Comparison,
-) -> bool {
+fn compare_maps(schema: Schema<'_>, old: Option<&Value>, new: Option<&Value>, out: &mut Comparison) -> bool {
     let none = Map::new();
     let mapped = |value: Option<&Value>| matches!(value, None | Some(Value::Null | Value::Object(_)));
     if !mapped(old) || !mapped(new) {
@@ -133,17 +140,17 @@ fn compare_maps(
     }
     let left = old.and_then(Value::as_object).unwrap_or(&none);
     let right = new.and_then(Value::as_object).unwrap_or(&none);
-    for (key, value) in left {
-        path.push(field_element(key));
-        compare_at(child(schema, key), Some(value), right.get(key), path, out);
-        path.pop();
-    }
-    for (key, value) in right {
-        if !left.contains_key(key) {
-            path.push(field_element(key));
-            compare_at(child(schema, key), None, Some(value), path, out);
-            path.pop();
+    let mut one = |key: &str, before: Option<&Value>, after: Option<&Value>| {
+        if before != after {
+            let (change, below) = compare_at(child(schema, key), before, after);
+            out.attach(&field_element(key), change, below);
         }
+    };
+    for (key, value) in left {
+        one(key, Some(value), right.get(key));
+    }
+    for (key, value) in right.iter().filter(|(key, _)| !left.contains_key(*key)) {
+        one(key, None, Some(value));
     }
     true
 }
@@ -153,7 +160,6 @@ fn compare_lists(
     kind: &ListKind,
     old: Option<&Value>,
     new: Option<&Value>,
-    path: &mut Vec<String>,
     out: &mut Comparison,
 ) -> bool {
     let listed = |value: Option<&Value>| matches!(value, None | Some(Value::Null | Value::Array(_)));
@@ -164,20 +170,21 @@ fn compare_lists(
     let elements: std::collections::BTreeSet<&String> = left.keys().chain(right.keys()).collect();
     for element in elements {
         let (before, after) = (left.get(element), right.get(element));
-        path.push(element.clone());
         let many = before.is_some_and(|items| items.len() > 1) || after.is_some_and(|items| items.len() > 1);
-        match (before, after) {
-            (Some(before), Some(after)) if many && before != after => out.modified.insert(path),
-            (None, Some(_)) if many => out.added.insert(path),
-            (Some(_), None) if many => out.removed.insert(path),
-            _ if many => {}
+        let (change, below) = match (before, after) {
+            (Some(before), Some(after)) if many && before != after => {
+                (Change::Modified, Comparison::default())
+            }
+            (None, Some(_)) if many => (Change::Added, Comparison::default()),
+            (Some(_), None) if many => (Change::Removed, Comparison::default()),
+            _ if many => continue,
             _ => {
                 let before = before.and_then(|items| items.first().copied());
                 let after = after.and_then(|items| items.first().copied());
-                compare_at(schema.item(), before, after, path, out);
+                compare_at(schema.item(), before, after)
             }
-        }
-        path.pop();
+        };
+        out.attach(element, change, below);
     }
     true
 }
@@ -200,36 +207,33 @@ fn by_element<'v>(
 
 /// Every field that a configuration sets.
 pub(super) fn field_set(schema: Schema<'_>, value: &Value) -> FieldSet {
-    let mut out = FieldSet::default();
-    collect(schema, value, &mut Vec::new(), &mut out);
-    out
+    collect(schema, value).1
 }
 
-fn collect(schema: Schema<'_>, value: &Value, path: &mut Vec<String>, out: &mut FieldSet) {
+/// Whether the place itself is set, and what is below it.
+fn collect(schema: Schema<'_>, value: &Value) -> (bool, FieldSet) {
+    let mut below = FieldSet::default();
     match (atom(schema, value), value) {
         (Atom::Map, Value::Object(map)) => {
             for (key, inner) in map {
-                path.push(field_element(key));
-                collect(child(schema, key), inner, path, out);
+                let (set, deeper) = collect(child(schema, key), inner);
                 let empty = inner.is_null() || inner.as_object().is_some_and(Map::is_empty);
-                if empty || !is_struct_field(schema, key) {
-                    out.insert(path);
-                }
-                path.pop();
+                below.attach(&field_element(key), set || empty || !is_struct_field(schema, key), deeper);
             }
+            (false, below)
         }
         (Atom::List(kind), Value::Array(_)) => {
             for (element, items) in by_element(schema, &kind, Some(value)) {
-                path.push(element);
-                if let [only] = items.as_slice() {
-                    collect(schema.item(), only, path, out);
-                }
-                out.insert(path);
-                path.pop();
+                let deeper = match items.as_slice() {
+                    [only] => collect(schema.item(), only).1,
+                    _ => FieldSet::default(),
+                };
+                below.attach(&element, true, deeper);
             }
+            (false, below)
         }
-        (Atom::Map | Atom::List(_), Value::Null) => {}
-        _ => out.insert(path),
+        (Atom::Map | Atom::List(_), Value::Null) => (false, below),
+        _ => (true, below),
     }
 }
 

@@ -549,6 +549,15 @@ fn number(kind: &Type) -> bool {
     matches!(kind, Type::Int | Type::Uint | Type::Double | Type::Dyn)
 }
 
+/// Whether two types have an order between them.
+fn comparable(shown: &[Type]) -> bool {
+    let ordered = [Type::Bool, Type::String, Type::Bytes, Type::Duration, Type::Timestamp, Type::Dyn];
+    let single = |kind: &Type| ordered.contains(kind) || number(kind);
+    let numbers = number(&shown[0]) && number(&shown[1]);
+    let free = shown.contains(&Type::Dyn);
+    single(&shown[0]) && single(&shown[1]) && (numbers || free || shown[0] == shown[1])
+}
+
 /// The result of a call, or `None` when the arguments do not fit.
 fn signature<'a>(name: &str, kinds: &[Ty<'a>], shown: &[Type]) -> Option<Ty<'a>> {
     let known = |kind: Type| Some(Ty::Known(kind));
@@ -560,15 +569,7 @@ fn signature<'a>(name: &str, kinds: &[Ty<'a>], shown: &[Type]) -> Option<Ty<'a>>
             let numbers = number(&shown[0]) && number(&shown[1]);
             (numbers || same(&shown[0], &shown[1])).then_some(Ty::Known(Type::Bool))
         }
-        "_<_" | "_<=_" | "_>_" | "_>=_" => {
-            let ordered = [Type::Bool, Type::String, Type::Bytes, Type::Duration, Type::Timestamp, Type::Dyn];
-            let numbers = number(&shown[0]) && number(&shown[1]);
-            let alike =
-                same(&shown[0], &shown[1]) && ordered.contains(&shown[0]) && ordered.contains(&shown[1]);
-            let any = (shown[0] == Type::Dyn && (ordered.contains(&shown[1]) || number(&shown[1])))
-                || (shown[1] == Type::Dyn && (ordered.contains(&shown[0]) || number(&shown[0])));
-            (numbers || alike || any).then_some(Ty::Known(Type::Bool))
-        }
+        "_<_" | "_<=_" | "_>_" | "_>=_" => comparable(shown).then_some(Ty::Known(Type::Bool)),
         "_+_" | "_-_" | "_*_" | "_/_" | "_%_" => arithmetic(name, kinds, shown),
         "!_" => is(0, &[Type::Bool]).then_some(Ty::Known(Type::Bool)),
         "-_" => is(0, &[Type::Int, Type::Double]).then(|| kinds[0].clone()),
