@@ -22,7 +22,7 @@ pub struct Row {
 }
 
 macro_rules! rows {
-    ($($name:literal, $account:literal, $start:expr;)*) => {
+    ($($name:literal, $account:expr, $start:expr;)*) => {
         /// Every controller, in the order they start.
         pub const ROWS: &[Row] = &[$(Row { name: $name, account: $account, start: $start }),*];
     };
@@ -32,7 +32,7 @@ rows! {
     "namespace-controller", "namespace-controller", namespace::start;
     "serviceaccount-controller", "service-account-controller", serviceaccount::start_accounts;
     "root-ca-certificate-publisher-controller", "root-ca-cert-publisher", serviceaccount::start_root_ca;
-    "serviceaccount-token-controller", "tokens-controller", serviceaccount::start_tokens;
+    "serviceaccount-token-controller", WATCHER, serviceaccount::start_tokens;
     "replicaset-controller", "replicaset-controller", replicaset::start_replica_sets;
     "deployment-controller", "deployment-controller", deployment::start;
     "endpointslice-controller", "endpointslice-controller", endpoints::start_slices;

@@ -49,6 +49,23 @@ pub fn all_down(nodes: &[Arc<Node>]) -> bool {
     !nodes.iter().any(|node| ready_state(node) == "True")
 }
 
+/// Tells that a node has come.
+pub fn registered(node: &Node, plan: &mut Plan) {
+    let name = node.name();
+    let text = format!("Node {name} event: Registered Node {name} in Controller");
+    plan.event(node, EventKind::Normal, "RegisteredNode", text);
+}
+
+/// Tells that a node is gone.
+pub fn removed(name: &str) -> Plan {
+    let mut plan = Plan::none();
+    let about =
+        About { api_version: "v1".to_owned(), kind: "Node".to_owned(), name: name.to_owned(), ..About::default() };
+    let text = format!("Node {name} event: Removing Node {name} from Controller");
+    plan.step(Step::event(about, EventKind::Normal, "RemovingNode", text));
+    plan
+}
+
 /// What to do about one node that has been silent for `silence`.
 pub fn plan(
     node: &Node,

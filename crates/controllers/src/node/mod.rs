@@ -5,7 +5,7 @@ mod evict;
 mod health;
 mod ipam;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,20 +48,27 @@ struct Health {
     heard: Arc<Mutex<BTreeMap<String, Duration>>>,
     clock: Clock,
     grace: Duration,
+    /// Nodes whose coming was told.
+    told: Mutex<BTreeSet<String>>,
 }
 
 impl Reconcile for Health {
     fn reconcile(&self, key: &Key, now: Timestamp) -> Result<Plan, ReconcileError> {
         let Some(node) = self.nodes.get_key(key) else {
             self.heard.lock().remove(&*key.name);
-            return Ok(Plan::none());
+            let known = self.told.lock().remove(&*key.name);
+            return Ok(if known { health::removed(&key.name) } else { Plan::none() });
         };
         let at = self.clock.monotonic();
         let heard = *self.heard.lock().entry(key.name.to_string()).or_insert(at);
         let silence = at.saturating_sub(heard);
         let pods = || self.pods.by_index(BY_NODE, &key.name);
         let all_down = || health::all_down(&self.nodes.list());
-        Ok(health::plan(&node, silence, self.grace, all_down, pods, now))
+        let mut plan = health::plan(&node, silence, self.grace, all_down, pods, now);
+        if self.told.lock().insert(key.name.to_string()) {
+            health::registered(&node, &mut plan);
+        }
+        Ok(plan)
     }
 }
 
@@ -105,6 +112,7 @@ pub fn start_health(context: &Context) {
         heard,
         clock: context.clock.clone(),
         grace: context.config.node_grace,
+        told: Mutex::default(),
     };
     setup.start(Arc::new(controller), 4);
 }

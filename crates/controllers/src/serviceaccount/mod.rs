@@ -88,7 +88,7 @@ pub fn start_root_ca(context: &Context) {
 
 /// Starts the controller that removes token Secrets without an account.
 pub fn start_tokens(context: &Context) {
-    let mut setup = context.setup("tokens-controller", "tokens-controller");
+    let mut setup = context.setup(crate::WATCHER, "tokens-controller");
     let secrets = setup.watch::<Secret>();
     let accounts = setup.read::<ServiceAccount>();
     setup.map(&secrets, |change| {

@@ -161,8 +161,11 @@ fn provision(claim: &PersistentVolumeClaim, class: Option<&StorageClass>, plan: 
         return;
     };
     if claim.annotation(PROVISIONER) != Some(provisioner) {
-        let annotations = BTreeMap::from([(PROVISIONER, provisioner), (OLD_PROVISIONER, provisioner)]);
-        plan.merge(claim, serde_json::json!({"metadata": {"annotations": annotations}}));
+        let mut after = claim.clone();
+        let annotations = after.metadata.annotations.get_or_insert_default();
+        annotations.insert(PROVISIONER.to_owned(), provisioner.to_owned());
+        annotations.insert(OLD_PROVISIONER.to_owned(), provisioner.to_owned());
+        plan.update(&after);
     }
     let text = format!(
         "Waiting for a volume to be created either by the external provisioner '{provisioner}' or manually by the \
