@@ -107,8 +107,17 @@ async fn register(shared: &Shared, status: &NodeStatus) -> Result<(), ClientErro
         Err(error) => return Err(error),
     }
     let labels = node.metadata.labels.unwrap_or_default();
+    let current: Node = shared.client.get("", &shared.config.node_name).await?;
+    let there = current.metadata.labels.unwrap_or_default();
+    if labels.iter().all(|(key, value)| there.get(key) == Some(value)) {
+        return Ok(());
+    }
     let body = Patch::Merge(json!({"metadata": {"labels": labels}}));
-    shared.client.patch::<Node>("", &shared.config.node_name, &body).await.map(drop)
+    // A label that a node may not give itself must not keep the node from working.
+    if let Err(error) = shared.client.patch::<Node>("", &shared.config.node_name, &body).await {
+        tracing::warn!(%error, "node labels not brought up to date");
+    }
+    Ok(())
 }
 
 /// Renews the node's lease four times per its duration.

@@ -33,6 +33,12 @@ pub fn patch(pod: &Pod, status: &PodStatus) -> Value {
             let kind = kind.as_str();
             OWN_CONDITIONS.contains(&kind) || RESIZE_CONDITIONS.contains(&kind) || kind == "DisruptionTarget"
         });
+        // Conditions are merged by type: what one no longer says must be taken away.
+        for condition in conditions.iter_mut().filter_map(Value::as_object_mut) {
+            for key in ["reason", "message"] {
+                condition.entry(key).or_insert(Value::Null);
+            }
+        }
         let old = pod.status().conditions.iter().flatten();
         for over in old.filter(|condition| RESIZE_CONDITIONS.contains(&condition.type_.as_str())) {
             if !conditions.iter().any(|condition| kind_of(condition) == over.type_) {
@@ -71,5 +77,31 @@ pub async fn delete(shared: &Shared, pod: &Pod) -> Result<(), ClientError> {
     match shared.client.delete::<Pod>(pod.namespace(), pod.name(), &options).await {
         Err(error) if !error.is_not_found() && !error.is_conflict() => Err(error),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_longer_said_is_removed() {
+        let pod: Pod =
+            serde_json::from_value(json!({"metadata": {"name": "p", "uid": "u"}, "spec": {"containers": []},
+            "status": {"reason": "Old", "podIP": "10.0.0.1", "podIPs": [{"ip": "10.0.0.1"}], "conditions": [
+                {"type": "Ready", "status": "False", "reason": "ContainersNotReady"},
+                {"type": "example.com/gate", "status": "True"},
+                {"type": "PodResizePending", "status": "True"}]}}))
+            .expect("a pod");
+        let status: PodStatus = serde_json::from_value(json!({"phase": "Running", "podIP": "10.0.0.2", "podIPs": [{"ip": "10.0.0.2"}],
+            "conditions": [{"type": "Ready", "status": "True"}, {"type": "example.com/gate", "status": "True"}]}))
+        .expect("a status");
+        let patch = patch(&pod, &status);
+        let expect = json!({"metadata": {"uid": "u"}, "status": {
+            "phase": "Running", "reason": null, "podIP": "10.0.0.2", "podIPs": [{"ip": "10.0.0.2"}, {"$patch": "replace"}],
+            "conditions": [
+                {"type": "Ready", "status": "True", "reason": null, "message": null},
+                {"type": "PodResizePending", "$patch": "delete"}]}});
+        assert_eq!(patch, expect);
     }
 }

@@ -405,6 +405,7 @@ impl Worker {
                 match result {
                     Ok(applied) => {
                         self.applied = (*applied).clone();
+                        self.stale = true;
                         self.resize_retry.succeed();
                     }
                     Err(error) => {
