@@ -9,7 +9,7 @@ use super::managed::{Entry, Id};
 /// A field that somebody else owns.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Conflict {
-    /// Who, as shown: `"kubectl" with subresource "status" using apps/v1 at 2030-01-01T00:00:00Z`.
+    /// Who, as shown: `"kubectl" with subresource "status" using apps/v1`.
     pub manager: String,
     /// Which field: `.spec.replicas`.
     pub field: String,
@@ -25,9 +25,6 @@ impl Conflict {
         }
         if !id.applied {
             manager.push_str(&format!(" using {}", entry.api_version));
-            if let Some(time) = &entry.time {
-                manager.push_str(&format!(" at {time}"));
-            }
         }
         Conflict { manager, field: show(&path), path }
     }

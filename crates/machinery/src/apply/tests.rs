@@ -103,7 +103,7 @@ fn an_apply_conflicts_forces_shares_and_gives_up() {
     let error = apply(write("b", 60), Some(&live), &config, false).expect_err("conflict");
     assert_eq!(
         error.to_string(),
-        "Apply failed with 1 conflict: conflict with \"a\" using apps/v1 at 1970-01-01T00:00:00Z: .spec.replicas"
+        "Apply failed with 1 conflict: conflict with \"a\" using apps/v1: .spec.replicas"
     );
     let forced = apply(write("b", 60), Some(&live), &config, true).expect("forced");
     assert_eq!(forced["spec"]["replicas"], 3);

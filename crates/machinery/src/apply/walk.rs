@@ -325,7 +325,7 @@ fn merge_lists(schema: Schema<'_>, kind: &ListKind, left: &[Value], right: &[Val
 
 // ---- removing ----
 
-/// The value without some of its fields. An object or list left empty by that becomes null.
+/// The value without some of its fields. An object or list left empty by that stays, empty.
 pub(super) fn remove(schema: Schema<'_>, value: &Value, gone: &FieldSet) -> Value {
     match (atom(schema, value), value) {
         (Atom::Map, Value::Object(map)) => {
@@ -341,7 +341,7 @@ pub(super) fn remove(schema: Schema<'_>, value: &Value, gone: &FieldSet) -> Valu
                 };
                 out.insert(key.clone(), left);
             }
-            if out.is_empty() && !map.is_empty() { Value::Null } else { Value::Object(out) }
+            Value::Object(out)
         }
         (Atom::List(kind), Value::Array(items)) => {
             let mut out = Vec::new();
@@ -355,7 +355,7 @@ pub(super) fn remove(schema: Schema<'_>, value: &Value, gone: &FieldSet) -> Valu
                     None => item.clone(),
                 });
             }
-            if out.is_empty() && !items.is_empty() { Value::Null } else { Value::Array(out) }
+            Value::Array(out)
         }
         _ => value.clone(),
     }
