@@ -259,16 +259,7 @@ pub async fn start(shared: &Shared, inputs: &StartInputs) -> Result<String, Star
         .map_err(|error| config_error(error.to_string()))?;
     let secrets = pull_secrets(pod, &inputs.prepared.referenced);
     let image = shared.images.ensure(pod, &container, &secrets, &sandbox_config).await.map_err(|error| {
-        warn(
-            if error.reason == "ErrImageNeverPull"
-                || error.reason == "InvalidImageName"
-                || error.reason == "ImagePullBackOff"
-            {
-                error.reason
-            } else {
-                &error.message
-            },
-        );
+        warn(error.reason);
         StartError {
             waiting: Waiting { reason: error.reason.into(), message: error.message },
             again_in: Some(error.again_in.unwrap_or(Duration::from_secs(10))),
@@ -320,20 +311,24 @@ async fn image_volumes(
         }
         let reference = source.reference.clone().unwrap_or_default();
         let policy = source.pull_policy.as_deref();
-        let error = |reason: &str, message: String, again_in| {
-            let event = format!("Error: {message}");
+        let error = |reason: &str, event: &str, message: String, again_in| {
+            let event = format!("Error: {event}");
             shared.events.container(pod, &container.name, EventKind::Warning, "Failed", &event);
             StartError { waiting: Waiting { reason: reason.into(), message }, again_in }
         };
         let usual = Some(Duration::from_secs(10));
         let image =
             shared.images.ensure_named(pod, &container.name, &reference, policy, secrets, sandbox).await;
-        let image =
-            image.map_err(|failure| error(failure.reason, failure.message, failure.again_in.or(usual)))?;
+        let image = image.map_err(|failure| {
+            let again_in = failure.again_in.or(usual);
+            error(failure.reason, failure.reason, failure.message, again_in)
+        })?;
         let path = shared.store.image_dir(pod, volume);
         let key = image_key(pod.uid(), &volume.name);
         let mounted = runtime::snapshot::mount_image(&shared.cri, &image.id, &key, &path).await;
-        mounted.map_err(|failure| error("CreateContainerError", failure.to_string(), usual))?;
+        mounted.map_err(|failure| {
+            error("CreateContainerError", &failure.to_string(), failure.to_string(), usual)
+        })?;
         prepared.volumes.insert(volume.name.clone(), volumes::Mounted { path, read_only: true });
     }
     Ok(prepared)

@@ -254,7 +254,7 @@ impl Server {
             ["pods"] if get => json_answer(&self.pods()),
             ["runningpods"] if get => json_answer(&self.pods()),
             ["stats", "summary"] if get => json_answer(&stats::summary(&self.shared).await),
-            ["metrics"] if get => text(StatusCode::OK, self.shared.metrics.render()),
+            ["metrics"] if get => text(StatusCode::OK, stats::own_metrics(&self.shared)),
             ["metrics", "resource"] if get => {
                 text(StatusCode::OK, stats::resource_metrics(&self.shared).await)
             }

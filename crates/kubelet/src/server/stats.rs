@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use api::k8s::api::core::v1::PodStatus;
 use runtime::cgroup::Usage;
 use runtime::cri::messages as m;
 use serde_json::{Value, json};
@@ -112,6 +113,24 @@ pub async fn summary(shared: &Shared) -> Value {
         },
         "pods": pods,
     })
+}
+
+/// `/metrics`: the agent's own counters, brought up to date.
+pub fn own_metrics(shared: &Shared) -> String {
+    let entries = shared.registry.all();
+    let running = entries.iter().filter(|entry| entry.sandbox.is_some()).count();
+    let states = [("running", "Running"), ("pending", "Pending")];
+    let set = |name: &'static str, help: &'static str, labels: &[(&str, &str)], count: usize| {
+        shared.metrics.gauge(name, help, labels).set(f64::from(u32::try_from(count).unwrap_or(u32::MAX)));
+    };
+    set("kubelet_running_pods", "Pods with a running sandbox.", &[], running);
+    for (label, phase) in states {
+        let is = |status: &PodStatus| status.phase.as_deref() == Some(phase);
+        let count = entries.iter().filter(|entry| entry.status.as_deref().is_some_and(is)).count();
+        set("kubelet_pods", "Pods by phase.", &[("phase", label)], count);
+    }
+    set("kubelet_node_name", "The node's name.", &[("node", &shared.config.node_name)], 1);
+    shared.metrics.render()
 }
 
 /// `/metrics/resource`, which the metrics API is made from.
