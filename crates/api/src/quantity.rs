@@ -186,11 +186,12 @@ fn parse_suffix(suffix: &str) -> Result<(Scale, Format), ParseError> {
     if let Some(row) = BINARY.iter().find(|row| row.0 == suffix) {
         return Ok((Scale::Two(row.1), Format::BinarySi));
     }
-    let exponent = suffix.strip_prefix(['e', 'E']).ok_or(if suffix.is_ascii() {
-        ParseError::Suffix
-    } else {
-        ParseError::Format
-    })?;
+    let after_letters = suffix.trim_start_matches(|c| "eEinumkKMGTP".contains(c));
+    let signed = after_letters.strip_prefix(['+', '-']).unwrap_or(after_letters);
+    if !signed.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(ParseError::Format);
+    }
+    let exponent = suffix.strip_prefix(['e', 'E']).ok_or(ParseError::Suffix)?;
     let digits = exponent.strip_prefix(['+', '-']).unwrap_or(exponent);
     if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(ParseError::Suffix);
