@@ -90,27 +90,24 @@ fn leaf(schema: Schema<'_>) -> Option<Scalar> {
 /// Drops what Go would omit from one object and adds what it would always print.
 /// The fields' own values must already be canonical.
 pub fn finish(facts: &'static TypeFacts, object: &mut Map<String, Value>) {
-    for flat in facts.flat() {
-        let field = flat.field;
-        match object.get(field.json) {
-            Some(value) if omitted(field, value) => {
-                object.remove(field.json);
-                if let Some(printed) = always_printed(field) {
-                    object.insert(field.json.to_string(), printed);
-                }
-            }
-            Some(_) => {}
-            None => {
-                if let Some(printed) = always_printed(field) {
-                    object.insert(field.json.to_string(), printed);
-                }
-            }
+    object.retain(|name, value| facts.field(name).is_none_or(|field| !omitted(field, value)));
+    add_printed(facts, object);
+}
+
+/// Adds the fields that are always printed and are not there.
+pub(super) fn add_printed(facts: &'static TypeFacts, object: &mut Map<String, Value>) {
+    for at in facts.printed() {
+        let field = facts.flat()[*at].field;
+        if !object.contains_key(field.json)
+            && let Some(printed) = always_printed(field)
+        {
+            object.insert(field.json.to_string(), printed);
         }
     }
 }
 
 /// Whether a present value counts as absent: null, or a zero that Go's `omitempty` drops.
-fn omitted(field: &FieldFacts, value: &Value) -> bool {
+pub(super) fn omitted(field: &FieldFacts, value: &Value) -> bool {
     match value {
         Value::Null => true,
         _ if !field.omit_empty => false,
@@ -130,7 +127,7 @@ fn omitted(field: &FieldFacts, value: &Value) -> bool {
 }
 
 /// What Go prints for an absent field, or `None` when it prints nothing.
-fn always_printed(field: &'static FieldFacts) -> Option<Value> {
+pub(crate) fn always_printed(field: &'static FieldFacts) -> Option<Value> {
     if field.pointer || field.shape != Shape::One {
         return (!field.omit_empty).then_some(Value::Null);
     }

@@ -64,6 +64,20 @@ struct Parser<'a> {
 
 type Parsed<T> = Result<T, DecodeError>;
 
+/// Which fields of an object were read: no type has more than 256.
+#[derive(Default)]
+struct Seen([u64; 4]);
+
+impl Seen {
+    /// Notes a field; true when it was noted before.
+    fn again(&mut self, position: usize) -> bool {
+        let (word, bit) = (position / 64 % 4, 1 << (position % 64));
+        let before = self.0[word] & bit != 0;
+        self.0[word] |= bit;
+        before
+    }
+}
+
 impl<'a> Parser<'a> {
     fn new(bytes: &'a [u8], strict: bool) -> Self {
         Parser {
@@ -421,11 +435,12 @@ impl<'a> Parser<'a> {
         let facts = schema.object_type();
         let mut out = Map::new();
         let outer = (self.go_struct, self.go_fields.len());
+        let mut seen = Seen::default();
         if self.peek()? == b'}' {
             self.at += 1;
         } else {
             loop {
-                self.member(schema, facts, &mut out)?;
+                self.member(schema, facts, &mut seen, &mut out)?;
                 self.go_struct = outer.0;
                 self.go_fields.truncate(outer.1);
                 match self.peek()? {
@@ -440,7 +455,7 @@ impl<'a> Parser<'a> {
         }
         self.depth -= 1;
         if let Some(facts) = facts {
-            canonical::finish(facts, &mut out);
+            canonical::add_printed(facts, &mut out);
         }
         Ok(Value::Object(out))
     }
@@ -449,6 +464,7 @@ impl<'a> Parser<'a> {
         &mut self,
         schema: Schema<'_>,
         facts: Option<&'static TypeFacts>,
+        seen: &mut Seen,
         out: &mut Map<String, Value>,
     ) -> Parsed<()> {
         if self.peek()? != b'"' {
@@ -472,8 +488,9 @@ impl<'a> Parser<'a> {
             return skipped.map(|_| ());
         };
         let flat = &facts.flat()[position];
-        if out.contains_key(key.as_ref()) {
+        if seen.again(position) {
             self.strict_error("duplicate", &key);
+            out.remove(key.as_ref());
         }
         self.go_struct = facts.go_name;
         self.go_fields.extend(&flat.embeds);
@@ -481,8 +498,7 @@ impl<'a> Parser<'a> {
         self.path.push(Segment::Key(Cow::Borrowed(flat.field.json)));
         let value = self.value(Schema::Field(flat.field))?;
         self.path.pop();
-        // A null is remembered until `canonical::finish`, so that a second one counts as a duplicate.
-        if !value.is_null() || !out.contains_key(key.as_ref()) {
+        if !canonical::omitted(flat.field, &value) {
             out.insert(key.into_owned(), value);
         }
         Ok(())

@@ -453,7 +453,8 @@ fn analyze(text: &str) -> Traits {
         let printable = is_break
             || matches!(c, '\t' | ' '..='~' | '\u{a0}'..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..)
                 && c != '\u{feff}';
-        traits.special |= !printable;
+        // libyaml escapes tabs and what lies beyond the basic plane.
+        traits.special |= !printable || c == '\t' || c > '\u{ffff}';
         traits.breaks |= is_break;
         let last = chars.peek().is_none();
         if c == ' ' {
@@ -479,14 +480,18 @@ fn write_text(text: &str, depth: usize, key: bool, out: &mut String) {
     let traits = analyze(text);
     if text.contains('\n') {
         let block = !key && !traits.trailing_space && !traits.space_break && !traits.special;
-        return if block { write_block(text, depth, out) } else { write_double(text, out) };
+        return if block {
+            write_block(text, depth, out)
+        } else {
+            write_flow(text, Style::Double, depth, key, out)
+        };
     }
     let string = matches!(plain_scalar(text), Ok(Value::String(_)))
         && timestamp(text).is_none()
         && !base60(text)
         && !text.is_empty();
     if !string {
-        return write_double(text, out);
+        return write_flow(text, Style::Double, depth, key, out);
     }
     let barred = traits.space_break || traits.special;
     let plain = !barred
@@ -495,15 +500,12 @@ fn write_text(text: &str, depth: usize, key: bool, out: &mut String) {
         && !traits.trailing_break
         && !traits.breaks
         && !traits.indicators;
-    if plain {
-        out.push_str(text);
-    } else if barred || traits.break_space || traits.breaks {
-        write_double(text, out);
-    } else {
-        out.push('\'');
-        out.push_str(&text.replace('\'', "''"));
-        out.push('\'');
-    }
+    let style = match (plain, barred || traits.break_space || traits.breaks) {
+        (true, _) => Style::Plain,
+        (false, true) => Style::Double,
+        (false, false) => Style::Single,
+    };
+    write_flow(text, style, depth, key, out);
 }
 
 /// Numbers in base 60 (`1:30`) are quoted for readers of YAML 1.1.
@@ -541,32 +543,81 @@ fn write_block(text: &str, depth: usize, out: &mut String) {
     }
 }
 
-fn write_double(text: &str, out: &mut String) {
-    out.push('"');
-    for c in text.chars() {
-        match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            '\0' => out.push_str("\\0"),
-            '\u{7}' => out.push_str("\\a"),
-            '\u{8}' => out.push_str("\\b"),
-            '\u{b}' => out.push_str("\\v"),
-            '\u{c}' => out.push_str("\\f"),
-            '\u{1b}' => out.push_str("\\e"),
-            '\u{85}' => out.push_str("\\N"),
-            '\u{2028}' => out.push_str("\\L"),
-            '\u{2029}' => out.push_str("\\P"),
-            '\u{feff}' => out.push_str("\\uFEFF"),
-            c if (c as u32) < 0x20 || (0x7f..0xa0).contains(&(c as u32)) => {
-                out.push_str(&format!("\\x{:02X}", c as u32));
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Style {
+    Plain,
+    Single,
+    Double,
+}
+
+/// Lines of flow scalars are folded at the first space after this column.
+const WIDTH: usize = 80;
+
+/// Writes text in a style that stands on a line, folding long ones (keys never).
+fn write_flow(text: &str, style: Style, depth: usize, key: bool, out: &mut String) {
+    let quote = match style {
+        Style::Plain => "",
+        Style::Single => "'",
+        Style::Double => "\"",
+    };
+    let line = out.rfind('\n').map_or(0, |at| at + 1);
+    let mut column = out[line..].chars().count() + quote.len();
+    out.push_str(quote);
+    let mut after_space = false;
+    let mut chars = text.char_indices().peekable();
+    while let Some((at, c)) = chars.next() {
+        let next_is_space = matches!(chars.peek(), Some((_, ' ')));
+        let edge = at == 0 || chars.peek().is_none();
+        let may = match style {
+            Style::Plain => !next_is_space,
+            Style::Single => !next_is_space && !edge,
+            Style::Double => !edge,
+        };
+        if c == ' ' && !key && !after_space && column > WIDTH && may {
+            out.push('\n');
+            indent(depth, out);
+            column = depth;
+            if style == Style::Double && next_is_space {
+                out.push('\\');
+                column += 1;
             }
-            c => out.push(c),
+        } else {
+            let start = out.len();
+            match style {
+                Style::Single if c == '\'' => out.push_str("''"),
+                Style::Double => push_escaped(c, out),
+                _ => out.push(c),
+            }
+            column += out[start..].chars().count();
         }
+        after_space = c == ' ';
     }
-    out.push('"');
+    out.push_str(quote);
+}
+
+fn push_escaped(c: char, out: &mut String) {
+    match c {
+        '"' => out.push_str("\\\""),
+        '\\' => out.push_str("\\\\"),
+        '\n' => out.push_str("\\n"),
+        '\r' => out.push_str("\\r"),
+        '\t' => out.push_str("\\t"),
+        '\0' => out.push_str("\\0"),
+        '\u{7}' => out.push_str("\\a"),
+        '\u{8}' => out.push_str("\\b"),
+        '\u{b}' => out.push_str("\\v"),
+        '\u{c}' => out.push_str("\\f"),
+        '\u{1b}' => out.push_str("\\e"),
+        '\u{85}' => out.push_str("\\N"),
+        '\u{2028}' => out.push_str("\\L"),
+        '\u{2029}' => out.push_str("\\P"),
+        '\u{feff}' => out.push_str("\\uFEFF"),
+        c if (c as u32) < 0x20 || (0x7f..0xa0).contains(&(c as u32)) => {
+            out.push_str(&format!("\\x{:02X}", c as u32));
+        }
+        c if c > '\u{ffff}' => out.push_str(&format!("\\U{:08X}", c as u32)),
+        c => out.push(c),
+    }
 }
 
 #[cfg(test)]
@@ -640,7 +691,7 @@ mod tests {
             "data": {"a": "x\ny\n", "b": "x\ny", "c": " lead\n", "e": "", "n": "123", "t": "true", "col": "a: b", "sp": "x ", "tab": "\tx\n y", "dash": "-", "d2": "- a", "star": "*x", "time": "1:30", "date": "2030-01-01", "uni": "é", "nul": "null", "q": "it's"},
             "empty": {}, "list": [{"a": 1, "b": [1, [2, 3]]}, [], "x"], "none": null, "float": 1.5,
         });
-        let text = "apiVersion: v1\ndata:\n  a: |\n    x\n    y\n  b: |-\n    x\n    y\n  c: |2\n     lead\n  col: 'a: b'\n  d2: '- a'\n  dash: '-'\n  date: \"2030-01-01\"\n  e: \"\"\n  \"n\": \"123\"\n  nul: \"null\"\n  q: it's\n  sp: 'x '\n  star: '*x'\n  t: \"true\"\n  tab: |-\n    \tx\n     y\n  time: \"1:30\"\n  uni: é\nempty: {}\nfloat: 1.5\nlist:\n- a: 1\n  b:\n  - 1\n  - - 2\n    - 3\n- []\n- x\nnone: null\n";
+        let text = "apiVersion: v1\ndata:\n  a: |\n    x\n    y\n  b: |-\n    x\n    y\n  c: |2\n     lead\n  col: 'a: b'\n  d2: '- a'\n  dash: '-'\n  date: \"2030-01-01\"\n  e: \"\"\n  \"n\": \"123\"\n  nul: \"null\"\n  q: it's\n  sp: 'x '\n  star: '*x'\n  t: \"true\"\n  tab: \"\\tx\\n y\"\n  time: \"1:30\"\n  uni: é\nempty: {}\nfloat: 1.5\nlist:\n- a: 1\n  b:\n  - 1\n  - - 2\n    - 3\n- []\n- x\nnone: null\n";
         assert_eq!(encode(&value), text);
         assert_eq!(decode_first(text.as_bytes()).expect("reads").value, value);
     }

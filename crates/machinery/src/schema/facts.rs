@@ -180,6 +180,7 @@ pub struct TypeFacts {
     pub fields: Vec<FieldFacts>,
     flat: OnceLock<Vec<Flat>>,
     numbers: OnceLock<Vec<u16>>,
+    printed: OnceLock<Vec<usize>>,
 }
 
 impl TypeFacts {
@@ -209,6 +210,16 @@ impl TypeFacts {
     /// The index into [`TypeFacts::flat`] of a JSON name.
     pub fn position(&'static self, json: &str) -> Option<usize> {
         self.flat().binary_search_by(|flat| flat.field.json.cmp(json)).ok()
+    }
+
+    /// The places in [`TypeFacts::flat`] of the fields that Go prints even when they are zero.
+    pub(crate) fn printed(&'static self) -> &'static [usize] {
+        self.printed.get_or_init(|| {
+            let all = self.flat().iter().enumerate();
+            all.filter(|(_, flat)| crate::codec::canonical::always_printed(flat.field).is_some())
+                .map(|(at, _)| at)
+                .collect()
+        })
     }
 
     /// The field with a JSON name, inlined ones included.
@@ -356,6 +367,7 @@ fn parse_type(alias: &'static str, prefix: &str, rest: &'static str) -> TypeFact
         fields: Vec::new(),
         flat: OnceLock::new(),
         numbers: OnceLock::new(),
+        printed: OnceLock::new(),
     };
     for word in words {
         match word.split_once('/').and_then(|(group, rest)| Some((group, rest.split_once(':')?))) {
