@@ -130,7 +130,9 @@ fn follow_api(shared: &Arc<Shared>, informers: &SharedInformers) {
     let own_node = informers.scoped::<Node>(Scope { fields: by_name, ..Scope::default() });
     let (wanted, statics_wanted) = mpsc::unbounded_channel();
     if let Some(dir) = shared.config.manifest_dir.clone() {
-        shared.tasks.spawn("static pods", statics::watch(shared.clone(), dir, wanted.clone()));
+        // Known before any mirror is seen: a mirror without its pod would be deleted.
+        let known = statics::load(shared, &dir, &wanted);
+        shared.tasks.spawn("static pods", statics::watch(shared.clone(), dir, known, wanted.clone()));
     }
     let manager_shared = shared.clone();
     shared.tasks.spawn("pods", async move {

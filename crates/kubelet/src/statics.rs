@@ -3,7 +3,7 @@
 //! Must not know how pods run.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,10 +21,28 @@ use crate::shared::Shared;
 /// How often the directory is read.
 const PERIOD: Duration = Duration::from_secs(5);
 
+/// Static pods by uid.
+pub type Known = BTreeMap<String, Arc<Pod>>;
+
+/// Reads the directory once and tells what is there.
+pub fn load(shared: &Shared, dir: &Path, wanted: &mpsc::UnboundedSender<Wanted>) -> Known {
+    let pods = read(dir, &shared.config.node_name);
+    let known: Known = pods.into_iter().map(|pod| (pod.uid().to_owned(), Arc::new(pod))).collect();
+    for pod in known.values() {
+        let _ = wanted.send(Wanted::Pod(pod.clone()));
+    }
+    known
+}
+
 /// Reads the directory again and again and tells what changed.
-pub async fn watch(shared: Arc<Shared>, dir: std::path::PathBuf, wanted: mpsc::UnboundedSender<Wanted>) {
-    let mut known: BTreeMap<String, Arc<Pod>> = BTreeMap::new();
+pub async fn watch(
+    shared: Arc<Shared>,
+    dir: PathBuf,
+    mut known: Known,
+    wanted: mpsc::UnboundedSender<Wanted>,
+) {
     loop {
+        shared.clock.sleep(PERIOD).await;
         let node = shared.config.node_name.clone();
         let path = dir.clone();
         let found = crate::pods::ops::blocking(move || read(&path, &node)).await;
@@ -42,7 +60,6 @@ pub async fn watch(shared: Arc<Shared>, dir: std::path::PathBuf, wanted: mpsc::U
             }
         }
         known = uids;
-        shared.clock.sleep(PERIOD).await;
     }
 }
 
@@ -119,15 +136,10 @@ fn mirror(shared: &Shared, pod: &Pod, node: Option<&Node>) -> Pod {
 pub async fn report(shared: &Shared, pod: &Pod, status: &PodStatus) -> Result<(), ClientError> {
     let (namespace, name) = (pod.namespace(), pod.name());
     let hash = pod.annotation(CONFIG_HASH).unwrap_or("");
-    let current = shared.client.get_opt::<Pod>(namespace, name).await?;
-    let current = match current {
-        Some(current) if current.annotation(CONFIG_MIRROR) == Some(hash) && !current.deleting() => current,
-        Some(stale) => {
-            let options = DeleteOptions::uid(stale.uid()).grace(0);
-            let _ = shared.client.delete::<Pod>(namespace, name, &options).await;
-            shared.client.create(&mirror(shared, pod, node(shared).await.as_ref())).await?
-        }
-        None => shared.client.create(&mirror(shared, pod, node(shared).await.as_ref())).await?,
+    let known = shared.registry.mirror(hash).filter(|mirror| !mirror.deleting());
+    let current = match known {
+        Some(mirror) => mirror,
+        None => Arc::new(make_mirror(shared, pod, hash).await?),
     };
     let mut status = status.clone();
     status.observed_generation = current.metadata.generation;
@@ -136,22 +148,47 @@ pub async fn report(shared: &Shared, pod: &Pod, status: &PodStatus) -> Result<()
     shared.client.patch_status::<Pod>(namespace, name, &Patch::Strategic(body)).await.map(drop)
 }
 
+/// Creates a mirror. A node may not look for one that it has none of: it finds out by being refused.
+async fn make_mirror(shared: &Shared, pod: &Pod, hash: &str) -> Result<Pod, ClientError> {
+    let (namespace, name) = (pod.namespace(), pod.name());
+    let refused = match shared.client.create(&mirror(shared, pod, node(shared).await.as_ref())).await {
+        Err(error) if error.is_already_exists() => error,
+        answer => return answer,
+    };
+    let current = shared.client.get::<Pod>(namespace, name).await?;
+    if current.annotation(CONFIG_MIRROR) == Some(hash) && !current.deleting() {
+        return Ok(current);
+    }
+    // A stale one goes; this report is tried again.
+    let options = DeleteOptions::uid(current.uid()).grace(0);
+    shared.client.delete::<Pod>(namespace, name, &options).await?;
+    Err(refused)
+}
+
 async fn node(shared: &Shared) -> Option<Node> {
     shared.client.get_opt::<Node>("", &shared.config.node_name).await.ok().flatten()
 }
 
 async fn remove_mirror(shared: &Shared, pod: &Pod) {
-    if let Ok(Some(current)) = shared.client.get_opt::<Pod>(pod.namespace(), pod.name()).await
-        && current.is_mirror()
-    {
-        let options = DeleteOptions::uid(current.uid()).grace(0);
-        let _ = shared.client.delete::<Pod>(pod.namespace(), pod.name(), &options).await;
+    if let Some(mirror) = shared.registry.mirror(pod.uid()) {
+        let options = DeleteOptions::uid(mirror.uid()).grace(0);
+        let _ = shared.client.delete::<Pod>(mirror.namespace(), mirror.name(), &options).await;
+    }
+}
+
+/// A mirror is gone: its static pod, if it still runs, gets another.
+pub fn mirror_gone(shared: &Shared, mirror: &Pod) {
+    let uid = mirror.annotation(CONFIG_MIRROR).unwrap_or("");
+    if shared.registry.mirror(uid).is_some_and(|known| known.uid() == mirror.uid()) {
+        shared.registry.set_mirror(uid, None);
+        shared.registry.tell(uid, Signal::Report);
     }
 }
 
 /// A mirror changed: one without its static pod goes, one that was deleted comes back.
 pub fn mirror_seen(shared: &Arc<Shared>, mirror: &Arc<Pod>) {
     let hash = mirror.annotation(CONFIG_MIRROR).unwrap_or("").to_owned();
+    shared.registry.set_mirror(&hash, Some(mirror.clone()));
     let known = shared.registry.contains(&hash);
     if known && !mirror.deleting() {
         return;
@@ -160,7 +197,6 @@ pub fn mirror_seen(shared: &Arc<Shared>, mirror: &Arc<Pod>) {
     shared.tasks.spawn("mirror", async move {
         let options = DeleteOptions::uid(mirror.uid()).grace(0);
         let _ = task_shared.client.delete::<Pod>(mirror.namespace(), mirror.name(), &options).await;
-        task_shared.registry.tell(&hash, Signal::Report);
     });
 }
 

@@ -50,8 +50,8 @@ pub async fn run(
         let wait = if first_sweep { Duration::from_secs(1) } else { SWEEP };
         let wanted = tokio::select! {
             biased;
-            Some(change) = changes.recv() => of_change(change),
             Some(wanted) = statics.recv() => vec![wanted],
+            Some(change) = changes.recv() => of_change(change),
             () = shared.clock.sleep(wait) => Vec::new(),
         };
         if wanted.is_empty() {
@@ -61,6 +61,7 @@ pub async fn run(
         for wanted in wanted {
             match wanted {
                 Wanted::Pod(pod) => want(&shared, pod, node.as_deref()),
+                Wanted::Gone(pod) if pod.is_mirror() => crate::statics::mirror_gone(&shared, &pod),
                 Wanted::Gone(pod) => {
                     shared.registry.tell(pod.uid(), Signal::Gone);
                 }

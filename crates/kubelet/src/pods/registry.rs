@@ -2,7 +2,7 @@
 //!
 //! Must not know what workers do.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use api::k8s::api::core::v1::{Pod, PodStatus};
@@ -43,6 +43,9 @@ pub struct Entry {
     pub sandbox: Option<String>,
 }
 
+/// How many early ends are remembered: more than containers can start at once.
+const EARLY: usize = 512;
+
 #[derive(Default)]
 struct Inner {
     pods: BTreeMap<String, Entry>,
@@ -50,6 +53,10 @@ struct Inner {
     ids: BTreeMap<String, String>,
     /// The runtime tells what happens.
     events: bool,
+    /// What ended and belongs to nobody yet, oldest first.
+    early: VecDeque<String>,
+    /// Mirrors in the API, by the uid of their static pod.
+    mirrors: BTreeMap<String, Arc<Pod>>,
 }
 
 /// All pods here by uid; cheap to clone.
@@ -114,9 +121,15 @@ impl Registry {
 
     /// Tells the worker of the pod that a container or sandbox belongs to.
     pub fn runtime_event(&self, event: &runtime::events::Event) {
-        let inner = self.0.lock();
+        let mut inner = self.0.lock();
         if let Some(entry) = inner.ids.get(&event.id).and_then(|uid| inner.pods.get(uid)) {
             let _ = entry.worker.send(Signal::Runtime(event.exit.then(|| event.id.clone())));
+        } else if event.exit {
+            // It may have ended before its worker could tell that it is there.
+            inner.early.push_back(event.id.clone());
+            if inner.early.len() > EARLY {
+                inner.early.pop_front();
+            }
         }
     }
 
@@ -132,6 +145,20 @@ impl Registry {
     /// True while the runtime's events arrive.
     pub fn has_events(&self) -> bool {
         self.0.lock().events
+    }
+
+    /// The mirror of a static pod.
+    pub fn mirror(&self, uid: &str) -> Option<Arc<Pod>> {
+        self.0.lock().mirrors.get(uid).cloned()
+    }
+
+    /// Notes the mirror of a static pod; `None` = it is gone.
+    pub fn set_mirror(&self, uid: &str, mirror: Option<Arc<Pod>>) {
+        let mut inner = self.0.lock();
+        match mirror {
+            Some(mirror) => inner.mirrors.insert(uid.to_owned(), mirror),
+            None => inner.mirrors.remove(uid),
+        };
     }
 
     /// Replaces the pod as wanted.
@@ -153,10 +180,17 @@ impl Registry {
         let mut inner = self.0.lock();
         inner.ids.retain(|_, owner| owner != uid);
         let ids = observed.sandboxes.iter().map(|sandbox| &sandbox.id);
+        let mut ended = Vec::new();
         for id in ids.chain(observed.containers.iter().map(|container| &container.id)) {
             inner.ids.insert(id.clone(), uid.to_owned());
+            if let Some(at) = inner.early.iter().position(|early| early == id) {
+                ended.extend(inner.early.remove(at));
+            }
         }
         if let Some(entry) = inner.pods.get_mut(uid) {
+            for id in ended {
+                let _ = entry.worker.send(Signal::Runtime(Some(id)));
+            }
             entry.containers.clear();
             for container in &observed.containers {
                 entry.containers.entry(container.name.clone()).or_insert_with(|| container.id.clone());
@@ -164,5 +198,28 @@ impl Registry {
             entry.sandbox =
                 observed.sandboxes.iter().find(|sandbox| sandbox.ready).map(|sandbox| sandbox.id.clone());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::observed::{Observed, Seen};
+    use super::*;
+    use runtime::events::Event;
+
+    #[test]
+    fn an_end_before_its_beginning_is_remembered() {
+        let registry = Registry::default();
+        let (worker, mut signals) = mpsc::unbounded_channel();
+        let entry =
+            Entry { pod: Arc::default(), status: None, worker, containers: BTreeMap::new(), sandbox: None };
+        registry.insert("u", entry);
+        registry.runtime_event(&Event { id: "c".into(), exit: true });
+        assert!(signals.try_recv().is_err());
+        let seen = Seen { id: "c".into(), name: "main".into(), ..Seen::default() };
+        registry.set_ids("u", &Observed { sandboxes: Vec::new(), containers: vec![seen] });
+        assert!(matches!(signals.try_recv(), Ok(Signal::Runtime(Some(id))) if id == "c"));
+        registry.runtime_event(&Event { id: "c".into(), exit: true });
+        assert!(matches!(signals.try_recv(), Ok(Signal::Runtime(Some(_)))));
     }
 }

@@ -452,7 +452,7 @@ impl Worker {
                 self.reported = Some(status);
                 self.report_retry.succeed();
             }
-            Err(error) if error.is_not_found() || error.is_conflict() => {
+            Err(error) if (error.is_not_found() || error.is_conflict()) && !self.pod.is_static() => {
                 // Deleted, or another pod of this name: the informer will tell.
                 self.reported = Some(status);
             }
