@@ -4,6 +4,7 @@
 
 pub mod affinity;
 pub mod aggregation;
+pub mod autoscaler;
 pub mod certificates;
 pub mod context;
 pub mod cronjob;

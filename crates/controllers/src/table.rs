@@ -7,8 +7,8 @@ use client::{Election, LeaseConfig, SharedInformers};
 
 use crate::context::{ClientFor, Config, Context};
 use crate::{
-    aggregation, certificates, cronjob, daemonset, deployment, disruption, endpoints, garbage, job,
-    namespace, node, podgc, quota, replicaset, serviceaccount, statefulset, ttl, volume,
+    aggregation, autoscaler, certificates, cronjob, daemonset, deployment, disruption, endpoints, garbage,
+    job, namespace, node, podgc, quota, replicaset, serviceaccount, statefulset, ttl, volume,
 };
 
 /// One controller.
@@ -58,6 +58,7 @@ rows! {
     "persistentvolumeclaim-protection-controller", "pvc-protection-controller", volume::start_claim_protection;
     "persistentvolume-protection-controller", "pv-protection-controller", volume::start_volume_protection;
     "ephemeral-volume-controller", "ephemeral-volume-controller", volume::start_ephemeral;
+    "horizontal-pod-autoscaler-controller", "horizontal-pod-autoscaler", autoscaler::start;
     "replicationcontroller-controller", "replication-controller", replicaset::start_replication_controllers;
 }
 

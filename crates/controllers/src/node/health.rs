@@ -59,8 +59,12 @@ pub fn registered(node: &Node, plan: &mut Plan) {
 /// Tells that a node is gone.
 pub fn removed(name: &str) -> Plan {
     let mut plan = Plan::none();
-    let about =
-        About { api_version: "v1".to_owned(), kind: "Node".to_owned(), name: name.to_owned(), ..About::default() };
+    let about = About {
+        api_version: "v1".to_owned(),
+        kind: "Node".to_owned(),
+        name: name.to_owned(),
+        ..About::default()
+    };
     let text = format!("Node {name} event: Removing Node {name} from Controller");
     plan.step(Step::event(about, EventKind::Normal, "RemovingNode", text));
     plan
