@@ -103,10 +103,14 @@ pub(super) fn take(object: &mut Value) -> Option<Vec<Value>> {
     }
 }
 
+/// An object's raw entries.
+pub(super) fn list(object: &Value) -> Option<&[Value]> {
+    object.get("metadata")?.get("managedFields")?.as_array().map(Vec::as_slice)
+}
+
 /// Reads an object's entries; broken ones count as none.
 pub(super) fn read(object: &Value) -> Managed {
-    let list = object.pointer("/metadata/managedFields").and_then(Value::as_array);
-    list.and_then(|list| Managed::decode(list.clone())).unwrap_or_default()
+    list(object).and_then(|list| Managed::decode(list.to_vec())).unwrap_or_default()
 }
 
 /// Whether a client asks for all entries to be dropped: an empty list, or one empty entry.

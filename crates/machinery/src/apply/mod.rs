@@ -51,22 +51,24 @@ pub fn update(write: Write<'_>, live: Option<&Value>, new: &mut Value) {
         return;
     }
     let provided = managed::take(new);
-    let before = live.map(managed::read).unwrap_or_default();
+    let before = || live.map(managed::read).unwrap_or_default();
+    let unchanged = |list: &[Value]| live.and_then(managed::list).is_some_and(|before| before == list);
     let mut managed = match provided {
-        _ if !write.subresource.is_empty() => before,
+        Some(list) if unchanged(&list) => Managed::decode(list).unwrap_or_default(),
+        _ if !write.subresource.is_empty() => before(),
         Some(list) if managed::is_reset(&list) => Managed::default(),
         Some(list) => match Managed::decode(list) {
             Some(own) if !own.entries.is_empty() => own,
-            _ => before,
+            _ => before(),
         },
-        None => before,
+        None => before(),
     };
     if managed.entries.is_empty() && live.is_some() {
         // Nobody tracked this object until now; tracking starts with the first apply.
         return;
     }
-    let empty = canonical::zero(write.schema);
-    let old = live.unwrap_or(&empty);
+    let empty = live.is_none().then(|| canonical::zero(write.schema));
+    let old = live.or(empty.as_ref()).unwrap_or(&Value::Null);
     track_update(write, write.manager, old, new, &mut managed);
     cap(&mut managed);
     managed.write(new);
@@ -123,17 +125,28 @@ pub fn merge(schema: Schema<'_>, object: &Value, config: &Value) -> Result<Value
 
 /// Whether two objects are the same but for the times in their managed fields; then a write can be skipped.
 pub fn same_but_times(a: &Value, b: &Value) -> bool {
-    let strip = |object: &Value| {
-        let mut object = object.clone();
-        let entries = object.pointer_mut("/metadata/managedFields").and_then(Value::as_array_mut);
-        for entry in entries.into_iter().flatten() {
-            if let Value::Object(entry) = entry {
-                entry.remove("time");
-            }
+    let (Value::Object(x), Value::Object(y)) = (a, b) else { return a == b };
+    let rest =
+        x.len() == y.len() && x.iter().all(|(key, value)| key == "metadata" || y.get(key) == Some(value));
+    rest && same_meta(a.get("metadata"), b.get("metadata"))
+}
+
+fn same_meta(a: Option<&Value>, b: Option<&Value>) -> bool {
+    let (Some(Value::Object(x)), Some(Value::Object(y))) = (a, b) else { return a == b };
+    let rest = x.len() == y.len()
+        && x.iter().all(|(key, value)| key == "managedFields" || y.get(key) == Some(value));
+    let list =
+        |meta: &serde_json::Map<String, Value>| meta.get("managedFields").and_then(Value::as_array).cloned();
+    if !rest || x.get("managedFields") == y.get("managedFields") {
+        return rest;
+    }
+    let timeless = |mut list: Vec<Value>| {
+        for entry in list.iter_mut().filter_map(Value::as_object_mut) {
+            entry.remove("time");
         }
-        object
+        list
     };
-    strip(a) == strip(b)
+    list(x).map(timeless) == list(y).map(timeless)
 }
 
 fn check_config(write: Write<'_>, config: &Value) -> Result<(), ApplyError> {

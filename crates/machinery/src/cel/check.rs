@@ -482,7 +482,17 @@ impl<'a> Checker<'_, 'a> {
         if method
             && matches!(kinds.first(), Some(Ty::Known(Type::Named(owner))) if !owner.contains('.') || owner.starts_with("kubernetes.authorization"))
         {
-            return DYN;
+            return match (kinds.first(), name) {
+                (Some(Ty::Known(Type::Named(owner))), "allowed" | "errored") if owner.contains('.') => {
+                    Ty::Known(Type::Bool)
+                }
+                (Some(Ty::Known(Type::Named(owner))), "reason" | "error") if owner.contains('.') => {
+                    Ty::Known(Type::String)
+                }
+                // Questions to the authorizer are asked in steps: the steps are as opaque as it is.
+                (Some(step @ Ty::Known(Type::Named(owner))), _) if owner.contains('.') => step.clone(),
+                _ => DYN,
+            };
         }
         let full = namespace.map_or(name.to_string(), |owner| format!("{owner}.{name}"));
         let rows: Vec<_> =
