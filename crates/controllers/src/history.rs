@@ -16,7 +16,8 @@ use crate::template;
 
 /// The label of a pod that names its revision.
 pub const REVISION_LABEL: &str = "controller-revision-hash";
-const HASH_LABEL: &str = "controller.kubernetes.io/hash";
+/// The label of a StatefulSet's revision that carries its hash.
+pub const HASH_LABEL: &str = "controller.kubernetes.io/hash";
 
 /// The template as a revision stores it: a strategic merge patch that replaces the template.
 pub fn data_of(template: &PodTemplateSpec) -> Value {
@@ -44,11 +45,12 @@ pub struct History {
     pub collision: bool,
 }
 
-/// Finds or makes the revision of `template`.
+/// Finds or makes the revision of `template`; its hash goes into the label `hash_label`.
 pub fn sync(
     owner: &dyn Fn() -> OwnerReference,
     meta: &ObjectMeta,
     template: &PodTemplateSpec,
+    hash_label: &str,
     collisions: Option<i32>,
     owned: Vec<Arc<ControllerRevision>>,
     taken: &dyn Fn(&str) -> bool,
@@ -77,7 +79,7 @@ pub fn sync(
     let owner_name = meta.name.as_deref().unwrap_or("");
     let name = format!("{}-{hash}", &owner_name[..owner_name.len().min(223)]);
     let mut labels = template.metadata.as_ref().and_then(|meta| meta.labels.clone()).unwrap_or_default();
-    labels.insert(HASH_LABEL.to_owned(), hash);
+    labels.insert(hash_label.to_owned(), hash);
     let update = ControllerRevision {
         metadata: ObjectMeta {
             name: Some(name.clone()),

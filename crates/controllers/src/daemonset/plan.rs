@@ -61,13 +61,20 @@ pub fn plan(view: &View<'_>, claimed: Claimed<Pod>) -> Plan {
     let old = set.status.clone().unwrap_or_default();
     let reference = || controller_ref(set);
     let owned = view.revisions.clone();
-    let history =
-        history::sync(&reference, &set.metadata, &spec.template, old.collision_count, owned, view.taken);
+    let history = history::sync(
+        &reference,
+        &set.metadata,
+        &spec.template,
+        REVISION_LABEL,
+        old.collision_count,
+        owned,
+        view.taken,
+    );
     if set.is_deleting() {
         return plan;
     }
     plan.stage(Mode::InOrder, history.steps.clone());
-    let mut work = Work::new(view, &claimed.objects, history.update.name());
+    let mut work = Work::new(view, &claimed.objects, hash_of(&history.update));
     if !history.collision {
         work.manage();
         // While pods are still missing or superfluous, the update waits: its counts would be wrong.
@@ -80,8 +87,11 @@ pub fn plan(view: &View<'_>, claimed: Claimed<Pod>) -> Plan {
         status.collision_count = Some(old.collision_count.unwrap_or(0) + 1);
     }
     work.write(&mut plan);
-    let live: Vec<&str> = claimed.objects.iter().filter_map(|pod| pod.label(REVISION_LABEL)).collect();
-    let live = [live, vec![history.update.name()]].concat();
+    let worn: Vec<&str> = claimed.objects.iter().filter_map(|pod| pod.label(REVISION_LABEL)).collect();
+    let in_use = |revision: &&ControllerRevision| {
+        worn.contains(&hash_of(revision)) || revision.name() == history.update.name()
+    };
+    let live: Vec<&str> = history.revisions.iter().filter(in_use).map(|revision| revision.name()).collect();
     let limit = spec.revision_history_limit.unwrap_or(10);
     plan.stage(Mode::InOrder, history::truncate(&history.revisions, &live, limit));
     let mut after = set.clone();
@@ -90,6 +100,11 @@ pub fn plan(view: &View<'_>, claimed: Claimed<Pod>) -> Plan {
         plan.then(move |_| vec![Step::update(&after, "status")]);
     }
     plan
+}
+
+/// The hash of a revision, which its pods wear as a label.
+fn hash_of(revision: &ControllerRevision) -> &str {
+    revision.label(REVISION_LABEL).unwrap_or("")
 }
 
 fn target(pod: &Pod) -> String {

@@ -136,6 +136,8 @@ fn rolling_update_one_at_a_time() {
     assert_eq!(world.step(), Vec::<String>::new());
     assert_eq!(world.set.status.as_ref().and_then(|status| status.updated_number_scheduled), Some(2));
     assert_eq!(world.revisions.len(), 2);
+    let hash = world.revisions[1].label("controller-revision-hash");
+    assert!(hash.is_some() && world.pods.iter().all(|pod| pod.label("controller-revision-hash") == hash));
 }
 
 #[test]

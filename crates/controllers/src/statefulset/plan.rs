@@ -46,8 +46,15 @@ pub fn plan(view: &View<'_>, claimed: Claimed<Pod>) -> Plan {
     let old = set.status.clone().unwrap_or_default();
     let reference = || controller_ref(set);
     let owned = view.revisions.clone();
-    let history =
-        history::sync(&reference, &set.metadata, &spec.template, old.collision_count, owned, view.taken);
+    let history = history::sync(
+        &reference,
+        &set.metadata,
+        &spec.template,
+        history::HASH_LABEL,
+        old.collision_count,
+        owned,
+        view.taken,
+    );
     plan.stage(Mode::InOrder, history.steps.clone());
     let current = current_revision(&history, &old);
     let mut status = count(view, &claimed.objects, current.name(), history.update.name());
