@@ -20,6 +20,8 @@ use crate::shared::{Machine, Shared};
 
 /// The version that the node reports.
 pub const VERSION: &str = "v1.36.2";
+/// Free space that is never called pressure, bytes.
+const DISK_ENOUGH_BYTES: u64 = 5 << 30;
 /// The most images listed in the status.
 const IMAGES: usize = 50;
 
@@ -157,7 +159,9 @@ fn info(shared: &Shared) -> NodeSystemInfo {
 
 fn conditions(shared: &Shared, before: Option<&NodeStatus>, ready: Result<(), String>) -> Vec<NodeCondition> {
     let disk = machine::filesystem(&shared.config.root_dir);
+    // A tenth of a large disk is still room for many images: only what is little in itself is pressure.
     let disk_low = disk.capacity_bytes > 0
+        && disk.available_bytes < DISK_ENOUGH_BYTES
         && disk.available_bytes * 100 < disk.capacity_bytes * shared.config.evict_disk_percent;
     let memory_low =
         u64::try_from(machine::meminfo("MemAvailable")).unwrap_or(0) < shared.config.evict_memory_bytes;

@@ -104,6 +104,8 @@ pub struct Worker {
     prepared: Option<Arc<Prepared>>,
     refresh: bool,
     stale: bool,
+    /// The runtime could not be read at the last look.
+    blind: bool,
     rechecks: usize,
     /// Told to have ended, and perhaps not yet shown so.
     ended: BTreeSet<String>,
@@ -151,6 +153,7 @@ pub async fn run(
         prepared: None,
         refresh: false,
         stale: true,
+        blind: false,
         rechecks: 0,
         ended: BTreeSet::new(),
         look_at: Duration::ZERO,
@@ -235,6 +238,7 @@ impl Worker {
     async fn look(&mut self) {
         match ops_look(&self.shared, &self.pod).await {
             Ok(mut observed) => {
+                self.blind = false;
                 keep_messages(&mut observed, &self.observed);
                 let changed = observed != self.observed;
                 if changed {
@@ -259,7 +263,9 @@ impl Worker {
                 }
             }
             Err(error) => {
-                tracing::warn!(pod = %self.pod.display(), %error, "runtime not read");
+                if !std::mem::replace(&mut self.blind, true) {
+                    tracing::warn!(pod = %self.pod.display(), %error, "runtime not read; trying again");
+                }
                 self.look_at = self.now() + FAST_LOOK;
             }
         }
