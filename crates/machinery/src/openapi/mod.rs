@@ -154,7 +154,9 @@ fn parts(dialect: Dialect, resources: &[ResourceDoc<'_>], served: &[(&str, &str)
             Some(custom) => custom::define(resource, custom, &mut definitions),
             None => {
                 definitions.need(&resource.definition());
-                definitions.need(&resource.list_definition());
+                if resource.verbs.contains(&"list") {
+                    definitions.need(&resource.list_definition());
+                }
             }
         }
         for subresource in &resource.subresources {
