@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method;
+use machinery::cel::RuleSet;
 use machinery::schema::structural::Node;
 use registry::Resource;
 use registry::lifecycle::Deletion;
@@ -218,12 +219,16 @@ impl Server {
                 let old = serving.custom(&row).filter(|old| old.schema == schema);
                 let kind = match old {
                     Some(old) => old.clone(),
-                    None => Arc::new(CustomKind {
-                        node: schema.as_ref().map_or_else(Node::any, Node::resource),
-                        preserve_unknown: crd.flag("spec.preserveUnknownFields"),
-                        since: stored.revision,
-                        schema,
-                    }),
+                    None => {
+                        let node = schema.as_ref().map_or_else(Node::any, Node::resource);
+                        Arc::new(CustomKind {
+                            rules: RuleSet::compile(&node).0,
+                            node,
+                            preserve_unknown: crd.flag("spec.preserveUnknownFields"),
+                            since: stored.revision,
+                            schema,
+                        })
+                    }
                 };
                 customs.push((Arc::new(row), kind));
             }

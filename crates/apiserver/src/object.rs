@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use machinery::cel::RuleSet;
 use machinery::schema::structural::{self, Node};
 use machinery::schema::{Schema, facts};
 use parking_lot::RwLock;
@@ -19,6 +20,8 @@ use store::{Attrs, Draft, Index, Indexer, Key};
 pub struct CustomKind {
     /// The schema.
     pub node: Node,
+    /// Its compiled rules (`x-kubernetes-validations`).
+    pub rules: RuleSet,
     /// The schema as written, for OpenAPI.
     pub schema: Option<Value>,
     /// `spec.preserveUnknownFields`.
