@@ -14,6 +14,7 @@ use api::ApiError;
 use api::validation::ErrorList;
 use base::http::Body;
 use http::Response;
+use machinery::cel::Budget;
 use machinery::schema::structural;
 use registry::{Context, Resource, Verb};
 use serde_json::Value;
@@ -57,10 +58,13 @@ impl Call<'_> {
     /// What a custom resource's schema refuses.
     pub fn check_schema(&self, new: &Value, old: Option<&Value>) -> Result<(), ApiError> {
         let Some(custom) = &self.served.custom else { return Ok(()) };
-        let errors = match old {
+        let mut errors = match old {
             None => structural::validate(&custom.node, new),
             Some(old) => structural::validate_update(&custom.node, new, old),
         };
+        if errors.is_empty() {
+            errors = custom.rules.validate(&custom.node, new, old, &mut Budget::default());
+        }
         if errors.is_empty() {
             return Ok(());
         }
