@@ -30,6 +30,11 @@ fn ended(job: &Job) -> Option<&str> {
     ["Complete", "Failed"].into_iter().find(|kind| done(kind))
 }
 
+/// The name of the Job of a scheduled time: a second try makes no second Job.
+fn job_name(cron: &str, due: Timestamp) -> String {
+    format!("{cron}-{}", due.as_second() / 60)
+}
+
 struct Work<'a> {
     cron: &'a CronJob,
     spec: &'a CronJobSpec,
@@ -103,6 +108,12 @@ impl Work<'_> {
         self.status.active.iter().flatten().any(|active| active.uid.as_deref() == Some(uid))
     }
 
+    /// True for the Job made at the last scheduled time.
+    fn is_latest(&self, job: &str) -> bool {
+        let last = self.status.last_schedule_time.as_ref();
+        last.is_some_and(|at| job == job_name(self.cron.name(), at.0))
+    }
+
     fn drop_active(&mut self, uid: &str) {
         if let Some(active) = &mut self.status.active {
             active.retain(|reference| reference.uid.as_deref() != Some(uid));
@@ -114,9 +125,11 @@ impl Work<'_> {
             let listed = self.is_active(job.uid());
             match ended(job) {
                 None if !listed => {
-                    let text =
-                        format!("Saw a job that the controller did not create or forgot: {}", job.name());
-                    self.event(EventKind::Warning, "UnexpectedJob", text);
+                    if !self.is_latest(job.name()) {
+                        let name = job.name();
+                        let text = format!("Saw a job that the controller did not create or forgot: {name}");
+                        self.event(EventKind::Warning, "UnexpectedJob", text);
+                    }
                     self.add_active(job);
                 }
                 Some(kind) if listed => {
@@ -180,7 +193,7 @@ impl Work<'_> {
                 format!("Missed scheduled time to start a job: {}", due.strftime("%a, %d %b %Y %H:%M:%S %z"));
             return self.event(EventKind::Warning, "MissSchedule", text);
         }
-        let name = format!("{}-{}", self.cron.name(), due.as_second() / 60);
+        let name = job_name(self.cron.name(), due);
         if self.status.active.iter().flatten().any(|active| active.name.as_deref() == Some(&name))
             || self.status.last_schedule_time.as_ref().is_some_and(|last| last.0 == due)
         {

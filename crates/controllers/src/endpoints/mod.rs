@@ -144,8 +144,12 @@ pub fn start_endpoints(context: &Context) {
     facts::index_labels(pods.cache());
     setup.enqueue(&services);
     map_pods(&setup, &pods, services.cache());
-    // Endpoints left from a Service that went while no controller ran.
-    setup.enqueue(&endpoints);
+    // Endpoints that somebody removed come back. Those without a Service are left alone: people write them
+    // before the Service that uses them.
+    setup.map(&endpoints, |change| match change {
+        client::Change::Deleted(endpoints) => vec![Key::of(&**endpoints)],
+        _ => Vec::new(),
+    });
     let controller = Plain {
         services: services.cache().clone(),
         pods: pods.cache().clone(),
