@@ -67,7 +67,14 @@ pub struct Made {
     serving: Arc<Serving>,
     aggregated: [(Bytes, String); 2],
     openapi: crate::openapi::Documents,
+    protobuf: std::sync::OnceLock<Bytes>,
 }
+
+/// How clients ask for the v2 document in protobuf.
+const V2_PROTOBUF: [&str; 2] = [
+    "application/com.github.proto-openapi.spec.v2@v1.0+protobuf",
+    "application/com.github.proto-openapi.spec.v2.v1.0+protobuf",
+];
 
 impl Documents {
     fn of(&self, serving: Arc<Serving>) -> Arc<Made> {
@@ -81,6 +88,7 @@ impl Documents {
         let made = Arc::new(Made {
             aggregated: [core, tagged(&aggregated(&serving.catalog, false))],
             openapi: crate::openapi::Documents::new(serving.clone()),
+            protobuf: std::sync::OnceLock::new(),
             serving,
         });
         *held = Some(made.clone());
@@ -104,7 +112,7 @@ pub async fn serve(server: &Server, exchange: &Exchange) -> Result<Response<Body
     let info = &exchange.info;
     let path = info.path.trim_end_matches('/');
     if exchange.head.method != Method::GET && exchange.head.method != Method::HEAD {
-        return Err(no_such_path(exchange));
+        return Ok(page_not_found());
     }
     let segments: Vec<&str> = path.trim_start_matches('/').split('/').collect();
     match segments.as_slice() {
@@ -128,13 +136,22 @@ pub async fn serve(server: &Server, exchange: &Exchange) -> Result<Response<Body
             let keys = server.authenticator.accounts.key_set().to_string();
             Ok(respond::bytes(StatusCode::OK, "application/jwk-set+json", keys))
         }
-        _ => Err(no_such_path(exchange)),
+        _ => Ok(page_not_found()),
     }
 }
 
 /// A resource path that names no row: 404 with the path's text.
-pub async fn unknown(_server: &Server, exchange: &Exchange, _body: Body) -> Result<Response<Body>, ApiError> {
+pub async fn unknown(server: &Server, exchange: &Exchange, _body: Body) -> Result<Response<Body>, ApiError> {
+    let info = &exchange.info;
+    if !server.rows.now().rows().iter().any(|row| row.group == info.group) {
+        return Ok(page_not_found());
+    }
     Err(no_such_path(exchange))
+}
+
+/// 404 as Go's HTTP server says it.
+fn page_not_found() -> Response<Body> {
+    respond::plain(StatusCode::NOT_FOUND, "404 page not found\n")
 }
 
 fn no_such_path(_exchange: &Exchange) -> ApiError {
@@ -267,7 +284,7 @@ fn resource_list(
     let catalog = server.rows.now();
     let mut rows = catalog.version_rows(group, version).peekable();
     if rows.peek().is_none() {
-        return Err(no_such_path(exchange));
+        return Ok(page_not_found());
     }
     let mut resources: Vec<Value> = rows.flat_map(|row| plain_entries(row)).collect();
     resources.sort_by(|a, b| a["name"].as_str().cmp(&b["name"].as_str()));
@@ -377,7 +394,7 @@ fn health(server: &Server, exchange: &Exchange, kind: &str, check: &str) -> Resu
     };
     if !check.is_empty() {
         if !CHECKS.contains(&check) {
-            return Err(no_such_path(exchange));
+            return Ok(page_not_found());
         }
         let code = if good(check) { StatusCode::OK } else { StatusCode::INTERNAL_SERVER_ERROR };
         return Ok(respond::plain(code, if good(check) { "ok" } else { "not finished" }));
@@ -432,6 +449,11 @@ fn openid(server: &Server) -> Response<Body> {
 fn openapi_v2(server: &Server, exchange: &Exchange) -> Result<Response<Body>, ApiError> {
     let made = server.documents.of(server.rows.serving());
     let (bytes, tag) = made.openapi.v2();
+    let accept = exchange.headers().get(ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or("");
+    if let Some(media) = V2_PROTOBUF.iter().find(|media| accept.contains(**media)) {
+        let encoded = made.protobuf.get_or_init(|| machinery::openapi::v2_protobuf(bytes).into());
+        return Ok(cached(exchange, media, encoded.clone(), tag));
+    }
     Ok(cached(exchange, negotiate::JSON, bytes.clone(), tag))
 }
 

@@ -108,7 +108,9 @@ pub fn accept(headers: &HeaderMap, pretty: Option<bool>, offer: Offer) -> Result
     if header.is_empty() {
         return Ok(Accept { format: Format::Json { pretty: pretty() }, view: View::Object });
     }
+    let mut known = false;
     for clause in clauses(header) {
+        known |= matches!(clause.media, JSON | "*/*" | "application/*" | YAML | PROTOBUF);
         let format = match clause.media {
             JSON | "*/*" | "application/*" => Format::Json { pretty: pretty() },
             YAML | "application/x-yaml" | "text/yaml" if !offer.watch => Format::Yaml,
@@ -119,7 +121,16 @@ pub fn accept(headers: &HeaderMap, pretty: Option<bool>, offer: Offer) -> Result
             return Ok(Accept { format, view });
         }
     }
-    Err(not_acceptable(offer))
+    if known { Err(not_acceptable(offer)) } else { Err(no_representation(offer)) }
+}
+
+/// 406 for media types that nothing here has, as upstream's router says it.
+fn no_representation(offer: Offer) -> ApiError {
+    let types = if offer.protobuf { &[JSON, YAML, PROTOBUF][..] } else { &[JSON, YAML][..] };
+    let message = format!("406: Not Acceptable\n\nAvailable representations: {}", types.join(", "));
+    let mut error = ApiError::new(Reason::NotAcceptable, message);
+    error.details = Some(Box::default());
+    error
 }
 
 fn view(clause: &Clause<'_>, offer: Offer) -> Option<View> {

@@ -143,6 +143,14 @@ pub enum Include {
 }
 
 impl Include {
+    /// What a request for tables asks for.
+    pub fn of(exchange: &crate::server::Exchange, accept: &Accept) -> Result<Include, ApiError> {
+        match accept.view {
+            View::Table(_) => Include::parse(exchange.query.text("includeObject")),
+            _ => Ok(Include::Metadata),
+        }
+    }
+
     /// Reads `?includeObject`.
     pub fn parse(text: &str) -> Result<Include, ApiError> {
         match text {

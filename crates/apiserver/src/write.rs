@@ -15,7 +15,7 @@ use api::error::Reason;
 use api::validation::{ErrorList, FieldError, Path, go_quote};
 
 use crate::negotiate::{self, Format};
-use crate::object::{Served, attrs, draft};
+use crate::object::{CustomKind, attrs, draft};
 use crate::server::{BODY_LIMIT, Exchange, Server};
 use crate::verbs::Call;
 
@@ -55,7 +55,7 @@ impl WriteOptions {
             "Strict" => FieldValidation::Strict,
             "Ignore" => FieldValidation::Ignore,
             other => {
-                let allowed = ["Ignore", "Strict", "Warn"];
+                let allowed = ["", "Ignore", "Strict", "Warn"];
                 errors.push(FieldError::not_supported(&Path::new("fieldValidation"), other, &allowed));
                 FieldValidation::Warn
             }
@@ -63,6 +63,10 @@ impl WriteOptions {
         let manager = query.text("fieldManager");
         if manager.len() > 128 {
             errors.push(FieldError::too_long(&Path::new("fieldManager"), 128));
+        }
+        if let Some((at, bad)) = manager.chars().enumerate().find(|(_, c)| c.is_control()) {
+            let detail = format!("invalid character U+{:04X} (at position {at})", u32::from(bad));
+            errors.push(FieldError::invalid(&Path::new("fieldManager"), manager, detail));
         }
         if !errors.is_empty() {
             return Err(ApiError::invalid("meta.k8s.io", kind, "", &errors));
@@ -79,11 +83,9 @@ impl WriteOptions {
 /// What is wrong with `?dryRun`.
 pub fn dry_run_errors(exchange: &Exchange) -> ErrorList {
     let mut errors = ErrorList::new();
-    for (index, value) in exchange.query.all("dryRun").enumerate() {
-        if value != "All" {
-            let path = Path::new("dryRun").index(index);
-            errors.push(FieldError::not_supported(&path, value, &["All"]));
-        }
+    let all: Vec<&str> = exchange.query.all("dryRun").collect();
+    if all.iter().any(|value| *value != "All") {
+        errors.push(FieldError::not_supported(&Path::new("dryRun"), serde_json::json!(all), &["All"]));
     }
     errors
 }
@@ -165,16 +167,6 @@ pub fn decode_custom(
     Ok(value)
 }
 
-/// Fields of a tree that its kind does not have.
-pub fn unknown_fields(served: &Served, value: &Value) -> Vec<String> {
-    match &served.custom {
-        Some(custom) => structural::prune(&custom.node, &mut value.clone()),
-        None => {
-            json::conform(served.schema(), value).map(|decoded| decoded.strict_errors).unwrap_or_default()
-        }
-    }
-}
-
 /// As [`decode`], in a given format.
 pub fn decode_as(
     exchange: &Exchange,
@@ -196,6 +188,9 @@ fn decode_parts(target: Target<'_>, format: Format, body: &[u8]) -> Result<(Valu
         Format::Json { .. } => json::decode(target.schema(), body).map(|d| (d.value, d.strict_errors)),
     };
     let (mut value, strict) = decoded.map_err(|error| undecodable(target, format, body, &error))?;
+    if value.is_null() {
+        value = serde_json::json!({});
+    }
     let Value::Object(map) = &mut value else {
         return Err(unrecognized(target, body, "json: cannot unmarshal into Go value of type struct"));
     };
@@ -205,6 +200,21 @@ fn decode_parts(target: Target<'_>, format: Format, body: &[u8]) -> Result<(Valu
         }
     }
     check_kind(target, &value)?;
+    Ok((value, strict))
+}
+
+/// Holds a tree against the kind it must have: canonical value and what a strict reader objects to.
+pub fn conform(
+    target: Target<'_>,
+    custom: Option<&Arc<CustomKind>>,
+    value: &Value,
+) -> Result<(Value, Vec<String>), String> {
+    let decoded = json::conform(target.schema(), value).map_err(|error| error.to_string())?;
+    let (mut value, mut strict) = (decoded.value, decoded.strict_errors);
+    if let Some(custom) = custom {
+        strict.extend(structural::prune(&custom.node, &mut value));
+    }
+    check_kind(target, &value).map_err(|error| error.message)?;
     Ok((value, strict))
 }
 
@@ -239,18 +249,32 @@ fn cannot_be_handled(target: Target<'_>, kind: &str, version: &str, why: &str) -
 
 fn undecodable(target: Target<'_>, format: Format, body: &[u8], error: &DecodeError) -> ApiError {
     let message = error.to_string();
-    if matches!(format, Format::Json { .. }) && matches!(error, DecodeError::Syntax { .. }) {
-        // The kind could not be read either: upstream then falls back on the kind it expects.
-        return cannot_be_handled(target, target.kind, target.version, &message);
+    let first = body.iter().find(|byte| !byte.is_ascii_whitespace());
+    if matches!(format, Format::Json { .. })
+        && (matches!(error, DecodeError::Syntax { .. }) || first != Some(&b'{'))
+    {
+        // The kind could not be read either.
+        let why = match message.split_once(" into Go value of type ") {
+            Some((what, _)) => format!("{what} into Go value of type {TYPE_META}"),
+            None => message,
+        };
+        return unrecognized(target, body, &format!("couldn't get version/kind; json parse error: {why}"));
     }
-    let (kind, version) = (target.kind, target.version);
-    let _ = body;
-    cannot_be_handled(target, kind, version, &message)
+    cannot_be_handled(target, target.kind, target.version, &message)
 }
 
+/// What upstream reads the kind into.
+const TYPE_META: &str =
+    r#"struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }"#;
+
 fn unrecognized(target: Target<'_>, body: &[u8], why: &str) -> ApiError {
-    let shown: String = String::from_utf8_lossy(&body[..body.len().min(30)]).into_owned();
+    let shown = &body[..body.len().min(30)];
     let dots = if body.len() > 30 { " ..." } else { "" };
+    let shown = match body.first() {
+        None => "<empty>".to_owned(),
+        Some(b'{') => String::from_utf8_lossy(shown).into_owned(),
+        Some(_) => shown.iter().map(|byte| format!("{byte:02x}")).collect(),
+    };
     ApiError::bad_request(format!(
         "the object provided is unrecognized (must be of type {}): {why} ({shown}{dots})",
         target.kind
@@ -273,7 +297,7 @@ fn check_kind(target: Target<'_>, value: &Value) -> Result<(), ApiError> {
         );
         return Err(cannot_be_handled(target, kind, version, &why));
     }
-    if api_version != expected {
+    if api_version != expected && (target.custom || (kind == target.kind && group == target.group)) {
         return Err(ApiError::bad_request(format!(
             "the API version in the data ({api_version}) does not match the expected API version ({expected})"
         )));

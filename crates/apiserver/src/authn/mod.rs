@@ -139,7 +139,13 @@ pub async fn impersonate(server: &Server, exchange: &mut Exchange) -> Result<(),
         if groups.is_empty() && uid.is_empty() && extra.is_empty() {
             return Ok(());
         }
-        return Err(ApiError::internal("requested [{groups}] without impersonating a user"));
+        let groups: Vec<String> = groups.iter().map(|group| api::validation::go_quote(group)).collect();
+        let uid = api::validation::go_quote(&uid);
+        return Err(ApiError::bad_request(format!(
+            "requested &user.DefaultInfo{{Name:\"\", UID:{uid}, Groups:[]string{{{}}}, Extra:map[string][]string(nil)}} \
+             without impersonating a user name",
+            groups.join(", ")
+        )));
     }
     for check in crate::authz::impersonation(&name, &groups, &uid, &extra) {
         crate::authz::require(server, &exchange.user, &check).await?;

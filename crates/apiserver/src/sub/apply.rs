@@ -97,11 +97,9 @@ fn decode(call: &Call<'_>, body: &[u8], options: &WriteOptions) -> Result<Value,
     if !config.is_object() {
         return Err(ApiError::bad_request("error decoding YAML: the configuration is no object"));
     }
-    let unknown = write::unknown_fields(&call.served, &config);
-    write::report_strict(call.exchange, Target::of(row), unknown, options.validation)?;
     let (version, kind) =
         (config["apiVersion"].as_str().unwrap_or(""), config["kind"].as_str().unwrap_or(""));
-    if kind != row.kind && !kind.is_empty() {
+    if kind != row.kind {
         return Err(ApiError::bad_request(format!(
             "invalid object type: {}, Kind={kind}",
             if version.contains('/') { version.to_owned() } else { format!("/{version}") }
@@ -119,7 +117,8 @@ fn decode(call: &Call<'_>, body: &[u8], options: &WriteOptions) -> Result<Value,
     }
     config["metadata"]["name"] = call.name().into();
     if row.namespaced {
-        registry::lifecycle::match_namespace(row, call.namespace(), &mut config)?;
+        // Only compared: what the client left out stays out of what it owns.
+        registry::lifecycle::match_namespace(row, call.namespace(), &mut config.clone())?;
     }
     Ok(config)
 }
@@ -161,9 +160,8 @@ fn refused(error: ApplyError) -> ApiError {
     match error {
         ApplyError::BadRequest(_) => ApiError::bad_request(message),
         ApplyError::Internal(_) => {
-            let mut error = ApiError::internal(&message);
-            error.message = message;
-            error
+            // The core group's version is shown as /v1.
+            ApiError::new(Reason::Unknown, message.replace("; v1, Kind=", "; /v1, Kind="))
         }
         ApplyError::Conflicts(conflicts) => {
             let cause = |conflict: machinery::apply::Conflict| Cause {

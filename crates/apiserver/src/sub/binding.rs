@@ -17,7 +17,7 @@ pub async fn create(call: &Call<'_>, body: Body) -> Result<Response<Body>, ApiEr
     let binding = write::decode(call.exchange, target, &body, options.validation)?;
     let own = binding["metadata"]["name"].as_str().unwrap_or("");
     let name = if call.name().is_empty() { own } else { call.name() };
-    if !own.is_empty() && own != name {
+    if own != name && (!own.is_empty() || !call.name().is_empty()) {
         return Err(ApiError::bad_request("name in URL does not match name in Binding object"));
     }
     let namespace = binding["metadata"]["namespace"].as_str().unwrap_or("");

@@ -8,6 +8,7 @@ use registry::tree::Tree;
 use serde_json::{Value, json};
 
 use super::{created, raw_change};
+use crate::admission::{Operation, Review};
 use crate::object;
 use crate::verbs::{Call, delete_named};
 use crate::write::{self, Target, WriteOptions};
@@ -20,6 +21,8 @@ pub async fn create(call: &Call<'_>, body: Body) -> Result<Response<Body>, ApiEr
     let options = WriteOptions::parse(call.exchange, "CreateOptions")?;
     let body = write::read_body(body).await?;
     let eviction = decode(call, &body, &options)?;
+    let review = Review::new(call, Operation::Create, &options);
+    call.server.admission.validate(&review, Some(&eviction), None).await?;
     let own = eviction.text("metadata.name");
     if !own.is_empty() && own != call.name() {
         return Err(ApiError::bad_request("name in URL does not match name in Eviction object"));

@@ -30,7 +30,7 @@ use crate::write;
 pub async fn dispatch(call: &Call<'_>, body: Body) -> Result<Response<Body>, ApiError> {
     let info = &call.exchange.info;
     let Some(sub) = call.row().subresource(&info.subresource).cloned() else {
-        return Err(ApiError::no_such_path());
+        return Err(verbs::no_such_path());
     };
     let verb = Verb::ALL.into_iter().find(|verb| verb.as_str() == info.verb);
     if !verb.is_some_and(|verb| sub.verbs.has(verb)) || info.name.is_empty() {

@@ -204,7 +204,8 @@ pub async fn log(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
     check_log_options(call)?;
     let container = container(&pod, query.text("container"))?;
     if pod.text("spec.nodeName").is_empty() {
-        return Ok(respond::bytes(StatusCode::OK, "text/plain", ""));
+        // Nothing was logged yet, and nobody can be asked.
+        return Ok(respond::bytes(StatusCode::NO_CONTENT, "text/plain", ""));
     }
     let keep = [
         "follow",

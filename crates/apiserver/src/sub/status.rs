@@ -12,7 +12,6 @@ use crate::verbs::{self, Call};
 
 /// GET and LIST.
 pub fn components(call: &Call<'_>, verb: Verb) -> Result<Response<Body>, ApiError> {
-    call.exchange.warn("v1 ComponentStatus is deprecated in v1.19+");
     let accept = call.exchange.accept(call.offer())?;
     let (columns, now) = (call.row().columns.clone(), call.exchange.now);
     let one = |name: &str| {

@@ -9,6 +9,7 @@ use registry::tree::Tree;
 use serde_json::{Value, json};
 use store::Key;
 
+use crate::admission::{Operation, Review};
 use crate::authn::service_account::{Bound, Lifetime};
 use crate::object;
 use crate::respond;
@@ -40,6 +41,8 @@ pub async fn create(call: &Call<'_>, body: Body) -> Result<Response<Body>, ApiEr
     }
     let seconds = request.at("spec.expirationSeconds").as_i64().unwrap_or(3600);
     request.set("spec.expirationSeconds", seconds);
+    let review = Review::new(call, Operation::Create, &options);
+    call.server.admission.validate(&review, Some(&request), None).await?;
     check(&request, seconds)?;
     let mut audiences: Vec<String> =
         request.list("spec.audiences").iter().filter_map(|a| a.as_str().map(str::to_owned)).collect();

@@ -20,7 +20,7 @@ const NAME_TRIES: u32 = 8;
 pub async fn create(call: &Call<'_>, body: Body) -> Result<Response<Body>, ApiError> {
     let accept = call.exchange.accept(call.offer())?;
     let options = WriteOptions::parse(call.exchange, "CreateOptions")?;
-    let include = Include::parse(call.exchange.query.text("includeObject"))?;
+    let include = Include::of(call.exchange, &accept)?;
     let body = write::read_body(body).await?;
     let object = write::decode_served(call, &body, options.validation)?;
     let created = create_tree(call, object, &options).await?;

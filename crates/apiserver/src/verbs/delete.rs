@@ -92,7 +92,19 @@ pub async fn options(call: &Call<'_>, body: Body) -> Result<Value, ApiError> {
             Err(error) if error.message.contains("does not match the expected API version") => {
                 decode_proto(&bytes)?
             }
-            other => other?,
+            Err(mut error) => {
+                // Upstream does not wrap what it says of options.
+                for start in [
+                    "the object provided is unrecognized (must be of type DeleteOptions): ",
+                    "cannot be handled as a DeleteOptions: ",
+                ] {
+                    if let Some(at) = error.message.find(start) {
+                        error.message = error.message[at + start.len()..].to_owned();
+                    }
+                }
+                return Err(error);
+            }
+            Ok(options) => options,
         };
         if let Some(map) = options.as_object_mut() {
             map.remove("kind");

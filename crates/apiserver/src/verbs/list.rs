@@ -43,7 +43,7 @@ impl Selection {
     pub fn parse(call: &Call<'_>) -> Result<Selection, ApiError> {
         let query = &call.exchange.query;
         let labels = api::labels::Selector::parse(query.text("labelSelector"))
-            .map_err(|error| ApiError::bad_request(format!("unable to parse requirement: {error}")))?;
+            .map_err(|error| ApiError::bad_request(error.to_string()))?;
         let fields = api::fields::Selector::parse(query.text("fieldSelector"))
             .map_err(|error| ApiError::bad_request(error.to_string()))?;
         if let Some(bad) = fields.0.iter().find(|r| !call.row().is_selectable(&r.field)) {
@@ -131,8 +131,9 @@ struct Page {
 pub async fn list(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
     let accept = call.exchange.accept(call.offer())?;
     check_options(&call.exchange.query)?;
+    call.exchange.query.integer("timeoutSeconds")?;
     let selection = Selection::parse(call)?;
-    let include = Include::parse(call.exchange.query.text("includeObject"))?;
+    let include = Include::of(call.exchange, &accept)?;
     let page = select(call, &selection).await?;
     Ok(answer(call, &accept, page, include))
 }
@@ -181,7 +182,7 @@ async fn select(call: &Call<'_>, selection: &Selection) -> Result<Page, ApiError
     let token = match query.text("continue") {
         "" => None,
         text => Some(Token::decode(text).ok_or_else(|| {
-            ApiError::bad_request("continue key is not valid: the continue token is malformed")
+            ApiError::bad_request("invalid continue token: continue key is not valid: it is malformed")
         })?),
     };
     let snapshot = snapshot(call, token.as_ref(), limit.is_some()).await?;

@@ -62,6 +62,7 @@ impl Call<'_> {
             None => structural::validate(&custom.node, new),
             Some(old) => structural::validate_update(&custom.node, new, old),
         };
+        // Rules judge only what has the right shape.
         if errors.is_empty() {
             errors = custom.rules.validate(&custom.node, new, old, &mut Budget::default());
         }
@@ -102,6 +103,7 @@ pub async fn dispatch(server: &Server, exchange: &Exchange, body: Body) -> Resul
         return crate::discovery::unknown(server, exchange, body).await;
     };
     check_scope(row, exchange)?;
+    warn_deprecated(row, exchange);
     let call = Call { server, exchange, served: Served::new(row.clone(), serving.custom(row).cloned()) };
     if !info.subresource.is_empty() {
         return sub::dispatch(&call, body).await;
@@ -136,17 +138,32 @@ pub async fn part(call: &Call<'_>, part: registry::Part, body: Body) -> Result<R
     }
 }
 
+/// Kind, and what clients of it are told.
+const DEPRECATED: &[(&str, &str)] = &[
+    ("ComponentStatus", "v1 ComponentStatus is deprecated in v1.19+"),
+    ("Endpoints", "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"),
+];
+
+fn warn_deprecated(row: &Resource, exchange: &Exchange) {
+    if let Some((_, text)) = DEPRECATED.iter().find(|entry| row.group.is_empty() && entry.0 == row.kind) {
+        exchange.warn(*text);
+    }
+}
+
 /// Cluster-scoped kinds are not served below namespaces, and names only below a namespace.
 fn check_scope(row: &Arc<Resource>, exchange: &Exchange) -> Result<(), ApiError> {
     let info = &exchange.info;
     let below_namespace = info.path.contains("/namespaces/") && info.resource != "namespaces";
     if !row.namespaced && below_namespace {
-        return Err(ApiError::no_such_path());
+        return Err(no_such_path());
     }
     let named = !info.name.is_empty() && !matches!(info.verb.as_str(), "list" | "watch" | "deletecollection");
     let alone = info.namespace.is_empty() && row.namespaced;
-    if alone && (named || info.verb == "deletecollection") {
-        return Err(ApiError::no_such_path());
+    if alone && info.verb == "deletecollection" {
+        return Err(method_not_allowed());
+    }
+    if alone && named {
+        return Err(no_such_path());
     }
     if alone && info.verb == "create" && row.storage.is_some() {
         return Err(method_not_allowed());
@@ -156,10 +173,17 @@ fn check_scope(row: &Arc<Resource>, exchange: &Exchange) -> Result<(), ApiError>
 
 /// 405.
 pub fn method_not_allowed() -> ApiError {
-    ApiError::new(
-        api::error::Reason::MethodNotAllowed,
-        "the server does not allow this method on the requested resource",
-    )
+    let message = "the server does not allow this method on the requested resource";
+    let mut error = ApiError::new(api::error::Reason::MethodNotAllowed, message);
+    error.details = Some(Box::default());
+    error
+}
+
+/// 404 for a path below a known version.
+pub fn no_such_path() -> ApiError {
+    let mut error = ApiError::no_such_path();
+    error.details = Some(Box::default());
+    error
 }
 
 fn verb(row: &Resource, exchange: &Exchange) -> Result<Verb, ApiError> {

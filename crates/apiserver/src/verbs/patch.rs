@@ -12,7 +12,6 @@ use serde_json::Value;
 
 use super::Call;
 use super::update::change;
-use crate::negotiate;
 use crate::respond::Include;
 use crate::write::{self, FieldValidation, Target, WriteOptions};
 
@@ -40,7 +39,7 @@ pub async fn patch(call: &Call<'_>, part: Part, body: Body) -> Result<Response<B
     let accept = call.exchange.accept(call.offer())?;
     let options = WriteOptions::parse(call.exchange, "PatchOptions")?;
     check_options(call, kind, &options)?;
-    let include = Include::parse(call.exchange.query.text("includeObject"))?;
+    let include = Include::of(call.exchange, &accept)?;
     let body = write::read_body(body).await?;
     if kind == Kind::Apply {
         let (written, code) = crate::sub::apply::apply(call, part, &body, &options).await?;
@@ -60,12 +59,9 @@ pub fn kind(call: &Call<'_>) -> Result<Kind, ApiError> {
         STRATEGIC if !call.row().custom => Ok(Kind::Strategic),
         APPLY_YAML => Ok(Kind::Apply),
         _ => {
-            let mut types = vec![JSON_PATCH, MERGE_PATCH];
-            if !call.row().custom {
-                types.push(STRATEGIC);
-            }
-            types.push(APPLY_YAML);
-            Err(negotiate::unsupported_media(&types))
+            let mut error = ApiError::new(Reason::UnsupportedMediaType, "415: Unsupported Media Type");
+            error.details = Some(Box::default());
+            Err(error)
         }
     }
 }
@@ -109,12 +105,6 @@ fn patched(
     if !asked.is_empty() && asked != old["metadata"]["resourceVersion"].as_str().unwrap_or("") {
         return Err(ApiError::stale(&row.group, &row.plural, call.name()));
     }
-    let (uid, own) =
-        (new["metadata"]["uid"].as_str().unwrap_or(""), old["metadata"]["uid"].as_str().unwrap_or(""));
-    if !uid.is_empty() && uid != own {
-        let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {own}");
-        return Err(ApiError::conflict(&row.group, &row.plural, call.name(), &why));
-    }
     call.default(&mut new);
     Ok(new)
 }
@@ -128,63 +118,96 @@ pub fn patch_tree(
     body: &Bytes,
     options: &WriteOptions,
 ) -> Result<Value, ApiError> {
-    let decoded = || -> Result<Value, ApiError> {
-        let decoded = machinery::codec::json::decode_any(body)
-            .map_err(|error| ApiError::bad_request(format!("error decoding patch: {error}")))?;
-        write::report_strict(call.exchange, target, decoded.strict_errors, options.validation)?;
-        Ok(decoded.value)
-    };
+    let decoded = machinery::codec::json::decode_any(body)
+        .map_err(|error| ApiError::bad_request(format!("error decoding patch: {error}")))?;
+    check_shape(kind, &decoded.value)?;
     let result = match kind {
         Kind::Json => patch::json_patch(old, body),
-        Kind::Merge => Ok(patch::merge_patch(old, &decoded()?)),
-        _ => patch::strategic_merge(target.schema(), old, &decoded()?),
+        Kind::Merge => Ok(patch::merge_patch(old, &decoded.value)),
+        _ => patch::strategic_merge(target.schema(), old, &decoded.value),
     };
     let new = result.map_err(|error| patch_error(&error))?;
-    if new == *old { Ok(new) } else { redecode(call, target, &new, options.validation) }
-}
-
-/// Reads a patched tree as a body of the kind would be.
-pub fn redecode(
-    call: &Call<'_>,
-    target: Target<'_>,
-    new: &Value,
-    validation: FieldValidation,
-) -> Result<Value, ApiError> {
-    let text = new.to_string();
-    let format = negotiate::Format::Json { pretty: false };
-    let decoded = if target.custom {
-        write::decode_custom(call, format, text.as_bytes(), validation)
-    } else {
-        write::decode_as(call.exchange, target, format, text.as_bytes(), validation)
+    // What upstream shows of a patch that does not fit: the patched object, or the patch as Go prints maps.
+    let shown = || match kind {
+        Kind::Strategic => go_print(&decoded.value),
+        _ => String::from_utf8_lossy(&crate::object::text(&new)).into_owned(),
     };
-    decoded.map_err(|error| {
-        // Upstream reports what a patch made of an object as unprocessable, but for strictness.
-        if error.message.contains("strict decoding error") || error.reason != Reason::BadRequest {
-            return error;
+    let custom = call.served.custom.as_ref().filter(|_| target.custom);
+    let (value, mut strict) = write::conform(target, custom, &new).map_err(|why| unfit(&shown(), &why))?;
+    // Duplicates of a JSON patch are in its operations: upstream does not look for them.
+    if kind != Kind::Json {
+        strict.splice(0..0, decoded.strict_errors);
+    }
+    match options.validation {
+        _ if strict.is_empty() => {}
+        FieldValidation::Ignore => {}
+        FieldValidation::Warn => strict.into_iter().for_each(|text| call.exchange.warn(text)),
+        FieldValidation::Strict => {
+            return Err(unfit(&shown(), &format!("strict decoding error: {}", strict.join(", "))));
         }
-        let why = error.message.split(": ").skip(1).collect::<Vec<_>>().join(": ");
-        invalid(call, &why)
-    })
+    }
+    Ok(value)
 }
 
-fn invalid(call: &Call<'_>, why: &str) -> ApiError {
-    use api::validation::{ErrorKind, ErrorList, FieldError, Path};
-    let error = FieldError {
-        kind: ErrorKind::Invalid,
-        path: Path::new("patch"),
-        value: None,
-        detail: why.to_owned(),
+fn check_shape(kind: Kind, patch: &Value) -> Result<(), ApiError> {
+    let what = match patch {
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+        Value::String(_) => "string",
+        Value::Number(_) => "number",
+        Value::Bool(_) => "bool",
+        Value::Null => return Ok(()),
     };
-    ApiError::invalid(&call.row().group, &call.row().kind, call.name(), &ErrorList(vec![error]))
+    let (wanted, into) = match kind {
+        Kind::Json => ("array", "[]handlers.jsonPatchOp"),
+        _ => ("object", "map[string]interface {}"),
+    };
+    if what == wanted {
+        return Ok(());
+    }
+    let why = format!("error decoding patch: json: cannot unmarshal {what} into Go value of type {into}");
+    Err(ApiError::bad_request(why))
+}
+
+/// A tree as Go's `%+v` prints decoded JSON.
+fn go_print(value: &Value) -> String {
+    match value {
+        Value::Null => "<nil>".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) => {
+            let items: Vec<String> = items.iter().map(go_print).collect();
+            format!("[{}]", items.join(" "))
+        }
+        Value::Object(map) => {
+            let items: Vec<String> =
+                map.iter().map(|(key, value)| format!("{key}:{}", go_print(value))).collect();
+            format!("map[{}]", items.join(" "))
+        }
+        other => other.to_string(),
+    }
+}
+
+/// 422 for a patch whose result is no object of the kind.
+fn unfit(shown: &str, why: &str) -> ApiError {
+    use api::validation::{ErrorList, FieldError, Path};
+    let error = FieldError::invalid(&Path::new("patch"), shown, why);
+    ApiError::invalid("", "", "", &ErrorList(vec![error]))
 }
 
 /// What a patch that cannot be applied answers.
 fn patch_error(error: &patch::PatchError) -> ApiError {
     match error {
+        // Upstream lets this one through as it is.
+        patch::PatchError::Malformed(why) if why.starts_with("unknown patch type") => {
+            ApiError::new(Reason::Unknown, why.clone())
+        }
         patch::PatchError::Malformed(why) => ApiError::bad_request(why.clone()),
         // The reason is not told, as upstream does not tell it either.
         patch::PatchError::Inapplicable(_) => {
-            ApiError::new(Reason::Invalid, "the server rejected our request due to an error in our request")
+            let message = "the server rejected our request due to an error in our request";
+            let mut error = ApiError::new(Reason::Invalid, message);
+            error.details = Some(Box::default());
+            error
         }
         patch::PatchError::TooLarge(why) => ApiError::new(Reason::RequestEntityTooLarge, why.clone()),
     }

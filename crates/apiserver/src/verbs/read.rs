@@ -17,7 +17,7 @@ const FRESH_WAIT: Duration = Duration::from_secs(3);
 /// Answers with the object's stored bytes.
 pub async fn get(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
     let accept = call.exchange.accept(call.offer())?;
-    let include = Include::parse(call.exchange.query.text("includeObject"))?;
+    let include = Include::of(call.exchange, &accept)?;
     let version = call.exchange.query.text("resourceVersion");
     match revision(version)? {
         Some(revision) => not_older_than(call.server, revision).await?,

@@ -22,7 +22,7 @@ const TRIES: u32 = 10;
 pub async fn replace(call: &Call<'_>, part: Part, body: Body) -> Result<Response<Body>, ApiError> {
     let accept = call.exchange.accept(call.offer())?;
     let options = WriteOptions::parse(call.exchange, "UpdateOptions")?;
-    let include = Include::parse(call.exchange.query.text("includeObject"))?;
+    let include = Include::of(call.exchange, &accept)?;
     let body = write::read_body(body).await?;
     let mut new = write::decode_served(call, &body, options.validation)?;
     check_name(call, &mut new)?;
@@ -70,7 +70,10 @@ async fn create_instead(
 pub fn check_name(call: &Call<'_>, object: &mut Value) -> Result<(), ApiError> {
     let name = object["metadata"]["name"].as_str().unwrap_or("");
     if name.is_empty() {
-        return Err(ApiError::bad_request("name must be provided").into_bad_name(call));
+        return Err(ApiError::bad_request(format!(
+            "the name of the object ({} based on URL) was undeterminable: name must be provided",
+            call.name()
+        )));
     }
     if name != call.name() {
         return Err(ApiError::bad_request(format!(
@@ -81,27 +84,23 @@ pub fn check_name(call: &Call<'_>, object: &mut Value) -> Result<(), ApiError> {
     lifecycle::match_namespace(call.row(), call.namespace(), object)
 }
 
-trait BadName {
-    fn into_bad_name(self, call: &Call<'_>) -> ApiError;
-}
-
-impl BadName for ApiError {
-    /// Upstream reads the name of an object without one as empty and compares.
-    fn into_bad_name(self, call: &Call<'_>) -> ApiError {
-        ApiError::bad_request(format!(
-            "the name of the object ( based on URL) was undeterminable: {}; expected {}",
-            self.message,
-            call.name()
-        ))
-    }
-}
-
 fn check_identity(call: &Call<'_>, asked: &str, uid: &str, old: &Value) -> Result<(), ApiError> {
     let row = call.row();
     let own = old["metadata"]["uid"].as_str().unwrap_or("");
     if !uid.is_empty() && uid != own {
-        let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {own}");
-        return Err(ApiError::conflict(&row.group, &row.plural, call.name(), &why));
+        let why = format!(
+            "StorageError: invalid object, Code: 4, Key: /registry/{}/{}/{}, ResourceVersion: 0, AdditionalErrorMsg: \
+             Precondition failed: UID in precondition: {uid}, UID in object meta: {own}",
+            row.plural,
+            call.namespace(),
+            call.name()
+        );
+        return Err(ApiError::conflict(&row.group, &row.plural, call.name(), &why.replace("//", "/")));
+    }
+    if !asked.is_empty() && asked.parse::<u64>().is_err() {
+        let quoted = api::validation::go_quote(asked);
+        let why = format!("strconv.ParseUint: parsing {quoted}: invalid syntax");
+        return Err(ApiError::new(api::error::Reason::Unknown, why));
     }
     if asked.is_empty() || asked == "0" {
         if row.strategy.unconditional_update() {
@@ -115,7 +114,7 @@ fn check_identity(call: &Call<'_>, asked: &str, uid: &str, old: &Value) -> Resul
             detail: "must be specified for an update".to_owned(),
         };
         let errors = api::validation::ErrorList(vec![error]);
-        return Err(ApiError::invalid(&row.group, &row.kind, call.name(), &errors));
+        return Err(ApiError::invalid(&row.group, &row.plural, call.name(), &errors));
     }
     if old["metadata"]["resourceVersion"].as_str() != Some(asked) {
         return Err(ApiError::stale(&row.group, &row.plural, call.name()));

@@ -49,7 +49,7 @@ pub async fn watch(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
         };
         selection.fields.0.push(own);
     }
-    let include = Include::parse(query.text("includeObject"))?;
+    let include = Include::of(call.exchange, &accept)?;
     let (initial, watch, start) = open(call, &selection).await?;
     let timeout = match query.integer("timeoutSeconds")? {
         Some(seconds) if seconds > 0 => Duration::from_secs(u64::try_from(seconds).unwrap_or(0)),
@@ -98,6 +98,9 @@ fn check_options(call: &Call<'_>) -> Result<(), ApiError> {
     if !initial && !matching.is_empty() {
         let detail = "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided";
         errors.push(FieldError::forbidden(&path, detail));
+    }
+    if !matching.is_empty() && matching != "NotOlderThan" {
+        errors.push(FieldError::not_supported(&path, matching, &["NotOlderThan"]));
     }
     if errors.is_empty() { Ok(()) } else { Err(ApiError::invalid("meta.k8s.io", "ListOptions", "", &errors)) }
 }

@@ -25,6 +25,7 @@ const fn validating(name: &'static str, validate: super::Validate) -> Plugin {
 pub const TABLE: &[Plugin] = &[
     mutating("NamespaceLifecycle", namespace::enter),
     validating("NamespaceLifecycle", namespace::leave),
+    validating("NamespaceLifecycle", namespace::enter_below),
     Plugin { name: "LimitRanger", mutate: Some(limits::default), validate: Some(limits::check) },
     Plugin {
         name: "ServiceAccount",

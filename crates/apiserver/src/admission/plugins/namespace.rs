@@ -39,6 +39,18 @@ pub fn enter(review: &Review<'_>, object: &mut Value, _old: Option<&Value>) -> R
     Err(error)
 }
 
+/// Subresources are created in live namespaces only, too.
+pub fn enter_below(
+    review: &Review<'_>,
+    _object: Option<&Value>,
+    _old: Option<&Value>,
+) -> Result<(), ApiError> {
+    if review.subresource.is_empty() {
+        return Ok(());
+    }
+    enter(review, &mut Value::Null, None)
+}
+
 /// Some namespaces may not be deleted.
 pub fn leave(review: &Review<'_>, _object: Option<&Value>, _old: Option<&Value>) -> Result<(), ApiError> {
     if review.operation == Operation::Delete
