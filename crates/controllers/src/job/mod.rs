@@ -16,7 +16,7 @@ use client::{Cache, Key, Meta, Plan, Reconcile, ReconcileError};
 use jiff::Timestamp;
 use parking_lot::Mutex;
 
-use crate::context::{Context, controller_of, index_orphans, is_kind};
+use crate::context::{Context, ORPHANS, controller_of, index_orphans, is_kind};
 use crate::owner;
 
 /// The index of pods by `namespace/job`.
@@ -72,8 +72,33 @@ impl Controller {
     }
 }
 
+/// The key under which pods that no Job controls are looked at, a namespace at a time.
+fn orphans_of(namespace: &str) -> Key {
+    Key::new(namespace, "")
+}
+
+impl Controller {
+    /// Pods that were let go while they were tracked, and that no Job will take.
+    fn abandoned(&self, namespace: &str) -> Vec<Arc<Pod>> {
+        let jobs = self.jobs.namespace(namespace);
+        let wanted = |pod: &Pod| {
+            jobs.iter().any(|job| {
+                let selector = job.spec.as_ref().map(|spec| Selector::from_object(spec.selector.as_ref()));
+                let selects = matches!(selector, Some(Ok(selector)) if selector.matches_opt(pod.meta().labels.as_ref()));
+                selects && !job.is_deleting() && !work::is_finished(job)
+            })
+        };
+        let mut pods = self.pods.by_index(ORPHANS, namespace);
+        pods.retain(|pod| work::is_tracked(pod) && (pod.is_deleting() || !wanted(pod)));
+        pods
+    }
+}
+
 impl Reconcile for Controller {
     fn reconcile(&self, key: &Key, now: Timestamp) -> Result<Plan, ReconcileError> {
+        if key.name.is_empty() {
+            return Ok(plan::strip(&self.abandoned(&key.namespace)));
+        }
         let Some(job) = self.jobs.get_key(key) else {
             self.failures.lock().remove(key);
             return Ok(plan::strip(&self.pods.by_index(BY_JOB, &key.to_string())));
@@ -121,6 +146,11 @@ pub fn start(context: &Context) {
             .filter(|job| matches(job))
             .map(|job| Key::of(&**job))
             .collect()
+    });
+    setup.map(&pods, |change| {
+        let pod = change.object();
+        let lost = work::is_tracked(pod) && controller_of(&**pod).is_none();
+        if lost { vec![orphans_of(pod.namespace())] } else { Vec::new() }
     });
     let controller =
         Controller { jobs: jobs.cache().clone(), pods: pods.cache().clone(), failures: Mutex::default() };

@@ -220,3 +220,18 @@ fn success_policy_suspension_and_deadline() {
     world.settle();
     assert_eq!(world.reason("Failed"), Some("DeadlineExceeded".into()));
 }
+
+#[test]
+fn pods_let_go_are_no_longer_tracked() {
+    let mut world = world(json!({"completions": 2, "parallelism": 1}));
+    world.settle();
+    let pod = &mut world.pods[0];
+    pod.metadata.owner_references = None;
+    pod.metadata.labels = None;
+    let pods = Cache::of(world.pods.clone());
+    index_orphans(&pods);
+    let jobs = Cache::of([world.job.clone()]);
+    let controller = Controller { jobs, pods, failures: Mutex::new(BTreeMap::new()) };
+    let plan = controller.reconcile(&super::orphans_of("n"), world.now).expect("a plan");
+    assert!(plan.steps()[0].summary().contains("$deleteFromPrimitiveList/finalizers"));
+}
