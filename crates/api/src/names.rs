@@ -116,7 +116,9 @@ pub fn qualified_name(text: &str) -> Vec<String> {
         }
         _ => {
             let text = format_error(&format!("a valid label key {rule}"), QUALIFIED_FORMAT, &examples);
-            return vec![format!("{text} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')")];
+            return vec![format!(
+                "{text} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"
+            )];
         }
     };
     if name.is_empty() {

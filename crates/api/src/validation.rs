@@ -98,7 +98,8 @@ pub struct FieldError {
 pub fn show(value: &Value) -> String {
     match value {
         Value::String(text) => go_quote(text),
-        other => other.to_string(),
+        // Go's encoder writes these three so, for HTML's sake.
+        other => other.to_string().replace('&', "\\u0026").replace('<', "\\u003c").replace('>', "\\u003e"),
     }
 }
 

@@ -293,11 +293,9 @@ fn check_options(options: &Value) -> Result<(), ApiError> {
             &["Foreground", "Background", "Orphan", "nil"],
         ));
     }
-    for (i, value) in options.list("dryRun").iter().enumerate() {
-        if value != "All" {
-            let path = Path::new("dryRun").index(i);
-            errors.push(FieldError::not_supported(&path, value.clone(), &["All"]));
-        }
+    let dry_run = options.list("dryRun");
+    if dry_run.iter().any(|value| value != "All") {
+        errors.push(FieldError::not_supported(&Path::new("dryRun"), dry_run.to_vec(), &["All"]));
     }
     if errors.is_empty() {
         return Ok(());
@@ -318,7 +316,7 @@ fn check_preconditions(resource: &Resource, object: &Value, options: &Value) -> 
             let detail = format!(
                 "the {shown} in the precondition ({wanted}) does not match the {shown} in record ({own}). {why}"
             );
-            return Err(ApiError::conflict(&resource.group, &resource.plural, name, &detail));
+            return Err(ApiError::conflict(&resource.group, &resource.kind, name, &detail));
         }
     }
     Ok(())

@@ -9,18 +9,26 @@ use crate::strategy::{
 use crate::tree::Tree;
 use crate::validation as v;
 use crate::validation::meta::NameRule;
-use crate::validation::{networking, policy, storage};
+use crate::validation::{admission, definition, networking, policy, small, storage};
 
 const SPEC: Generation = Generation::Fields(&["spec"]);
 
 /// MutatingAdmissionPolicy.
-pub static MUTATING_POLICY: Rules =
-    Rules { default: defaults::admission_policy, generation: SPEC, unconditional_update: false, ..PLAIN };
+pub static MUTATING_POLICY: Rules = Rules {
+    default: defaults::admission_policy,
+    generation: SPEC,
+    unconditional_update: false,
+    validate: |_, o| admission::mutating_policy(o, None),
+    validate_update: |_, _, new, old| admission::mutating_policy(new, Some(old)),
+    ..PLAIN
+};
 /// MutatingAdmissionPolicyBinding.
 pub static MUTATING_POLICY_BINDING: Rules = Rules {
     default: defaults::admission_policy_binding,
     generation: SPEC,
     unconditional_update: false,
+    validate: |_, o| admission::binding(o, true),
+    validate_update: |_, _, new, _| admission::binding(new, true),
     ..PLAIN
 };
 /// ValidatingAdmissionPolicy.
@@ -32,6 +40,11 @@ pub static VALIDATING_POLICY: Rules = Rules {
             reset_meta(new, old);
         }
     },
+    validate: |_, o| admission::validating_policy(o, None),
+    validate_update: |_, part, new, old| match part {
+        Part::Status => v::ErrorList::new(),
+        _ => admission::validating_policy(new, Some(old)),
+    },
     ..SPEC_STATUS
 };
 /// ValidatingAdmissionPolicyBinding.
@@ -39,6 +52,8 @@ pub static VALIDATING_POLICY_BINDING: Rules = Rules {
     default: defaults::admission_policy_binding,
     generation: SPEC,
     unconditional_update: false,
+    validate: |_, o| admission::binding(o, false),
+    validate_update: |_, _, new, _| admission::binding(new, false),
     ..PLAIN
 };
 /// MutatingWebhookConfiguration.
@@ -46,6 +61,8 @@ pub static MUTATING_WEBHOOK: Rules = Rules {
     default: defaults::mutating_webhook,
     generation: Generation::Fields(&["webhooks"]),
     unconditional_update: false,
+    validate: |_, o| admission::webhooks(o, None, true),
+    validate_update: |_, _, new, old| admission::webhooks(new, Some(old), true),
     ..PLAIN
 };
 /// ValidatingWebhookConfiguration.
@@ -53,6 +70,8 @@ pub static VALIDATING_WEBHOOK: Rules = Rules {
     default: defaults::validating_webhook,
     generation: Generation::Fields(&["webhooks"]),
     unconditional_update: false,
+    validate: |_, o| admission::webhooks(o, None, false),
+    validate_update: |_, _, new, old| admission::webhooks(new, Some(old), false),
     ..PLAIN
 };
 
@@ -65,6 +84,11 @@ pub static CRD: Rules = Rules {
         if part == Part::Main {
             note_stored_version(new);
         }
+    },
+    validate: |_, o| definition::definition(o, None),
+    validate_update: |_, part, new, old| match part {
+        Part::Status => definition::status(new),
+        _ => definition::definition(new, Some(old)),
     },
     ..SPEC_STATUS
 };
@@ -96,6 +120,11 @@ pub static API_SERVICE: Rules = Rules {
         if part == Part::Status {
             reset_meta(new, old);
         }
+    },
+    validate: |_, o| small::api_service(o),
+    validate_update: |_, part, new, _| match part {
+        Part::Status => v::ErrorList::new(),
+        _ => small::api_service(new),
     },
     ..PLAIN
 };
@@ -208,11 +237,27 @@ pub static CLUSTER_ROLE_BINDING: Rules = Rules {
 };
 
 /// FlowSchema.
-pub static FLOW_SCHEMA: Rules =
-    Rules { default: defaults::flow_schema, update: reset_meta_for_status, ..SPEC_STATUS };
+pub static FLOW_SCHEMA: Rules = Rules {
+    default: defaults::flow_schema,
+    validate: |_, o| small::flow_schema(o),
+    validate_update: |_, part, new, _| match part {
+        Part::Status => small::conditions(new),
+        _ => small::flow_schema(new),
+    },
+    update: reset_meta_for_status,
+    ..SPEC_STATUS
+};
 /// PriorityLevelConfiguration.
-pub static PRIORITY_LEVEL: Rules =
-    Rules { default: defaults::priority_level, update: reset_meta_for_status, ..SPEC_STATUS };
+pub static PRIORITY_LEVEL: Rules = Rules {
+    default: defaults::priority_level,
+    validate: |_, o| small::priority_level(o),
+    validate_update: |_, part, new, _| match part {
+        Part::Status => small::conditions(new),
+        _ => small::priority_level(new),
+    },
+    update: reset_meta_for_status,
+    ..SPEC_STATUS
+};
 
 /// CSIDriver: its generation starts with the first change.
 pub static CSI_DRIVER: Rules = Rules {
@@ -376,11 +421,32 @@ pub static PRIORITY_CLASS: Rules = Rules {
     ..PLAIN
 };
 /// DeviceClass.
-pub static DEVICE_CLASS: Rules = Rules { generation: SPEC, ..PLAIN };
+pub static DEVICE_CLASS: Rules = Rules {
+    validate: |_, o| small::device_class(o),
+    validate_update: |_, _, new, _| small::device_class(new),
+    generation: SPEC,
+    ..PLAIN
+};
 /// ResourceClaim.
-pub static RESOURCE_CLAIM: Rules =
-    Rules { default: defaults::resource_claim, status: true, update: reset_meta_for_status, ..PLAIN };
+pub static RESOURCE_CLAIM: Rules = Rules {
+    default: defaults::resource_claim,
+    validate_update: |_, part, new, old| match part {
+        Part::Status => v::ErrorList::new(),
+        _ => small::fixed_spec(new, old),
+    },
+    status: true,
+    update: reset_meta_for_status,
+    ..PLAIN
+};
 /// ResourceClaimTemplate.
-pub static RESOURCE_CLAIM_TEMPLATE: Rules = Rules { default: defaults::resource_claim_template, ..PLAIN };
+pub static RESOURCE_CLAIM_TEMPLATE: Rules = Rules {
+    default: defaults::resource_claim_template,
+    validate_update: |_, _, new, old| small::fixed_spec(new, old),
+    ..PLAIN
+};
 /// ResourceSlice.
-pub static RESOURCE_SLICE: Rules = Rules { generation: SPEC, ..PLAIN };
+pub static RESOURCE_SLICE: Rules = Rules {
+    validate_update: |_, _, new, old| small::resource_slice_update(new, old),
+    generation: SPEC,
+    ..PLAIN
+};

@@ -2,10 +2,12 @@
 //! (pkg/apis/*/validation). Objects come canonical and defaulted. One file per group of kinds.
 //! It must not know the store; anything that needs other objects is admission.
 
+pub mod admission;
 pub mod apps;
 pub mod batch;
 pub mod container;
 pub mod core;
+pub mod definition;
 pub mod job_status;
 pub mod meta;
 pub mod networking;
@@ -14,9 +16,11 @@ pub mod pod_update;
 pub mod policy;
 pub mod resources;
 pub mod scheduling;
+pub mod schema;
 pub mod security;
 pub mod service;
 pub(crate) mod shown;
+pub mod small;
 pub mod storage;
 pub mod volume;
 

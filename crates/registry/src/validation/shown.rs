@@ -41,6 +41,15 @@ pub(crate) const SERVICE_PORT: Shape = &[
 
 pub(crate) const ROLE_REF: Shape = &[("APIGroup", "\"\""), ("Kind", "\"\""), ("Name", "\"\"")];
 
+pub(crate) const RULE: Shape = &[
+    ("Rule", "\"\""),
+    ("Message", "\"\""),
+    ("MessageExpression", "\"\""),
+    ("Reason", "null"),
+    ("FieldPath", "\"\""),
+    ("OptionalOldSelf", "null"),
+];
+
 pub(crate) const ROLLING_SET: Shape = &[("Partition", "0"), ("MaxUnavailable", "null")];
 
 const ROLLING: Shape = &[("MaxUnavailable", "null"), ("MaxSurge", "null")];
@@ -107,5 +116,7 @@ pub(crate) fn owners(owners: &[Value]) -> String {
 
 /// Adds an error about a value that shows as `text`.
 pub(crate) fn report(errors: &mut ErrorList, kind: ErrorKind, path: &Path, text: String, detail: &str) {
+    // Go's encoder writes these three so, for HTML's sake.
+    let text = text.replace('&', "\\u0026").replace('<', "\\u003c").replace('>', "\\u003e");
     errors.push(FieldError { kind, path: path.clone(), value: Some(text), detail: detail.into() });
 }
