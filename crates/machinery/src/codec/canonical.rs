@@ -21,22 +21,25 @@ pub fn canonicalize(schema: Schema<'_>, value: &mut Value) {
         };
     }
     match value {
-        Value::Object(object) => {
-            let facts = schema.object_type();
-            if let Some(facts) = facts {
-                object.retain(|key, _| facts.position(key).is_some());
+        Value::Object(object) => match schema.object_type() {
+            Some(facts) => {
+                object.retain(|name, inner| {
+                    let Some(field) = facts.field(name) else { return false };
+                    canonicalize(Schema::Field(field), inner);
+                    !omitted(field, inner)
+                });
+                add_printed(facts, object);
             }
-            for (key, inner) in object.iter_mut() {
-                let Some(place) = schema.field(key) else { continue };
-                canonicalize(place, inner);
-                if inner.is_null() && facts.is_none() && !matches!(place, Schema::Any) {
-                    *inner = zero(place);
+            None => {
+                for (key, inner) in object.iter_mut() {
+                    let Some(place) = schema.field(key) else { continue };
+                    canonicalize(place, inner);
+                    if inner.is_null() && !matches!(place, Schema::Any) {
+                        *inner = zero(place);
+                    }
                 }
             }
-            if let Some(facts) = facts {
-                finish(facts, object);
-            }
-        }
+        },
         Value::Array(items) => {
             let place = schema.item();
             for inner in items {
