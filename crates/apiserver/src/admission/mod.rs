@@ -5,6 +5,7 @@ use registry::Resource;
 use serde_json::Value;
 
 use crate::config::Config;
+use crate::object::Served;
 use crate::server::{Exchange, Server};
 use crate::verbs::Call;
 use crate::write::WriteOptions;
@@ -42,6 +43,8 @@ pub struct Review<'a> {
     pub exchange: &'a Exchange,
     /// The row.
     pub row: &'a Resource,
+    /// The row with its schema.
+    pub served: &'a Served,
     /// What is done.
     pub operation: Operation,
     /// The subresource.
@@ -62,6 +65,7 @@ impl<'a> Review<'a> {
             server: call.server,
             exchange: call.exchange,
             row: &call.served.row,
+            served: &call.served,
             operation,
             subresource: info.subresource.clone(),
             namespace: if call.served.row.namespaced { info.namespace.clone() } else { String::new() },
@@ -98,6 +102,7 @@ pub struct Plugin {
 
 pub mod plugins;
 mod quota;
+mod webhook;
 
 /// The chain that is configured.
 pub struct Admission {
@@ -117,6 +122,20 @@ impl Admission {
     pub async fn mutate(
         &self,
         review: &mut Review<'_>,
+        object: &mut Value,
+        old: Option<&Value>,
+    ) -> Result<(), ApiError> {
+        self.mutate_here(review, object, old)?;
+        if webhook::mutate(review, object, old).await? {
+            // What webhooks brought in gets its defaults, too.
+            self.mutate_here(review, object, old)?;
+        }
+        Ok(())
+    }
+
+    fn mutate_here(
+        &self,
+        review: &Review<'_>,
         object: &mut Value,
         old: Option<&Value>,
     ) -> Result<(), ApiError> {
@@ -140,6 +159,7 @@ impl Admission {
                 validate(review, object, old)?;
             }
         }
+        webhook::validate(review, object, old).await?;
         if self.quota {
             quota::admit(review, object, old).await?;
         }

@@ -52,6 +52,8 @@ pub struct Agents {
 pub struct Target {
     /// Name or address.
     pub host: String,
+    /// The name that its certificate must be for.
+    pub name: String,
     /// Port.
     pub port: u16,
     /// TLS, and whose.
@@ -59,7 +61,7 @@ pub struct Target {
 }
 
 /// How a target is spoken to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Scheme {
     /// Plain text.
     Http,
@@ -67,6 +69,8 @@ pub enum Scheme {
     Https,
     /// TLS to an agent, with our client certificate.
     Agent,
+    /// TLS as given.
+    Given(Arc<rustls::ClientConfig>),
 }
 
 impl Agents {
@@ -115,7 +119,7 @@ impl Agents {
         })?;
         let port = node.int("status.daemonEndpoints.kubeletEndpoint.Port");
         let port = u16::try_from(port).ok().filter(|port| *port != 0).unwrap_or(AGENT_PORT);
-        Ok(Target { host: host.to_owned(), port, scheme: Scheme::Agent })
+        Ok(Target { host: host.to_owned(), name: host.to_owned(), port, scheme: Scheme::Agent })
     }
 }
 
@@ -176,7 +180,7 @@ fn unreachable(target: &Target, error: impl std::fmt::Display) -> ApiError {
         "error dialing backend: dial tcp {}:{}: {error}",
         target.host, target.port
     ));
-    if target.scheme != Scheme::Agent {
+    if !matches!(target.scheme, Scheme::Agent) {
         refused = ApiError::service_unavailable(format!(
             "error trying to reach service: dial tcp {}:{}: {error}",
             target.host, target.port
@@ -193,14 +197,15 @@ async fn connect(server: &Server, target: &Target) -> Result<Box<dyn Stream>, Ap
         None => return Err(unreachable(target, "i/o timeout")),
     };
     let _ = stream.set_nodelay(true);
-    let config = match target.scheme {
+    let config = match &target.scheme {
         Scheme::Http => return Ok(Box::new(stream)),
         Scheme::Https => server.agents.any.clone(),
         Scheme::Agent => server.agents.tls.clone(),
+        Scheme::Given(config) => config.clone(),
     };
-    let name = match target.host.parse::<IpAddr>() {
+    let name = match target.name.parse::<IpAddr>() {
         Ok(ip) => ServerName::IpAddress(ip.into()),
-        Err(_) => ServerName::try_from(target.host.clone()).map_err(|error| unreachable(target, error))?,
+        Err(_) => ServerName::try_from(target.name.clone()).map_err(|error| unreachable(target, error))?,
     };
     let connector = tokio_rustls::TlsConnector::from(config);
     match server.clock.timeout(CONNECT, connector.connect(name, stream)).await {

@@ -13,6 +13,8 @@ mod scale;
 mod status;
 mod token;
 
+pub use proxy::service_address;
+
 use std::sync::Arc;
 
 use api::ApiError;

@@ -15,6 +15,7 @@ use store::Key;
 use super::agent::{self, Scheme, Target};
 use crate::admission::{Operation, Review};
 use crate::object;
+use crate::server::Server;
 use crate::verbs::Call;
 use crate::write::{FieldValidation, WriteOptions};
 
@@ -141,7 +142,7 @@ fn pod(call: &Call<'_>, scheme: &str, name: &str, port: &str) -> Result<Target, 
         pod.text("status.podIP").parse().map_err(|_| ApiError::bad_request("address not allowed"))?;
     check(ip)?;
     let port = u16::try_from(port).map_err(|_| ApiError::bad_request(format!("invalid port {port}")))?;
-    Ok(Target { host: ip.to_string(), port, scheme: plain(scheme) })
+    Ok(Target { host: ip.to_string(), name: ip.to_string(), port, scheme: plain(scheme) })
 }
 
 fn named_port(pod: &Value, name: &str) -> Option<i64> {
@@ -163,18 +164,18 @@ fn service(call: &Call<'_>, scheme: &str, name: &str, port: &str) -> Result<Targ
         }
         Err(_) => port.to_owned(),
     };
-    let (ip, port) = endpoint(call, name, &wanted).ok_or_else(|| {
+    let (ip, port) = endpoint(call.server, call.namespace(), name, &wanted).ok_or_else(|| {
         ApiError::service_unavailable(format!("no endpoints available for service {name:?}"))
     })?;
     check(ip)?;
-    Ok(Target { host: ip.to_string(), port, scheme: plain(scheme) })
+    Ok(Target { host: ip.to_string(), name: ip.to_string(), port, scheme: plain(scheme) })
 }
 
 /// One ready endpoint at random.
-fn endpoint(call: &Call<'_>, service: &str, port: &str) -> Option<(IpAddr, u16)> {
-    let snapshot = call.server.store.snapshot("discovery.k8s.io/endpointslices");
+fn endpoint(server: &Server, namespace: &str, service: &str, port: &str) -> Option<(IpAddr, u16)> {
+    let snapshot = server.store.snapshot("discovery.k8s.io/endpointslices");
     let mut found = Vec::new();
-    for stored in snapshot.range(Some(call.namespace()), None) {
+    for stored in snapshot.range(Some(namespace), None) {
         if stored.attrs.label("kubernetes.io/service-name").is_none_or(|name| &**name != service) {
             continue;
         }
@@ -194,19 +195,29 @@ fn endpoint(call: &Call<'_>, service: &str, port: &str) -> Option<(IpAddr, u16)>
         }
     }
     if found.is_empty() {
-        return legacy_endpoint(call, service, port);
+        return legacy_endpoint(server, namespace, service, port);
     }
-    let at = call.server.rng.below(found.len() as u64);
+    let at = server.rng.below(found.len() as u64);
     found.get(usize::try_from(at).unwrap_or(0)).copied()
 }
 
 /// From a hand-written Endpoints object that has not been mirrored.
-fn legacy_endpoint(call: &Call<'_>, service: &str, port: &str) -> Option<(IpAddr, u16)> {
-    let stored = call.server.store.get(&Key::new("endpoints", call.namespace(), service))?;
+fn legacy_endpoint(server: &Server, namespace: &str, service: &str, port: &str) -> Option<(IpAddr, u16)> {
+    let stored = server.store.get(&Key::new("endpoints", namespace, service))?;
     let endpoints = object::tree(&stored);
     endpoints.list("subsets").iter().find_map(|subset| {
         let port = subset.list("ports").iter().find(|p| p.text("name") == port)?.int("port");
         let ip = subset.list("addresses").first()?.text("ip").parse().ok()?;
+        Some((ip, u16::try_from(port).ok()?))
+    })
+}
+
+/// Where a service's port leads: one ready endpoint, else the service's own address.
+pub fn service_address(server: &Server, namespace: &str, name: &str, port: i64) -> Option<(IpAddr, u16)> {
+    let service = object::tree(&*server.store.get(&Key::new("services", namespace, name))?);
+    let wanted = service.list("spec.ports").iter().find(|p| p.int("port") == port)?;
+    endpoint(server, namespace, name, wanted.text("name")).or_else(|| {
+        let ip = service.text("spec.clusterIP").parse().ok()?;
         Some((ip, u16::try_from(port).ok()?))
     })
 }
@@ -229,7 +240,7 @@ async fn rewrite(
         .and_then(|v| v.to_str().ok())
         .is_some_and(|t| t.starts_with("text/html"));
     let encoded = response.headers().contains_key(http::header::CONTENT_ENCODING);
-    if !html || encoded || target.scheme == Scheme::Agent {
+    if !html || encoded || matches!(target.scheme, Scheme::Agent) {
         return Ok(response);
     }
     let (mut parts, body) = response.into_parts();
@@ -282,7 +293,8 @@ mod tests {
 
     #[test]
     fn links_point_below_our_path() {
-        let target = Target { host: "10.0.0.1".into(), port: 80, scheme: Scheme::Http };
+        let target =
+            Target { host: "10.0.0.1".into(), name: "10.0.0.1".into(), port: 80, scheme: Scheme::Http };
         let page = "<a href=\"/x\">a</a><img src=\"http://10.0.0.1:80/y\"><a href=\"http://other/z\">";
         let expect = "<a href=\"/b/proxy/x\">a</a><img src=\"/b/proxy/y\"><a href=\"http://other/z\">";
         assert_eq!(links(page, &target, "/b/proxy"), expect);
