@@ -455,9 +455,12 @@ pub fn decode_object(bytes: &[u8]) -> Result<(Value, bool), DecodeError> {
     Ok((value, found.is_none()))
 }
 
+/// A watch event's type, its enveloped object and its frame's length in bytes.
+pub type WatchFrame<'a> = (String, &'a [u8], usize);
+
 /// One watch frame from the front of a buffer: the event's type, the enveloped object and the frame's length
 /// in bytes; `None` when the buffer holds less than a frame.
-pub fn read_watch_frame(bytes: &[u8]) -> Result<Option<(String, &[u8], usize)>, DecodeError> {
+pub fn read_watch_frame(bytes: &[u8]) -> Result<Option<WatchFrame<'_>>, DecodeError> {
     let Some((head, rest)) = bytes.split_first_chunk::<4>() else { return Ok(None) };
     let length = u32::from_be_bytes(*head) as usize;
     let Some(frame) = rest.get(..length) else { return Ok(None) };
