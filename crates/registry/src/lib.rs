@@ -9,6 +9,7 @@ pub mod columns;
 pub mod convert;
 pub mod crd;
 mod defaults;
+mod disabled;
 pub mod lifecycle;
 pub mod pod;
 pub mod resource;

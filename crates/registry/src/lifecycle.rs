@@ -61,6 +61,9 @@ pub fn before_create(
     match_namespace(resource, namespace, object)?;
     fill_system_fields(object, cx.now, uid);
     generate_name(object, suffix);
+    if !resource.custom {
+        crate::disabled::drop_fields(&resource.kind, object, &Value::Null);
+    }
     resource.strategy.prepare_create(cx, object);
     resource.default(object);
     let mut errors = meta::check(object, resource.namespaced, resource.strategy.name_rule());
@@ -148,6 +151,9 @@ pub fn before_update(
     let resource = cx.resource;
     match_namespace(resource, old.text("metadata.namespace"), new)?;
     set_generation(new, generation(old));
+    if !resource.custom {
+        crate::disabled::drop_fields(&resource.kind, new, old);
+    }
     resource.strategy.prepare_update(cx, part, new, old);
     keep_system_fields(new, old);
     resource.default(new);

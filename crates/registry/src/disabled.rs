@@ -1,0 +1,76 @@
+//! Fields of features that upstream 1.36 has switched off by default: what a client sends there is
+//! dropped, unless the stored object has it already.
+
+use serde_json::Value;
+
+use crate::tree::Tree;
+
+/// Drops what is switched off from a built-in object.
+pub fn drop_fields(kind: &str, object: &mut Value, old: &Value) {
+    let pods = match kind {
+        "Pod" => "spec",
+        "PodTemplate" => "template.spec",
+        "CronJob" => "spec.jobTemplate.spec.template.spec",
+        "DaemonSet" | "Deployment" | "Job" | "ReplicaSet" | "ReplicationController" | "StatefulSet" => {
+            "spec.template.spec"
+        }
+        _ => "",
+    };
+    if !pods.is_empty()
+        && let Some(spec) = object.at_mut(pods)
+    {
+        pod(spec, old.at(pods));
+    }
+    let field = match kind {
+        "StatefulSet" => "spec.updateStrategy.rollingUpdate.maxUnavailable",
+        "CSIDriver" => "spec.preventPodSchedulingIfMissing",
+        _ => return,
+    };
+    if !old.has(field) {
+        object.unset(field);
+    }
+}
+
+const CONTAINERS: [&str; 3] = ["containers", "initContainers", "ephemeralContainers"];
+
+fn pod(spec: &mut Value, old: &Value) {
+    if !old.has("schedulingGroup") {
+        spec.unset("schedulingGroup");
+    }
+    let had = |list: &str, field: &str| old.list(list).iter().any(|item| item.has(field));
+    if !CONTAINERS.into_iter().any(|list| had(list, "lifecycle.stopSignal")) {
+        for list in CONTAINERS {
+            for container in spec.list_mut(list) {
+                let dropped = container.unset("lifecycle.stopSignal").is_some();
+                if dropped && container.map("lifecycle").is_empty() {
+                    container.unset("lifecycle");
+                }
+            }
+        }
+    }
+    let certificates =
+        |volume: &Value| volume.list("projected.sources").iter().any(|s| s.has("podCertificate"));
+    if !old.list("volumes").iter().any(certificates) {
+        for volume in spec.list_mut("volumes") {
+            for source in volume.list_mut("projected.sources") {
+                source.unset("podCertificate");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_is_stored_stays() {
+        let object = json!({"spec": {"containers": [{"lifecycle": {"stopSignal": "SIGTERM"}}]}});
+        let mut new = object.clone();
+        drop_fields("Pod", &mut new, &object);
+        assert_eq!(new, object);
+        drop_fields("Pod", &mut new, &Value::Null);
+        assert_eq!(new, json!({"spec": {"containers": [{}]}}));
+    }
+}
