@@ -204,6 +204,24 @@ async fn other_forms_are_negotiated() {
 }
 
 #[tokio::test]
+async fn delete_options_of_any_group_will_do() {
+    let api = Api::new().await;
+    let leases = "/apis/coordination.k8s.io/v1/namespaces/default/leases";
+    let facts = machinery::schema::facts().meta("DeleteOptions").expect("known");
+    let text =
+        json!({"kind": "DeleteOptions", "apiVersion": "coordination.k8s.io/v1", "gracePeriodSeconds": 0});
+    let encoded = machinery::codec::proto::encode_object(facts, &text);
+    for (media, body) in [
+        ("application/json", text.to_string().into_bytes()),
+        ("application/vnd.kubernetes.protobuf", encoded),
+    ] {
+        assert_eq!(api.create(leases, json!({"metadata": {"name": "l"}, "spec": {}})).await.code, 201);
+        let answer = api.admin(Method::DELETE, &format!("{leases}/l"), media, body).await;
+        assert_eq!(answer.code, 200, "{media}: {}", answer.message());
+    }
+}
+
+#[tokio::test]
 async fn bad_input_is_named() {
     let api = Api::new().await;
     let strict = format!("{PODS}?fieldValidation=Strict");

@@ -88,23 +88,11 @@ pub async fn options(call: &Call<'_>, body: Body) -> Result<Value, ApiError> {
             tree["apiVersion"] = "v1".into();
             given = tree.to_string().into_bytes();
         }
-        let mut options = match write::decode(exchange, target, &given, FieldValidation::Ignore) {
-            Err(error) if error.message.contains("does not match the expected API version") => {
-                decode_proto(&bytes)?
-            }
-            Err(mut error) => {
-                // Upstream does not wrap what it says of options.
-                for start in [
-                    "the object provided is unrecognized (must be of type DeleteOptions): ",
-                    "cannot be handled as a DeleteOptions: ",
-                ] {
-                    if let Some(at) = error.message.find(start) {
-                        error.message = error.message[at + start.len()..].to_owned();
-                    }
-                }
-                return Err(error);
-            }
-            Ok(options) => options,
+        let format = crate::negotiate::body_format(exchange.headers(), true)?;
+        let mut options = if format == crate::negotiate::Format::Protobuf {
+            decode_proto(&bytes)?
+        } else {
+            write::decode_as(exchange, target, format, &given, FieldValidation::Ignore).map_err(unwrapped)?
         };
         if let Some(map) = options.as_object_mut() {
             map.remove("kind");
@@ -130,10 +118,29 @@ pub async fn options(call: &Call<'_>, body: Body) -> Result<Value, ApiError> {
     Ok(options)
 }
 
+/// DeleteOptions of any group: clients send those of the object's group.
 fn decode_proto(bytes: &[u8]) -> Result<Value, ApiError> {
-    machinery::codec::proto::decode_object(bytes)
-        .map(|decoded| decoded.0)
-        .map_err(|error| ApiError::bad_request(error.to_string()))
+    let (options, _) = machinery::codec::proto::decode_object(bytes)
+        .map_err(|error| ApiError::bad_request(error.to_string()))?;
+    if options["kind"] != "DeleteOptions" {
+        let why = format!("decoded object cannot be handled as a DeleteOptions: {}", options["kind"]);
+        return Err(ApiError::bad_request(why));
+    }
+    Ok(options)
+}
+
+/// Upstream does not wrap what it says of options.
+fn unwrapped(mut error: ApiError) -> ApiError {
+    let starts = [
+        "the object provided is unrecognized (must be of type DeleteOptions): ",
+        "cannot be handled as a DeleteOptions: ",
+    ];
+    for start in starts {
+        if let Some(at) = error.message.find(start) {
+            error.message = error.message[at + start.len()..].to_owned();
+        }
+    }
+    error
 }
 
 fn dry_run(options: &Value) -> bool {
