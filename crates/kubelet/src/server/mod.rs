@@ -99,7 +99,7 @@ pub struct Parts {
     pub identity: Option<Identity>,
     /// CA of client certificates, PEM; `None` = from the settings' file.
     pub client_ca: Option<String>,
-    /// Takes streams; `None` = the plain ones.
+    /// Takes streams; `None` = [`crate::streaming::Bridged`].
     pub streams: Option<Arc<dyn Streams>>,
 }
 
@@ -132,7 +132,7 @@ pub async fn start(shared: &Arc<Shared>, parts: Parts) -> Result<(), ServerError
     let config = Arc::new(pki::server_config(&identity, client_ca.as_deref())?);
     let listener =
         TcpListener::bind(address).await.map_err(|source| ServerError::Listen { address, source })?;
-    let streams = parts.streams.unwrap_or_else(|| Arc::new(plain::Plain));
+    let streams = parts.streams.unwrap_or_else(|| Arc::new(crate::streaming::Bridged));
     let auth = auth::Auth::new(shared.client.clone(), shared.clock.clone(), &shared.config.node_name);
     let server = Arc::new(Server { shared: shared.clone(), auth, streams });
     shared.tasks.spawn("server", accept(server, listener, tokio_rustls::TlsAcceptor::from(config)));
