@@ -327,10 +327,15 @@ pub fn key(row: &Resource, namespace: &str, name: &str) -> Option<Key> {
     Some(Key::new(storage, if row.namespaced { namespace } else { "" }, name))
 }
 
+/// The built-in rows: only they have versions that are stored as another.
+static STORED: std::sync::LazyLock<registry::Catalog> = std::sync::LazyLock::new(registry::Catalog::builtin);
+
 /// A write of a tree in the row's version.
 pub fn put(row: &Resource, key: Key, expect: Expect, mut object: Value) -> Write {
     row.to_stored(&mut object);
-    put_stored(row, key, expect, &object)
+    // Fields are those of the version that is stored, whichever version the request came in.
+    let stored = row.conversion.and_then(|_| STORED.by_storage(&key.resource));
+    put_stored(stored.map_or(row, |stored| stored), key, expect, &object)
 }
 
 /// A write of a tree in the stored form.

@@ -222,6 +222,24 @@ async fn delete_options_of_any_group_will_do() {
 }
 
 #[tokio::test]
+async fn events_of_either_group_are_found_by_both() {
+    let api = Api::new().await;
+    let new = "/apis/events.k8s.io/v1/namespaces/default/events";
+    let event = json!({"metadata": {"name": "e"}, "reportingController": "me", "reportingInstance": "i", "action": "a",
+        "reason": "r", "type": "Normal", "eventTime": "2030-01-01T00:00:00.000000Z",
+        "regarding": {"kind": "Pod", "namespace": "default", "name": "p"}});
+    let made = api.create(new, event).await;
+    assert_eq!(made.code, 201, "{}", made.message());
+    for path in [
+        format!("{new}?fieldSelector=reportingController%3Dme"),
+        "/api/v1/namespaces/default/events?fieldSelector=source%3Dme,involvedObject.name%3Dp".to_owned(),
+    ] {
+        let items = api.get(&path).await.json()["items"].as_array().map(Vec::len);
+        assert_eq!(items, Some(1), "{path}");
+    }
+}
+
+#[tokio::test]
 async fn bad_input_is_named() {
     let api = Api::new().await;
     let strict = format!("{PODS}?fieldValidation=Strict");
