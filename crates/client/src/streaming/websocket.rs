@@ -120,7 +120,7 @@ pub fn request(path: &str, protocols: &[&str], rng: &Rng) -> Result<(Request<Bod
 pub fn accepted<B>(response: &Response<B>, key: &str) -> Result<String, HandshakeError> {
     let headers = response.headers();
     let expect = derive_accept_key(key.as_bytes());
-    if !headers.get(SEC_WEBSOCKET_ACCEPT).is_some_and(|accept| accept.as_bytes() == expect.as_bytes()) {
+    if headers.get(SEC_WEBSOCKET_ACCEPT).is_none_or(|accept| accept.as_bytes() != expect.as_bytes()) {
         return Err(HandshakeError::Header { name: "Sec-WebSocket-Accept" });
     }
     Ok(list(headers, SEC_WEBSOCKET_PROTOCOL).into_iter().next().unwrap_or_default())

@@ -148,7 +148,7 @@ impl Copying {
         let mut watch = None;
         let (mut ended, mut asked) = (false, None::<Duration>);
         loop {
-            let (more, back) = self.to_end(file, !follow || ended, out).await?;
+            let (more, back) = self.show_rest(file, !follow || ended, out).await?;
             file = back;
             if !more || !follow || ended {
                 return Ok(());
@@ -161,7 +161,7 @@ impl Copying {
             .await?;
             if let Some(newer) = newer {
                 // Nothing is written to the old file once the new one is there.
-                (_, _) = self.to_end(file, true, out).await?;
+                (_, _) = self.show_rest(file, true, out).await?;
                 self.carry.clear();
                 file = newer;
                 continue;
@@ -188,7 +188,7 @@ impl Copying {
     }
 
     /// Shows all that the file has; with `last` also a record without its end. False when nothing more is wanted.
-    async fn to_end(
+    async fn show_rest(
         &mut self,
         mut file: std::fs::File,
         last: bool,
