@@ -80,13 +80,12 @@ impl Plane {
         let own = UserInfo::component("system:kube-controller-manager", &[]);
         let informers = self.informers(own, "kube-controller-manager");
         let plane = self.clone();
-        let client_for: controllers::ClientFor =
-            Arc::new(move |name| match name {
-                controllers::WATCHER => {
-                    plane.client(UserInfo::component("system:kube-controller-manager", &[]), name)
-                }
-                _ => plane.client(UserInfo::service_account("kube-system", name), name),
-            });
+        let client_for: controllers::ClientFor = Arc::new(move |name| match name {
+            controllers::WATCHER => {
+                plane.client(UserInfo::component("system:kube-controller-manager", &[]), name)
+            }
+            _ => plane.client(UserInfo::service_account("kube-system", name), name),
+        });
         let (clock, rng) = (self.clock.clone(), self.rng.clone());
         controllers::start_with(informers.clone(), client_for, config, clock, rng, &self.tasks);
         let user = UserInfo::component("system:kube-scheduler", &[]);

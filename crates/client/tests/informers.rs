@@ -10,8 +10,8 @@ use base::http::{self as body, Body, BodySender};
 use base::{Clock, Rng, Tasks};
 use client::plan::to_value;
 use client::{
-    Cache, Client, Informer, InProcess, Key, Meta, Plan, Queue, Reconcile, ReconcileError, Recorder, ResourceRef,
-    Runner, SharedInformers,
+    Cache, Client, InProcess, Informer, Key, Meta, Plan, Queue, Reconcile, ReconcileError, Recorder,
+    ResourceRef, Runner, SharedInformers,
 };
 use futures::FutureExt;
 use http::{Request, Response};
@@ -149,9 +149,7 @@ async fn a_watch_list_fills_the_cache_and_resumes() {
 #[tokio::test(start_paused = true)]
 async fn an_older_server_is_listed_and_an_expired_watch_is_mended() {
     let mut streams = Vec::new();
-    let list = |items: &[Value], revision: u64| {
-        json!({"metadata": {"resourceVersion": revision.to_string()}, "items": items})
-    };
+    let list = |items: &[Value], revision: u64| json!({"metadata": {"resourceVersion": revision.to_string()}, "items": items});
     let gone = json!({"kind": "Status", "code": 410, "reason": "Expired", "message": "too old"});
     let world = world(|server| {
         let refused = json!({"kind": "Status", "code": 422, "reason": "Invalid", "message": "no"});

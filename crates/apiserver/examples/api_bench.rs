@@ -1,5 +1,5 @@
 //! CPU time of the commonest requests, in process over the memory store, without TLS:
-//! `cargo run --release -p apiserver --example bench`.
+//! `cargo run --release -p apiserver --example api_bench`.
 
 use std::time::Duration;
 
