@@ -11,6 +11,7 @@ pub mod quantity;
 pub mod time;
 pub mod user;
 pub mod validation;
+pub mod wire;
 
 pub use error::{ApiError, Reason};
 pub use k8s_openapi as k8s;

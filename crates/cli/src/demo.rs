@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use api::k8s::api::apps::v1::Deployment;
 use api::k8s::api::core::v1::{Node, Service};
+use api::wire::Wire;
 use base::{Clock, Rng, Tasks};
-use client::{Client, Https, Kind, Kubeconfig, ListOptions, SharedInformers};
+use client::{Client, Https, Kind, Kubeconfig, ListOptions, Meta, SharedInformers};
 use http::{Request, header};
 use serde_json::{Value, json};
 
@@ -95,7 +96,10 @@ async fn wait_available(informers: &SharedInformers) {
 
 /// Creates an object unless one of its name is there.
 async fn ensure<K: Kind>(client: &Client, object: Value) -> Result<(), CliError> {
-    let object: K = serde_json::from_value(object).expect("the demo's own manifest is valid");
+    let object = K::from_tree(&object).expect("the demo's own manifest is valid");
+    if client.get_opt::<K>(object.namespace(), object.name()).await?.is_some() {
+        return Ok(());
+    }
     match client.create(&object).await {
         Err(error) if !error.is_already_exists() => Err(error.into()),
         _ => Ok(()),

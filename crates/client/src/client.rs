@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::wire::Wire;
 use api::{ApiError, Gvr};
 use base::Clock;
 use base::http::{self as body, Body};
@@ -10,7 +11,6 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -290,8 +290,8 @@ impl Call {
     }
 
     /// With a JSON body.
-    pub fn json(mut self, value: &impl Serialize) -> Result<Self, ClientError> {
-        let encoded = serde_json::to_vec(value);
+    pub fn json(mut self, value: &impl Wire) -> Result<Self, ClientError> {
+        let encoded = value.to_json();
         self.body =
             encoded.map_err(|error| ClientError::Encode { what: self.what(), source: error.into() })?.into();
         Ok(self)
@@ -390,14 +390,16 @@ impl Client {
     }
 
     /// Sends a call and reads its JSON answer.
-    pub async fn json<T: DeserializeOwned>(&self, call: &Call) -> Result<T, ClientError> {
+    pub async fn json<T: Wire>(&self, call: &Call) -> Result<T, ClientError> {
         let bytes = self.bytes(call).await?;
-        serde_json::from_slice(&bytes).map_err(|source| ClientError::Decode { what: call.what(), source })
+        T::from_json(&bytes).map_err(|source| ClientError::Decode { what: call.what(), source })
     }
 
     /// Reads any path as JSON, for example `/version` or `/apis`.
     pub async fn get_path<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
-        self.json(&Call::new(Method::GET, path.to_owned())).await
+        let call = Call::new(Method::GET, path.to_owned());
+        let bytes = self.bytes(&call).await?;
+        serde_json::from_slice(&bytes).map_err(|source| ClientError::Decode { what: call.what(), source })
     }
 }
 
@@ -464,8 +466,8 @@ impl Client {
     /// Server-side apply, taking over contested fields.
     pub async fn apply<K: Kind>(&self, object: &K, manager: &str) -> Result<K, ClientError> {
         let what = || format!("apply {} {}", K::KIND, object.name());
-        let mut value = serde_json::to_value(object)
-            .map_err(|error| ClientError::Encode { what: what(), source: error.into() })?;
+        let mut value =
+            object.to_tree().map_err(|error| ClientError::Encode { what: what(), source: error.into() })?;
         if let Some(meta) = value.get_mut("metadata").and_then(Value::as_object_mut) {
             meta.remove("managedFields");
         }
@@ -503,7 +505,7 @@ impl Client {
     }
 
     /// Posts to a subresource (`eviction`, `binding`, `token`, …) and reads the answer.
-    pub async fn post_subresource<K: Kind, B: Serialize, T: DeserializeOwned>(
+    pub async fn post_subresource<K: Kind, B: Wire, T: Wire>(
         &self,
         namespace: &str,
         name: &str,
@@ -546,12 +548,7 @@ impl Client {
 /// Any resource, by group, version and plural. An empty namespace means cluster-scoped (or all namespaces).
 impl Client {
     /// One object.
-    pub async fn get_at<T: DeserializeOwned>(
-        &self,
-        gvr: &Gvr,
-        namespace: &str,
-        name: &str,
-    ) -> Result<T, ClientError> {
+    pub async fn get_at<T: Wire>(&self, gvr: &Gvr, namespace: &str, name: &str) -> Result<T, ClientError> {
         self.json(&Call::new(Method::GET, gvr.path(namespace, name))).await
     }
 
@@ -568,7 +565,7 @@ impl Client {
     }
 
     /// Objects; `metadata_only` asks for `PartialObjectMetadata`.
-    pub async fn list_at<T: DeserializeOwned>(
+    pub async fn list_at<T: Wire>(
         &self,
         gvr: &Gvr,
         namespace: &str,
@@ -585,7 +582,7 @@ impl Client {
     }
 
     /// Creates an object.
-    pub async fn create_at<B: Serialize, T: DeserializeOwned>(
+    pub async fn create_at<B: Wire, T: Wire>(
         &self,
         gvr: &Gvr,
         namespace: &str,
@@ -598,7 +595,7 @@ impl Client {
     }
 
     /// Replaces an object or one of its subresources (`status`, `scale`, …; empty = the object).
-    pub async fn update_at<B: Serialize, T: DeserializeOwned>(
+    pub async fn update_at<B: Wire, T: Wire>(
         &self,
         gvr: &Gvr,
         namespace: &str,
@@ -611,7 +608,7 @@ impl Client {
     }
 
     /// Patches an object or one of its subresources.
-    pub async fn patch_at<T: DeserializeOwned>(
+    pub async fn patch_at<T: Wire>(
         &self,
         gvr: &Gvr,
         namespace: &str,
@@ -655,7 +652,7 @@ impl Client {
     }
 
     /// Watches objects.
-    pub async fn watch_at<T: DeserializeOwned>(
+    pub async fn watch_at<T: Wire>(
         &self,
         gvr: &Gvr,
         namespace: &str,
@@ -740,7 +737,7 @@ fn api_error(status: StatusCode, text: &[u8]) -> ApiError {
 }
 
 /// Reads a list. An item that cannot be read is left out and logged: one bad object must not hide the rest.
-fn parse_list<T: DeserializeOwned>(bytes: &[u8]) -> Result<List<T>, serde_json::Error> {
+fn parse_list<T: Wire>(bytes: &[u8]) -> Result<List<T>, serde_json::Error> {
     #[derive(serde::Deserialize, Default)]
     #[serde(rename_all = "camelCase", default)]
     struct ListMeta {
@@ -756,7 +753,7 @@ fn parse_list<T: DeserializeOwned>(bytes: &[u8]) -> Result<List<T>, serde_json::
         items: Option<Vec<&'a RawValue>>,
     }
     let raw: RawList<'_> = serde_json::from_slice(bytes)?;
-    let read = |item: &&RawValue| match serde_json::from_str(item.get()) {
+    let read = |item: &&RawValue| match T::from_json(item.get().as_bytes()) {
         Ok(item) => Some(item),
         Err(error) => {
             tracing::warn!(%error, "an item of a list cannot be read");

@@ -4,8 +4,8 @@ use std::fmt::Debug;
 
 use api::k8s::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use api::k8s::{ClusterResourceScope, Metadata, NamespaceResourceScope, Resource};
+use api::wire::Wire;
 use api::{Gvk, Gvr};
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -57,7 +57,7 @@ impl ScopeOf for ClusterResourceScope {
 }
 
 /// What a cache holds: anything with object metadata that can be read from JSON.
-pub trait Meta: DeserializeOwned + Send + Sync + 'static {
+pub trait Meta: Wire + Send + Sync + 'static {
     /// The object's metadata.
     fn meta(&self) -> &ObjectMeta;
     /// The object's metadata, to change it.
@@ -94,30 +94,14 @@ pub trait Meta: DeserializeOwned + Send + Sync + 'static {
 
 /// A built-in type with a path of its own.
 pub trait Kind:
-    Resource<Scope: ScopeOf>
-    + Metadata<Ty = ObjectMeta>
-    + DeserializeOwned
-    + Serialize
-    + Clone
-    + Debug
-    + Send
-    + Sync
-    + 'static
+    Resource<Scope: ScopeOf> + Metadata<Ty = ObjectMeta> + Wire + Clone + Debug + Send + Sync + 'static
 {
     /// True for namespaced types.
     const NAMESPACED: bool = <Self::Scope as ScopeOf>::NAMESPACED;
 }
 
 impl<K> Kind for K where
-    K: Resource<Scope: ScopeOf>
-        + Metadata<Ty = ObjectMeta>
-        + DeserializeOwned
-        + Serialize
-        + Clone
-        + Debug
-        + Send
-        + Sync
-        + 'static
+    K: Resource<Scope: ScopeOf> + Metadata<Ty = ObjectMeta> + Wire + Clone + Debug + Send + Sync + 'static
 {
 }
 
@@ -187,3 +171,5 @@ pub struct Dynamic {
 }
 
 untyped!(Dynamic);
+
+api::wire!(Partial, Dynamic);

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use api::Gvr;
-use serde::Serialize;
+use api::wire::Wire;
 use serde_json::{Value, json};
 
 use crate::client::{DeleteOptions, Patch};
@@ -257,8 +257,8 @@ impl Plan {
 }
 
 /// An object as JSON. Objects of k8s-openapi always can be written.
-pub fn to_value(object: &impl Serialize) -> Value {
-    serde_json::to_value(object).unwrap_or_else(|error| {
+pub fn to_value(object: &impl Wire) -> Value {
+    object.to_tree().unwrap_or_else(|error| {
         tracing::error!(%error, "an object cannot be written as JSON");
         Value::Null
     })

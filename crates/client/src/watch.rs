@@ -4,11 +4,11 @@ use std::collections::VecDeque;
 use std::marker::PhantomData;
 
 use api::ApiError;
+use api::wire::Wire;
 use base::http::Body;
 use bytes::{Buf, BytesMut};
 use http_body_util::BodyExt;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
@@ -66,7 +66,7 @@ struct MarkMeta {
     annotations: std::collections::BTreeMap<String, String>,
 }
 
-impl<T: DeserializeOwned> WatchStream<T> {
+impl<T: Wire> WatchStream<T> {
     /// Reads events from a response's body; `what` names the request in errors.
     pub fn new(body: Body, what: String) -> Self {
         WatchStream {
@@ -115,10 +115,10 @@ impl<T: DeserializeOwned> WatchStream<T> {
     }
 }
 
-fn parse<T: DeserializeOwned>(line: &[u8], what: &str) -> Result<WatchEvent<T>, ClientError> {
+fn parse<T: Wire>(line: &[u8], what: &str) -> Result<WatchEvent<T>, ClientError> {
     let decode = |source| ClientError::Decode { what: what.to_owned(), source };
     let raw: RawEvent<'_> = serde_json::from_slice(line).map_err(decode)?;
-    let object = || serde_json::from_str(raw.object.get()).map_err(decode);
+    let object = || T::from_json(raw.object.get().as_bytes()).map_err(decode);
     match raw.kind.as_ref() {
         "ADDED" => Ok(WatchEvent::Added(object()?)),
         "MODIFIED" => Ok(WatchEvent::Modified(object()?)),

@@ -8,6 +8,7 @@ use api::k8s::api::apps::v1::ControllerRevision;
 use api::k8s::api::core::v1::PodTemplateSpec;
 use api::k8s::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use api::k8s::apimachinery::pkg::runtime::RawExtension;
+use api::wire::Wire;
 use client::plan::to_value;
 use client::{DeleteOptions, Meta, Step};
 use serde_json::{Value, json};
@@ -30,7 +31,7 @@ pub fn data_of(template: &PodTemplateSpec) -> Value {
 pub fn template_of(revision: &ControllerRevision) -> Option<PodTemplateSpec> {
     let mut value = revision.data.as_ref()?.0.pointer("/spec/template")?.clone();
     value.as_object_mut()?.remove("$patch");
-    serde_json::from_value(value).ok()
+    PodTemplateSpec::from_tree(&value).ok()
 }
 
 /// Revisions of one owner, oldest first, and what is to be written about them.

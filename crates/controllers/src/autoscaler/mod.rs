@@ -16,7 +16,7 @@ use base::Clock;
 use client::plan::About;
 use client::{Cache, Client, ClientError, Discovery, EventKind, Key, ListOptions, Meta, Queue, Recorder};
 use parking_lot::Mutex;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::context::Context;
@@ -38,19 +38,21 @@ struct Autoscaler {
     histories: Mutex<BTreeMap<Key, History>>,
 }
 
-#[derive(Deserialize, Default)]
+#[derive(Serialize, Deserialize, Default)]
 #[serde(default)]
 struct PodMetrics {
     metadata: api::k8s::apimachinery::pkg::apis::meta::v1::ObjectMeta,
     containers: Vec<ContainerMetrics>,
 }
 
-#[derive(Deserialize, Default)]
+#[derive(Serialize, Deserialize, Default)]
 #[serde(default)]
 struct ContainerMetrics {
     name: String,
     usage: BTreeMap<String, String>,
 }
+
+api::wire!(PodMetrics);
 
 impl Autoscaler {
     async fn sync(&self, key: Key) -> Result<Option<Duration>, ClientError> {

@@ -8,6 +8,7 @@ pub mod object;
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::wire::Wire;
 use api::k8s::api::coordination::v1::{Lease, LeaseSpec};
 use api::k8s::api::core::v1::{Node, NodeStatus};
 use api::k8s::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference};
@@ -81,7 +82,7 @@ async fn write(shared: &Shared, status: &NodeStatus, before: Option<&NodeStatus>
 
 /// Only our own fields and resources: what others put into capacity (extended resources) stays.
 fn patch(status: &NodeStatus, before: Option<&NodeStatus>) -> Value {
-    let mut fields = serde_json::to_value(status).unwrap_or_else(|_| json!({}));
+    let mut fields = Wire::to_tree(status).unwrap_or_else(|_| json!({}));
     let addresses = |status: &NodeStatus| serde_json::to_value(&status.addresses).unwrap_or_default();
     if let (Some(list), true) = (
         fields.get_mut("addresses").and_then(Value::as_array_mut),

@@ -2,6 +2,7 @@
 //!
 //! Must not decide what the status is.
 
+use api::wire::Wire;
 use api::k8s::api::core::v1::{Pod, PodStatus};
 use client::{ClientError, DeleteOptions, Patch};
 use serde_json::{Map, Value, json};
@@ -56,7 +57,7 @@ pub fn patch(pod: &Pod, status: &PodStatus) -> Value {
 }
 
 fn to_map(status: &PodStatus) -> Map<String, Value> {
-    match serde_json::to_value(status) {
+    match Wire::to_tree(status) {
         Ok(Value::Object(map)) => map,
         _ => Map::new(),
     }
