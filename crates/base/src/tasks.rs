@@ -102,6 +102,15 @@ impl Tasks {
     }
 }
 
+/// Runs work that blocks (files, hashing) off the async threads. A panic of it is ours.
+#[allow(clippy::disallowed_methods, reason = "the work ends by itself; it is awaited at once")]
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(value) => value,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
 /// Logs a task that ended by a panic.
 struct PanicNote {
     name: &'static str,

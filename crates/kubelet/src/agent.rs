@@ -16,7 +16,7 @@ use runtime::{Cri, CriError};
 use tokio::sync::mpsc;
 
 use crate::events::Events;
-use crate::images::Images;
+use crate::images::{Arriving, Images};
 use crate::objects::Objects;
 use crate::pods::registry::{Registry, Signal};
 use crate::pods::{manager, ops};
@@ -25,7 +25,7 @@ use crate::tokens::TokenStore;
 use crate::{Config, node, server, statics, volumes};
 
 /// How long the agent waits between tries to reach the runtime.
-const RUNTIME_RETRY: Duration = Duration::from_millis(200);
+const RUNTIME_RETRY: Duration = Duration::from_millis(50);
 
 /// Why an agent does not run.
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +66,11 @@ pub struct Parts {
 
 /// Connects to the runtime, starts everything as tasks, and returns what they share.
 pub async fn start(parts: Parts) -> Result<Arc<Shared>, AgentError> {
+    start_while(parts, Arriving::default()).await
+}
+
+/// Starts while images are still being brought to the runtime.
+pub async fn start_while(parts: Parts, arriving: Arriving) -> Result<Arc<Shared>, AgentError> {
     let Parts { config, client, clock, rng, tasks, metrics, server: server_parts } = parts;
     for path in [config.root_dir.join("pods"), config.log_dir.clone()] {
         std::fs::create_dir_all(&path).map_err(|source| AgentError::Directory { path, source })?;
@@ -87,7 +92,7 @@ pub async fn start(parts: Parts) -> Result<Arc<Shared>, AgentError> {
     let shared = Arc::new(Shared {
         objects: Objects::new(client.clone(), clock.clone(), tasks.clone(), changed),
         tokens: TokenStore::new(client.clone(), clock.clone()),
-        images: Images::new(cri.clone(), clock.clone(), events.clone()),
+        images: Images::new(cri.clone(), clock.clone(), events.clone(), arriving),
         services: informers.of::<Service>(),
         classes: informers.of::<RuntimeClass>(),
         registry: Registry::default(),

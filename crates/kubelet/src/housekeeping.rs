@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::k8s::api::core::v1::Pod;
+use base::tasks::blocking;
 use runtime::cri::messages as m;
 
 use crate::amount;
 use crate::node::machine;
-use crate::pods::ops::blocking;
 use crate::pods::pod::PodExt;
 use crate::pods::registry::Signal;
 use crate::pods::status::Verdict;

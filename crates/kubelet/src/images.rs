@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use runtime::Cri;
 use runtime::cri::messages as m;
 use serde_json::Value;
+use tokio::sync::watch;
 
 use crate::container::security::ImageUser;
 use crate::events::Events;
@@ -45,6 +46,26 @@ pub struct Local {
     pub size: u64,
 }
 
+/// Images that something else is bringing to the runtime: who needs one waits for it rather than pull it.
+#[derive(Clone, Debug, Default)]
+pub struct Arriving(BTreeMap<String, watch::Receiver<bool>>);
+
+impl Arriving {
+    /// Expects an image. It is there once `true` is sent; a sender that is dropped gives up.
+    pub fn expect(&mut self, image: &str) -> watch::Sender<bool> {
+        let (sender, receiver) = watch::channel(false);
+        self.0.insert(image.to_owned(), receiver);
+        sender
+    }
+
+    /// Returns at once when the image is not expected.
+    pub async fn wait(&self, image: &str) {
+        if let Some(receiver) = self.0.get(image) {
+            let _ = receiver.clone().wait_for(|there| *there).await;
+        }
+    }
+}
+
 struct Failure {
     since: Duration,
     delay: Duration,
@@ -57,6 +78,7 @@ pub struct Images {
     cri: Cri,
     clock: Clock,
     events: Events,
+    arriving: Arriving,
     /// By (pod uid, image): pulls that failed.
     failures: Arc<Mutex<BTreeMap<(String, String), Failure>>>,
     /// One pull at a time of each image.
@@ -150,8 +172,13 @@ fn fits(server: &str, image: &str) -> bool {
 
 impl Images {
     /// Over the runtime.
-    pub fn new(cri: Cri, clock: Clock, events: Events) -> Images {
-        Images { cri, clock, events, failures: Arc::default(), pulls: Arc::default() }
+    pub fn new(cri: Cri, clock: Clock, events: Events, arriving: Arriving) -> Images {
+        Images { cri, clock, events, arriving, failures: Arc::default(), pulls: Arc::default() }
+    }
+
+    /// Waits for the image of sandboxes, if it is on its way.
+    pub async fn sandbox_ready(&self) {
+        self.arriving.wait(runtime::containerd::SANDBOX_IMAGE).await;
     }
 
     /// An image on the node, if it is there.
@@ -210,6 +237,7 @@ impl Images {
         };
         let policy = policy.unwrap_or(if image.ends_with(":latest") { "Always" } else { "IfNotPresent" });
         if policy != "Always" {
+            self.arriving.wait(&image).await;
             match self.local(&image).await {
                 Ok(Some(local)) => {
                     let message = format!(

@@ -45,7 +45,7 @@ pub async fn watch(
         shared.clock.sleep(PERIOD).await;
         let node = shared.config.node_name.clone();
         let path = dir.clone();
-        let found = crate::pods::ops::blocking(move || read(&path, &node)).await;
+        let found = base::tasks::blocking(move || read(&path, &node)).await;
         let uids: BTreeMap<String, Arc<Pod>> =
             found.into_iter().map(|pod| (pod.uid().to_owned(), Arc::new(pod))).collect();
         for (uid, pod) in &known {

@@ -10,6 +10,7 @@ pub mod disk;
 pub mod events;
 pub mod health;
 pub mod mount;
+pub mod pause;
 pub mod snapshot;
 
 pub use cri::{Cri, CriError};

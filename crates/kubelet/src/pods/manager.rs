@@ -150,7 +150,7 @@ async fn sweep(shared: &Arc<Shared>) {
     for uid in shared.store.uids() {
         if !shared.registry.contains(&uid) && !in_runtime.contains(&uid) {
             let store = shared.store.clone();
-            ops::blocking(move || {
+            base::tasks::blocking(move || {
                 if let Err(error) = store.remove(&uid) {
                     tracing::warn!(uid, %error, "left-over volumes not removed");
                 }

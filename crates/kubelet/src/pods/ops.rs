@@ -10,6 +10,7 @@ use std::time::Duration;
 use api::k8s::api::core::v1::{
     Container, PersistentVolume, PersistentVolumeClaim, Pod, ResourceRequirements, Secret, Volume,
 };
+use base::tasks::blocking;
 use client::{EventKind, Kind};
 use jiff::Timestamp;
 use runtime::cri::messages as m;
@@ -193,6 +194,7 @@ pub async fn run_sandbox(
     let config = sandbox_config(shared, pod, attempt, allocated).map_err(|error| fail(error.to_string()))?;
     std::fs::create_dir_all(&config.log_directory).map_err(|error| fail(error.to_string()))?;
     let runtime_handler = runtime_handler(shared, pod).await.map_err(fail)?;
+    shared.images.sandbox_ready().await;
     let request = m::RunPodSandboxRequest { config: Some(config), runtime_handler };
     let id =
         shared.cri.run_pod_sandbox(request).await.map_err(|error| fail(error.to_string()))?.pod_sandbox_id;
@@ -699,16 +701,6 @@ pub async fn remove_old(shared: &Shared, containers: &[String], sandboxes: &[Str
         if let Err(error) = shared.cri.remove_pod_sandbox(request).await {
             tracing::debug!(sandbox = id, %error, "dead sandbox not removed");
         }
-    }
-}
-
-/// Runs file work off the async threads.
-pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    #[allow(clippy::disallowed_methods, reason = "blocking work ends by itself; it is awaited at once")]
-    let handle = tokio::task::spawn_blocking(work);
-    match handle.await {
-        Ok(value) => value,
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
 }
 

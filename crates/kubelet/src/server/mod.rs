@@ -1,9 +1,8 @@
 //! The agent's HTTPS server: who asks, what they may, and where each path goes.
 //!
-//! Must not know streams: `Streams` takes logs, exec, attach and port-forward.
+//! Must not know streams: [`Streaming`] takes logs, exec, attach and port-forward.
 
 pub mod auth;
-pub mod plain;
 pub mod stats;
 
 use std::net::{IpAddr, SocketAddr};
@@ -14,8 +13,7 @@ use std::time::Duration;
 use api::UserInfo;
 use api::k8s::api::core::v1::Pod;
 use base::http::{Body, full};
-use base::pki::{self, Ca, Identity, Subject};
-use futures::future::BoxFuture;
+use base::pki::{self, Ca, Identity, LiveIdentity, Subject};
 use http::{Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -24,9 +22,8 @@ use hyper_util::server::conn::auto;
 use serde_json::json;
 use tokio::net::TcpListener;
 
-use crate::pods::pod::PodExt;
-use crate::pods::registry::Entry;
 use crate::shared::Shared;
+use crate::streaming::Streaming;
 
 /// Life of a certificate that the agent makes for itself.
 const OWN_CERT_LIFE: Duration = Duration::from_secs(365 * 86_400);
@@ -57,56 +54,19 @@ pub enum ServerError {
     Pki(#[from] pki::PkiError),
 }
 
-/// A container that a stream is asked for.
-#[derive(Clone, Debug)]
-pub struct Target {
-    /// The pod, its status and its containers in the runtime.
-    pub entry: Entry,
-    /// The container's name; empty for port-forward.
-    pub container: String,
-}
-
-/// What a stream request is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StreamKind {
-    /// `GET /containerLogs/{namespace}/{pod}/{container}`.
-    Logs,
-    /// `GET|POST /exec/{namespace}/{pod}/{container}`.
-    Exec,
-    /// `GET|POST /attach/{namespace}/{pod}/{container}`.
-    Attach,
-    /// `GET|POST /portForward/{namespace}/{pod}`.
-    PortForward,
-}
-
-/// Serves logs, exec, attach and port-forward. The request is authenticated and authorized; its query is the
-/// client's; upgrades are taken with `hyper::upgrade::on`.
-pub trait Streams: Send + Sync + 'static {
-    /// Answers one request.
-    fn serve(
-        &self,
-        shared: Arc<Shared>,
-        kind: StreamKind,
-        target: Target,
-        request: Request<Incoming>,
-    ) -> BoxFuture<'static, Response<Body>>;
-}
-
 /// What the server is given.
 #[derive(Clone, Default)]
 pub struct Parts {
-    /// Its certificate; `None` = from the settings' files, else made.
-    pub identity: Option<Identity>,
+    /// Its certificate, which may be replaced at any time; `None` = from the settings' files, else made.
+    pub identity: Option<LiveIdentity>,
     /// CA of client certificates, PEM; `None` = from the settings' file.
     pub client_ca: Option<String>,
-    /// Takes streams; `None` = [`crate::streaming::Bridged`].
-    pub streams: Option<Arc<dyn Streams>>,
 }
 
 struct Server {
     shared: Arc<Shared>,
     auth: auth::Auth,
-    streams: Arc<dyn Streams>,
+    streaming: Streaming,
 }
 
 fn read(path: &PathBuf) -> Result<String, ServerError> {
@@ -126,15 +86,15 @@ pub async fn start(shared: &Arc<Shared>, parts: Parts) -> Result<(), ServerError
     };
     let identity = match (parts.identity, &shared.config.tls_cert, &shared.config.tls_key) {
         (Some(identity), _, _) => identity,
-        (None, Some(cert), Some(key)) => Identity { cert: read(cert)?, key: read(key)? },
-        _ => own_identity(shared)?,
+        (None, Some(cert), Some(key)) => LiveIdentity::new(&Identity { cert: read(cert)?, key: read(key)? })?,
+        _ => LiveIdentity::new(&own_identity(shared)?)?,
     };
     let config = Arc::new(pki::server_config(&identity, client_ca.as_deref())?);
     let listener =
         TcpListener::bind(address).await.map_err(|source| ServerError::Listen { address, source })?;
-    let streams = parts.streams.unwrap_or_else(|| Arc::new(crate::streaming::Bridged));
+    let streaming = Streaming::new(shared.clone(), shared.clock.clone(), shared.tasks.clone());
     let auth = auth::Auth::new(shared.client.clone(), shared.clock.clone(), &shared.config.node_name);
-    let server = Arc::new(Server { shared: shared.clone(), auth, streams });
+    let server = Arc::new(Server { shared: shared.clone(), auth, streaming });
     shared.tasks.spawn("server", accept(server, listener, tokio_rustls::TlsAcceptor::from(config)));
     Ok(())
 }
@@ -243,6 +203,9 @@ impl Server {
             );
             return text(StatusCode::FORBIDDEN, message);
         }
+        if Streaming::owns(&path) {
+            return self.streaming.serve(request.map(base::http::wrap)).await;
+        }
         self.route(request, &path).await
     }
 
@@ -260,80 +223,7 @@ impl Server {
             }
             ["metrics", "cadvisor" | "probes"] if get => text(StatusCode::OK, ""),
             ["configz"] if get => json_answer(&self.configz()),
-            ["containerLogs", namespace, pod, container] if get => {
-                self.stream(StreamKind::Logs, namespace, pod, "", container, request).await
-            }
-            ["exec", namespace, pod, container] => {
-                self.stream(StreamKind::Exec, namespace, pod, "", container, request).await
-            }
-            ["exec", namespace, pod, uid, container] => {
-                self.stream(StreamKind::Exec, namespace, pod, uid, container, request).await
-            }
-            ["attach", namespace, pod, container] => {
-                self.stream(StreamKind::Attach, namespace, pod, "", container, request).await
-            }
-            ["attach", namespace, pod, uid, container] => {
-                self.stream(StreamKind::Attach, namespace, pod, uid, container, request).await
-            }
-            ["portForward", namespace, pod] => {
-                self.stream(StreamKind::PortForward, namespace, pod, "", "", request).await
-            }
-            ["portForward", namespace, pod, uid] => {
-                self.stream(StreamKind::PortForward, namespace, pod, uid, "", request).await
-            }
-            ["run", namespace, pod, container] if request.method() == Method::POST => {
-                self.run(namespace, pod, container, &request).await
-            }
             _ => text(StatusCode::NOT_FOUND, "404 page not found\n"),
-        }
-    }
-
-    fn find(&self, namespace: &str, pod: &str, uid: &str) -> Option<Entry> {
-        let entry = self.shared.registry.by_name(namespace, pod).or_else(|| {
-            // A static pod is also found by its mirror's uid.
-            (!uid.is_empty()).then(|| self.shared.registry.get(uid)).flatten()
-        })?;
-        (uid.is_empty() || entry.pod.uid() == uid || entry.pod.is_static()).then_some(entry)
-    }
-
-    async fn stream(
-        &self,
-        kind: StreamKind,
-        namespace: &str,
-        pod: &str,
-        uid: &str,
-        container: &str,
-        request: Request<Incoming>,
-    ) -> Response<Body> {
-        let Some(entry) = self.find(namespace, pod, uid) else {
-            return text(StatusCode::NOT_FOUND, format!("pod \"{pod}_{namespace}\" not found\n"));
-        };
-        if kind != StreamKind::PortForward && entry.pod.slot(container).is_none() {
-            let message = format!("container {container:?} not found in pod {pod:?}\n");
-            return text(StatusCode::NOT_FOUND, message);
-        }
-        let target = Target { entry, container: container.to_owned() };
-        self.streams.serve(self.shared.clone(), kind, target, request).await
-    }
-
-    /// Runs a command and answers with its output.
-    async fn run(
-        &self,
-        namespace: &str,
-        pod: &str,
-        container: &str,
-        request: &Request<Incoming>,
-    ) -> Response<Body> {
-        let id = self.find(namespace, pod, "").and_then(|entry| entry.containers.get(container).cloned());
-        let Some(id) = id else { return text(StatusCode::NOT_FOUND, "container not found\n") };
-        let query = request.uri().query().unwrap_or("");
-        let command = plain::query_values(query, "cmd").concat();
-        let command = command.split_whitespace().map(str::to_owned).collect();
-        match self.shared.cri.exec_sync(&id, command, Duration::from_secs(60)).await {
-            Ok(output) => {
-                text(StatusCode::OK, String::from_utf8_lossy(&[output.stdout, output.stderr].concat()))
-            }
-            Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
         }
     }
 

@@ -18,34 +18,11 @@ use std::sync::Arc;
 
 use base::http::Body;
 use base::{Clock, Tasks};
-use futures::future::BoxFuture;
 use http::{Method, Request, Response, StatusCode};
-use hyper::body::Incoming;
 
 pub use node::{Found, Node};
 pub use refusal::Refusal;
 pub use route::{Action, Target};
-
-use crate::server;
-use crate::shared::Shared;
-
-/// [`Streaming`] as the agent's server takes it.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Bridged;
-
-impl server::Streams for Bridged {
-    fn serve(
-        &self,
-        shared: Arc<Shared>,
-        _kind: server::StreamKind,
-        _target: server::Target,
-        request: Request<Incoming>,
-    ) -> BoxFuture<'static, Response<Body>> {
-        let (clock, tasks) = (shared.clock.clone(), shared.tasks.clone());
-        let streaming = Streaming::new(shared, clock, tasks);
-        Box::pin(async move { streaming.serve(request.map(base::http::wrap)).await })
-    }
-}
 
 /// Serves `/exec`, `/attach`, `/run`, `/portForward` and `/containerLogs`.
 #[derive(Clone)]

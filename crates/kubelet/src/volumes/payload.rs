@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use api::k8s::api::core::v1::{
     ConfigMap, DownwardAPIVolumeFile, KeyToPath, Pod, ProjectedVolumeSource, Secret, Volume,
@@ -34,13 +35,39 @@ pub struct Sources<'a> {
     pub place: &'a Place<'a>,
 }
 
-fn data_of_config_map(map: &ConfigMap) -> BTreeMap<String, Vec<u8>> {
-    let text = map.data.iter().flatten().map(|(key, value)| (key.clone(), value.clone().into_bytes()));
-    text.chain(map.binary_data.iter().flatten().map(|(key, value)| (key.clone(), value.0.clone()))).collect()
+/// A config map or a secret, as volumes see it.
+trait Keyed {
+    /// What it is called when it is missing.
+    const WHAT: &'static str;
+
+    /// Its keys and what they hold.
+    fn keyed(&self) -> BTreeMap<String, Vec<u8>>;
 }
 
-fn data_of_secret(secret: &Secret) -> BTreeMap<String, Vec<u8>> {
-    secret.data.iter().flatten().map(|(key, value)| (key.clone(), value.0.clone())).collect()
+impl Keyed for ConfigMap {
+    const WHAT: &'static str = "configmap";
+
+    fn keyed(&self) -> BTreeMap<String, Vec<u8>> {
+        let text = self.data.iter().flatten().map(|(key, value)| (key.clone(), value.clone().into_bytes()));
+        let bytes = self.binary_data.iter().flatten().map(|(key, value)| (key.clone(), value.0.clone()));
+        text.chain(bytes).collect()
+    }
+}
+
+impl Keyed for Secret {
+    const WHAT: &'static str = "secret";
+
+    fn keyed(&self) -> BTreeMap<String, Vec<u8>> {
+        self.data.iter().flatten().map(|(key, value)| (key.clone(), value.0.clone())).collect()
+    }
+}
+
+/// What a volume shows of a config map or a secret.
+struct Shown<'a> {
+    name: &'a str,
+    items: Option<&'a Vec<KeyToPath>>,
+    default: Option<i32>,
+    optional: Option<bool>,
 }
 
 fn mode(mode: Option<i32>, default: Option<i32>) -> u32 {
@@ -77,35 +104,16 @@ fn select(
     Ok(())
 }
 
-fn add_config_map(
-    sources: &Sources<'_>,
-    name: &str,
-    items: Option<&Vec<KeyToPath>>,
-    default: Option<i32>,
-    optional: Option<bool>,
+fn add_keyed<K: Keyed>(
+    objects: &BTreeMap<String, Option<Arc<K>>>,
+    shown: &Shown<'_>,
     out: &mut Payload,
 ) -> Result<(), VolumeError> {
-    let optional = optional.unwrap_or(false);
-    match sources.referenced.config_maps.get(name).and_then(Option::as_deref) {
-        Some(map) => select(&data_of_config_map(map), items, default, optional, out),
+    let optional = shown.optional.unwrap_or(false);
+    match objects.get(shown.name).and_then(Option::as_deref) {
+        Some(object) => select(&object.keyed(), shown.items, shown.default, optional, out),
         None if optional => Ok(()),
-        None => Err(VolumeError::Missing { what: "configmap", name: name.to_owned() }),
-    }
-}
-
-fn add_secret(
-    sources: &Sources<'_>,
-    name: &str,
-    items: Option<&Vec<KeyToPath>>,
-    default: Option<i32>,
-    optional: Option<bool>,
-    out: &mut Payload,
-) -> Result<(), VolumeError> {
-    let optional = optional.unwrap_or(false);
-    match sources.referenced.secrets.get(name).and_then(Option::as_deref) {
-        Some(secret) => select(&data_of_secret(secret), items, default, optional, out),
-        None if optional => Ok(()),
-        None => Err(VolumeError::Missing { what: "secret", name: name.to_owned() }),
+        None => Err(VolumeError::Missing { what: K::WHAT, name: shown.name.to_owned() }),
     }
 }
 
@@ -149,9 +157,11 @@ fn add_projected(
     let default = projected.default_mode;
     for source in projected.sources.iter().flatten() {
         if let Some(map) = &source.config_map {
-            add_config_map(sources, &map.name, map.items.as_ref(), default, map.optional, out)?;
+            let (name, items, optional) = (map.name.as_str(), map.items.as_ref(), map.optional);
+            add_keyed(&sources.referenced.config_maps, &Shown { name, items, default, optional }, out)?;
         } else if let Some(secret) = &source.secret {
-            add_secret(sources, &secret.name, secret.items.as_ref(), default, secret.optional, out)?;
+            let (name, items, optional) = (secret.name.as_str(), secret.items.as_ref(), secret.optional);
+            add_keyed(&sources.referenced.secrets, &Shown { name, items, default, optional }, out)?;
         } else if let Some(downward) = &source.downward_api {
             add_downward(sources, downward.items.as_ref(), default, out)?;
         } else if let Some(token) = &source.service_account_token {
@@ -195,10 +205,13 @@ pub fn wanted_tokens(pod: &Pod) -> Vec<(String, i64)> {
 pub fn payload(sources: &Sources<'_>, volume: &Volume) -> Result<Option<Payload>, VolumeError> {
     let mut out = Payload::new();
     if let Some(map) = &volume.config_map {
-        add_config_map(sources, &map.name, map.items.as_ref(), map.default_mode, map.optional, &mut out)?;
+        let (items, default, optional) = (map.items.as_ref(), map.default_mode, map.optional);
+        let shown = Shown { name: &map.name, items, default, optional };
+        add_keyed(&sources.referenced.config_maps, &shown, &mut out)?;
     } else if let Some(secret) = &volume.secret {
         let name = secret.secret_name.as_deref().unwrap_or("");
-        add_secret(sources, name, secret.items.as_ref(), secret.default_mode, secret.optional, &mut out)?;
+        let (items, default, optional) = (secret.items.as_ref(), secret.default_mode, secret.optional);
+        add_keyed(&sources.referenced.secrets, &Shown { name, items, default, optional }, &mut out)?;
     } else if let Some(downward) = &volume.downward_api {
         add_downward(sources, downward.items.as_ref(), downward.default_mode, &mut out)?;
     } else if let Some(projected) = &volume.projected {
