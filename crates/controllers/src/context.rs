@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::k8s::api::core::v1::ServiceAccount;
 use api::k8s::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use base::{Clock, Rng, Tasks};
 use client::SharedInformers;
@@ -15,6 +16,19 @@ use client::{
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 
+/// Signs a token of a service account for a Secret of this name; `None` when it cannot.
+pub type SignToken = Arc<dyn Fn(&ServiceAccount, &str) -> Option<String> + Send + Sync>;
+
+/// Who signs the tokens of Secrets of type `kubernetes.io/service-account-token`.
+#[derive(Clone)]
+pub struct TokenSigner(pub SignToken);
+
+impl std::fmt::Debug for TokenSigner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("TokenSigner")
+    }
+}
+
 /// Settings of all controllers, with upstream's defaults.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -22,6 +36,9 @@ pub struct Config {
     pub root_ca: String,
     /// The CA that signs certificate requests; absent = do not sign.
     pub signing: Option<base::pki::Identity>,
+    /// Approve certificates of nodes' servers that name only the node, and none of these addresses; absent = leave
+    /// them to people, as upstream does.
+    pub approve_serving: Option<Vec<std::net::IpAddr>>,
     /// How long signed certificates last at most.
     pub signing_duration: Duration,
     /// Ranges of pod addresses, such as `10.244.0.0/16`; empty = do not allocate.
@@ -32,6 +49,8 @@ pub struct Config {
     pub node_grace: Duration,
     /// How often silence is looked for.
     pub node_period: Duration,
+    /// Fills token Secrets; absent = they stay empty.
+    pub token_signer: Option<TokenSigner>,
     /// Finished pods kept before the oldest are removed; 0 = all.
     pub terminated_pods: usize,
     /// Controllers to run: names, `*` for all, `-name` to leave one out.
@@ -43,11 +62,13 @@ impl Default for Config {
         Config {
             root_ca: String::new(),
             signing: None,
+            approve_serving: None,
             signing_duration: Duration::from_secs(365 * 86_400),
             cluster_cidrs: Vec::new(),
             node_cidr_mask: (24, 64),
             node_grace: Duration::from_secs(50),
             node_period: Duration::from_secs(5),
+            token_signer: None,
             terminated_pods: 12_500,
             controllers: vec!["*".to_owned()],
         }

@@ -5,6 +5,7 @@
 pub mod affinity;
 pub mod aggregation;
 pub mod autoscaler;
+pub mod bootstrap;
 pub mod certificates;
 pub mod context;
 pub mod cronjob;
@@ -30,5 +31,7 @@ pub mod ttl;
 pub mod volume;
 pub mod worker;
 
-pub use context::{ClientFor, Config, Context};
+pub use context::{ClientFor, Config, Context, TokenSigner};
 pub use table::{ROWS, Row, WATCHER, run, start_all, start_with};
+pub use volume::local::{ACCOUNT as LOCAL_VOLUMES_ACCOUNT, PROVISIONER as LOCAL_PROVISIONER};
+pub use certificates::serving::SERVING_APPROVER;

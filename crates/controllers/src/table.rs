@@ -7,8 +7,8 @@ use client::{Election, LeaseConfig, SharedInformers};
 
 use crate::context::{ClientFor, Config, Context};
 use crate::{
-    aggregation, autoscaler, certificates, cronjob, daemonset, deployment, disruption, endpoints, garbage,
-    job, namespace, node, podgc, quota, replicaset, serviceaccount, statefulset, ttl, volume,
+    aggregation, autoscaler, bootstrap, certificates, cronjob, daemonset, deployment, disruption, endpoints,
+    garbage, job, namespace, node, podgc, quota, replicaset, serviceaccount, statefulset, ttl, volume,
 };
 
 /// One controller.
@@ -54,6 +54,9 @@ rows! {
     "certificatesigningrequest-approving-controller", "certificate-controller", certificates::start_approver;
     "certificatesigningrequest-signing-controller", "certificate-controller", certificates::start_signer;
     "certificatesigningrequest-cleaner-controller", "certificate-controller", certificates::start_cleaner;
+    "navarch-serving-approver-controller", certificates::serving::SERVING_APPROVER, certificates::serving::start;
+    "bootstrap-signer-controller", "bootstrap-signer", bootstrap::start_signer;
+    "token-cleaner-controller", "token-cleaner", bootstrap::start_cleaner;
     "persistentvolume-binder-controller", "persistent-volume-binder", volume::start_binder;
     "persistentvolumeclaim-protection-controller", "pvc-protection-controller", volume::start_claim_protection;
     "persistentvolume-protection-controller", "pv-protection-controller", volume::start_volume_protection;

@@ -3,6 +3,7 @@
 
 mod plan;
 mod request;
+pub mod serving;
 
 use std::sync::Arc;
 use std::time::Duration;

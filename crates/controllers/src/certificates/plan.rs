@@ -15,7 +15,7 @@ use super::request::{self, Subject};
 
 const CLIENT: &str = "kubernetes.io/kube-apiserver-client";
 const KUBELET_CLIENT: &str = "kubernetes.io/kube-apiserver-client-kubelet";
-const KUBELET_SERVING: &str = "kubernetes.io/kubelet-serving";
+pub(super) const KUBELET_SERVING: &str = "kubernetes.io/kubelet-serving";
 const LEGACY: &str = "kubernetes.io/legacy-unknown";
 /// Shorter lifetimes than this are not given.
 const SHORTEST: Duration = Duration::from_secs(600);
@@ -37,12 +37,12 @@ const NODE: Recognizer = Recognizer {
     message: "Auto approving kubelet client certificate after SubjectAccessReview.",
 };
 
-fn has(csr: &CertificateSigningRequest, kind: &str) -> bool {
+pub(super) fn has(csr: &CertificateSigningRequest, kind: &str) -> bool {
     let conditions = csr.status.as_ref().and_then(|status| status.conditions.as_ref());
     conditions.into_iter().flatten().any(|condition| condition.type_ == kind)
 }
 
-fn certificate(csr: &CertificateSigningRequest) -> Option<&[u8]> {
+pub(super) fn certificate(csr: &CertificateSigningRequest) -> Option<&[u8]> {
     let certificate = csr.status.as_ref()?.certificate.as_ref()?;
     Some(certificate.0.as_slice()).filter(|bytes| !bytes.is_empty())
 }
@@ -63,13 +63,13 @@ fn is_node(subject: &Subject) -> bool {
 
 fn is_kubelet_client(csr: &CertificateSigningRequest, subject: &Subject) -> bool {
     is_node(subject)
-        && subject.dns_names + subject.addresses + subject.others == 0
+        && subject.dns_names.len() + subject.addresses.len() + subject.others == 0
         && only(&usages(csr), "client auth")
 }
 
-fn is_kubelet_serving(csr: &CertificateSigningRequest, subject: &Subject) -> bool {
+pub(super) fn is_kubelet_serving(csr: &CertificateSigningRequest, subject: &Subject) -> bool {
     is_node(subject)
-        && subject.dns_names + subject.addresses > 0
+        && subject.dns_names.len() + subject.addresses.len() > 0
         && subject.others == 0
         && only(&usages(csr), "server auth")
 }

@@ -1,5 +1,7 @@
 //! The content of a PKCS#10 request.
 
+use std::net::IpAddr;
+
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::FromDer;
@@ -12,11 +14,16 @@ pub struct Subject {
     /// The groups.
     pub organizations: Vec<String>,
     /// DNS names.
-    pub dns_names: usize,
+    pub dns_names: Vec<String>,
     /// Addresses.
-    pub addresses: usize,
-    /// E-mail addresses and URIs.
+    pub addresses: Vec<IpAddr>,
+    /// E-mail addresses, URIs and what is malformed.
     pub others: usize,
+}
+
+fn address(bytes: &[u8]) -> Option<IpAddr> {
+    let four = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
+    four.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok()
 }
 
 /// Reads a PEM request; `None` when it is none or its signature is wrong.
@@ -36,8 +43,11 @@ pub fn parse(pem: &[u8]) -> Option<Subject> {
         let ParsedExtension::SubjectAlternativeName(names) = extension else { continue };
         for name in &names.general_names {
             match name {
-                GeneralName::DNSName(_) => subject.dns_names += 1,
-                GeneralName::IPAddress(_) => subject.addresses += 1,
+                GeneralName::DNSName(name) => subject.dns_names.push((*name).to_owned()),
+                GeneralName::IPAddress(bytes) => match address(bytes) {
+                    Some(address) => subject.addresses.push(address),
+                    None => subject.others += 1,
+                },
                 _ => subject.others += 1,
             }
         }

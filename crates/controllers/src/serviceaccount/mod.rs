@@ -1,5 +1,5 @@
 //! What every namespace is given: the `default` ServiceAccount and the `kube-root-ca.crt` ConfigMap. Watches
-//! namespaces, ServiceAccounts and ConfigMaps. Also removes token Secrets whose account is gone.
+//! namespaces, ServiceAccounts and ConfigMaps. Also fills token Secrets and removes those whose account is gone.
 
 mod plan;
 
@@ -9,7 +9,7 @@ use api::k8s::api::core::v1::{ConfigMap, Namespace, Secret, ServiceAccount};
 use client::{Cache, Change, Key, Meta, Plan, Reconcile, ReconcileError};
 use jiff::Timestamp;
 
-use crate::context::Context;
+use crate::context::{Context, TokenSigner};
 
 const WORKERS: usize = 2;
 
@@ -41,6 +41,8 @@ impl Reconcile for RootCa {
 struct Tokens {
     secrets: Cache<Secret>,
     accounts: Cache<ServiceAccount>,
+    root_ca: String,
+    signer: Option<TokenSigner>,
 }
 
 impl Reconcile for Tokens {
@@ -48,7 +50,9 @@ impl Reconcile for Tokens {
         let Some(secret) = self.secrets.get_key(key) else { return Ok(Plan::none()) };
         let account =
             secret.annotation(plan::ACCOUNT_NAME).and_then(|name| self.accounts.get(&key.namespace, name));
-        Ok(plan::token(&secret, account.as_deref()))
+        let sign =
+            |account: &ServiceAccount, name: &str| self.signer.as_ref().and_then(|s| (s.0)(account, name));
+        Ok(plan::token(&secret, account.as_deref(), &self.root_ca, &sign))
     }
 }
 
@@ -86,7 +90,7 @@ pub fn start_root_ca(context: &Context) {
     setup.start(Arc::new(controller), WORKERS);
 }
 
-/// Starts the controller that removes token Secrets without an account.
+/// Starts the controller that fills token Secrets and removes those without an account.
 pub fn start_tokens(context: &Context) {
     let mut setup = context.setup(crate::WATCHER, "tokens-controller");
     let secrets = setup.watch::<Secret>();
@@ -104,6 +108,11 @@ pub fn start_tokens(context: &Context) {
         let secrets = all.namespace(account.namespace());
         secrets.iter().filter(|secret| of(secret)).map(|secret| Key::of(&**secret)).collect()
     });
-    let controller = Tokens { secrets: secrets.cache().clone(), accounts: accounts.cache().clone() };
+    let controller = Tokens {
+        secrets: secrets.cache().clone(),
+        accounts: accounts.cache().clone(),
+        root_ca: context.config.root_ca.clone(),
+        signer: context.config.token_signer.clone(),
+    };
     setup.start(Arc::new(controller), WORKERS);
 }

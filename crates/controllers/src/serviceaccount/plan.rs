@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use api::k8s::ByteString;
 use api::k8s::api::core::v1::{ConfigMap, Namespace, Secret, ServiceAccount};
 use api::k8s::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use client::{Meta, Plan, Step};
@@ -70,14 +71,42 @@ pub fn is_token(secret: &Secret) -> bool {
     secret.type_.as_deref() == Some("kubernetes.io/service-account-token")
 }
 
-/// Removes a token Secret whose account is gone or was replaced.
-pub fn token(secret: &Secret, account: Option<&ServiceAccount>) -> Plan {
+/// Fills a token Secret, or removes it when its account is gone or was replaced.
+pub fn token(
+    secret: &Secret,
+    account: Option<&ServiceAccount>,
+    root_ca: &str,
+    sign: &dyn Fn(&ServiceAccount, &str) -> Option<String>,
+) -> Plan {
     let mut plan = Plan::none();
     let uid = secret.annotation(ACCOUNT_UID).unwrap_or("");
     let named = secret.annotation(ACCOUNT_NAME).is_some_and(|name| !name.is_empty());
-    let fits = account.is_some_and(|account| uid.is_empty() || uid == account.uid());
-    if is_token(secret) && named && !fits && !secret.is_deleting() {
+    if !is_token(secret) || !named || secret.is_deleting() {
+        return plan;
+    }
+    let Some(account) = account.filter(|account| uid.is_empty() || uid == account.uid()) else {
         plan.delete(secret);
+        return plan;
+    };
+    let mut after = secret.clone();
+    let annotations = after.metadata.annotations.get_or_insert_default();
+    annotations.insert(ACCOUNT_UID.to_owned(), account.uid().to_owned());
+    let data = after.data.get_or_insert_default();
+    let mut put = |name: &str, text: &str| data.insert(name.to_owned(), ByteString(text.as_bytes().to_vec()));
+    if !root_ca.is_empty() {
+        put("ca.crt", root_ca);
+    }
+    put("namespace", secret.namespace());
+    let missing =
+        secret.data.as_ref().and_then(|data| data.get("token")).is_none_or(|token| token.0.is_empty());
+    if missing {
+        match sign(account, secret.name()) {
+            Some(token) => drop(put("token", &token)),
+            None => return plan,
+        }
+    }
+    if after != *secret {
+        plan.update(&after);
     }
     plan
 }
@@ -106,5 +135,26 @@ mod tests {
             summary(root_ca(Some(&alive), Some(&changed), "CA")),
             ["update configmaps n/kube-root-ca.crt"]
         );
+    }
+
+    #[test]
+    fn token_secrets_are_filled_and_go_with_their_account() {
+        let secret: Secret = serde_json::from_value(json!({
+            "metadata": {"name": "t", "namespace": "n", "annotations": {ACCOUNT_NAME: "a"}},
+            "type": "kubernetes.io/service-account-token",
+        }))
+        .expect("valid");
+        let account: ServiceAccount =
+            serde_json::from_value(json!({"metadata": {"name": "a", "namespace": "n", "uid": "u"}}))
+                .expect("valid");
+        let sign = |account: &ServiceAccount, name: &str| Some(format!("{}-{name}", account.name()));
+        let filled = token(&secret, Some(&account), "CA", &sign);
+        let Step::Update { object, .. } = filled.steps()[0] else { panic!("an update") };
+        let filled: Secret = serde_json::from_value(object.clone()).expect("valid");
+        assert_eq!(filled.data.as_ref().map(|data| data["token"].0.clone()), Some(b"a-t".to_vec()));
+        assert!(token(&filled, Some(&account), "CA", &sign).is_empty(), "filled already");
+        assert!(token(&secret, Some(&account), "CA", &|_, _| None).is_empty(), "nobody signs");
+        let summary = |plan: Plan| plan.steps().iter().map(|step| step.summary()).collect::<Vec<_>>();
+        assert_eq!(summary(token(&filled, None, "CA", &sign)), ["delete secrets n/t"]);
     }
 }

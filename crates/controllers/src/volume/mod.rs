@@ -2,6 +2,7 @@
 //! made. Watches claims, volumes, storage classes and pods.
 
 mod binder;
+pub mod local;
 mod protection;
 
 use std::sync::Arc;
