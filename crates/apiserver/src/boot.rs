@@ -43,6 +43,7 @@ impl Server {
             tracing::warn!(%error, "default/kubernetes has no endpoints");
         }
         self.follow_definitions().await;
+        self.check_policies();
         self.expire_events();
         self.ready.store(true, Ordering::Release);
         Ok(())

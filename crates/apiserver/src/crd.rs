@@ -14,6 +14,7 @@ use registry::tree::Tree;
 use serde_json::{Value, json};
 use store::{Expect, Interest, Object, WatchFrom, Write};
 
+use crate::convert::Webhook;
 use crate::object::{self, CustomKind};
 use crate::server::Server;
 use crate::write;
@@ -216,7 +217,16 @@ impl Server {
             for row in Resource::from_crd(crd) {
                 let version = crd.list("spec.versions").iter().find(|v| v.text("name") == row.version);
                 let schema = version.map(|v| v.at("schema.openAPIV3Schema").clone()).filter(|s| !s.is_null());
-                let old = serving.custom(&row).filter(|old| old.schema == schema);
+                let storage = crd.list("spec.versions").iter().find(|v| v.flag("storage"));
+                let storage_version = storage.map(|v| v.text("name").to_owned()).unwrap_or_default();
+                let conversion = (crd.text("spec.conversion.strategy") == "Webhook")
+                    .then(|| Arc::new(Webhook(crd.at("spec.conversion.webhook").clone())));
+                let same = |old: &&Arc<CustomKind>| {
+                    old.schema == schema
+                        && old.storage_version == storage_version
+                        && old.conversion == conversion
+                };
+                let old = serving.custom(&row).filter(same);
                 let kind = match old {
                     Some(old) => old.clone(),
                     None => {
@@ -226,6 +236,8 @@ impl Server {
                             node,
                             preserve_unknown: crd.flag("spec.preserveUnknownFields"),
                             since: stored.revision,
+                            storage_version,
+                            conversion,
                             schema,
                         })
                     }

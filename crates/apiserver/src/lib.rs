@@ -9,6 +9,7 @@ pub mod authn;
 pub mod authz;
 pub mod boot;
 pub mod config;
+mod convert;
 mod crd;
 mod discovery;
 mod listen;
@@ -20,6 +21,7 @@ mod respond;
 mod server;
 mod sub;
 mod verbs;
+mod webhook;
 mod write;
 
 pub use config::Config;

@@ -26,6 +26,10 @@ pub struct CustomKind {
     pub schema: Option<Value>,
     /// `spec.preserveUnknownFields`.
     pub preserve_unknown: bool,
+    /// The version that objects are stored in.
+    pub storage_version: String,
+    /// Who converts between versions; without it they differ in nothing but their name.
+    pub conversion: Option<Arc<crate::convert::Webhook>>,
     /// Objects up to this revision were stored before the schema: they are pruned and defaulted when read.
     pub since: u64,
 }
@@ -266,6 +270,11 @@ impl Served {
     pub fn is_native(&self, object: &store::Object) -> bool {
         let current = self.custom.as_ref().is_none_or(|custom| object.revision > custom.since);
         current && self.row.conversion.is_none() && object.json.starts_with(self.prefix.as_bytes())
+    }
+
+    /// True when the stored text is of this row's version.
+    pub fn has_version(&self, object: &store::Object) -> bool {
+        object.json.starts_with(self.prefix.as_bytes())
     }
 
     /// The object's text in this row's version.

@@ -1,5 +1,6 @@
 //! The server: what it holds, and the request path as one ordered list of steps. It must not know any kind.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,6 +46,7 @@ pub struct Inner {
     pub(crate) authenticator: Authenticator,
     pub(crate) authorizer: Authorizer,
     pub(crate) admission: Admission,
+    pub(crate) policies: crate::admission::policy::Cache,
     pub(crate) allocators: Allocators,
     pub(crate) documents: discovery::Documents,
     pub(crate) agents: crate::sub::agent::Agents,
@@ -75,6 +77,8 @@ pub struct Exchange {
     pub now: Timestamp,
     /// Warnings for the client, as `Warning` headers.
     pub warnings: Mutex<Vec<String>>,
+    /// What admission wants the audit log to say.
+    pub annotations: Mutex<BTreeMap<String, String>>,
 }
 
 impl Exchange {
@@ -89,6 +93,11 @@ impl Exchange {
         if !warnings.contains(&text) {
             warnings.push(text);
         }
+    }
+
+    /// Adds an annotation for the audit log; the first of a key stays.
+    pub fn annotate(&self, key: &str, value: impl Into<String>) {
+        self.annotations.lock().entry(key.to_owned()).or_insert_with(|| value.into());
     }
 
     /// The answer's form here.
@@ -118,6 +127,7 @@ impl Server {
             authenticator,
             authorizer,
             admission,
+            policies: crate::admission::policy::Cache::default(),
             allocators,
             agents,
             documents: discovery::Documents::default(),
@@ -149,8 +159,15 @@ impl Server {
         let query = Query::parse(head.uri.query());
         let info = RequestInfo::parse(&head.method, head.uri.path(), &query);
         let now = self.clock.now();
-        let mut exchange =
-            Exchange { info, query, head, user: UserInfo::default(), now, warnings: Mutex::new(Vec::new()) };
+        let mut exchange = Exchange {
+            info,
+            query,
+            head,
+            user: UserInfo::default(),
+            now,
+            warnings: Mutex::new(Vec::new()),
+            annotations: Mutex::default(),
+        };
         let started = self.clock.monotonic();
         let result = self.steps(&mut exchange, body).await;
         let mut response = match result {

@@ -421,3 +421,90 @@ async fn what_is_served_is_told() {
     assert_eq!(api.get("/readyz").await.bytes, b"ok");
     assert_eq!(api.get("/apis/none").await.code, 404);
 }
+
+const ADMISSION: &str = "/apis/admissionregistration.k8s.io/v1";
+
+/// Rules for all that is done to config maps.
+fn config_maps() -> Value {
+    json!({"resourceRules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE", "UPDATE"],
+        "resources": ["configmaps"]}]})
+}
+
+#[tokio::test]
+async fn validating_policies_refuse_warn_and_take_parameters() {
+    let api = Api::new().await;
+    let maps = "/api/v1/namespaces/default/configmaps";
+    api.create(maps, json!({"metadata": {"name": "limits"}, "data": {"most": "2"}})).await;
+    let spec = json!({"paramKind": {"apiVersion": "v1", "kind": "ConfigMap"}, "matchConstraints": config_maps(),
+        "variables": [{"name": "size", "expression": "has(object.data) ? size(object.data) : 0"}],
+        "matchConditions": [{"name": "others", "expression": "request.name != 'limits'"}],
+        "validations": [
+            {"expression": "variables.size <= int(params.data.most)",
+                "messageExpression": "'holds ' + string(variables.size) + ' of ' + params.data.most"},
+            {"expression": "!has(object.data) || !('secret' in object.data) || authorizer.group('').resource('secrets').namespace(request.namespace).check('get').allowed()",
+                "reason": "Forbidden"},
+            {"expression": "namespaceObject.metadata.name == 'default'"}]});
+    let policy = json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy", "metadata": {"name": "sizes"}, "spec": spec});
+    let made = api.create(&format!("{ADMISSION}/validatingadmissionpolicies"), policy).await;
+    assert_eq!(made.code, 201, "{}", made.message());
+    let binding = json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicyBinding", "metadata": {"name": "sizes-here"},
+        "spec": {"policyName": "sizes", "validationActions": ["Deny"],
+            "paramRef": {"name": "limits", "namespace": "default", "parameterNotFoundAction": "Deny"}}});
+    let made = api.create(&format!("{ADMISSION}/validatingadmissionpolicybindings"), binding).await;
+    assert_eq!(made.code, 201, "{}", made.message());
+    let fine = api.create(maps, json!({"metadata": {"name": "fine"}, "data": {"a": "1", "secret": "2"}})).await;
+    assert_eq!(fine.code, 201, "{}", fine.message());
+    let much = api.create(maps, json!({"metadata": {"name": "much"}, "data": {"a": "1", "b": "2", "c": "3"}})).await;
+    assert_eq!((much.code, much.json()["reason"].as_str()), (422, Some("Invalid")));
+    assert_eq!(
+        much.message(),
+        "configmaps \"much\" is forbidden: ValidatingAdmissionPolicy 'sizes' with binding 'sizes-here' denied request: holds 3 of 2"
+    );
+    let warn = json!({"spec": {"validationActions": ["Warn", "Audit"]}});
+    let path = format!("{ADMISSION}/validatingadmissionpolicybindings/sizes-here");
+    api.admin(Method::PATCH, &path, "application/merge-patch+json", warn.to_string()).await;
+    let much = api.create(maps, json!({"metadata": {"name": "much"}, "data": {"a": "1", "b": "2", "c": "3"}})).await;
+    assert_eq!(much.code, 201);
+    let warning = much.headers["warning"].to_str().expect("text");
+    assert!(warning.contains("Validation failed for ValidatingAdmissionPolicy 'sizes'"), "{warning}");
+    api.admin(Method::DELETE, &format!("{maps}/limits"), "application/json", "").await;
+    let lost = api.create(maps, json!({"metadata": {"name": "lost"}})).await;
+    assert!(lost.message().ends_with("denied request: failed to configure binding: no params found for policy binding with `Deny` parameterNotFoundAction"), "{}", lost.message());
+    // Its own configuration is never judged.
+    assert_eq!(api.admin(Method::DELETE, &path, "application/json", "").await.code, 200);
+}
+
+#[tokio::test]
+async fn mutating_policies_merge_patch_and_run_again() {
+    let api = Api::new().await;
+    let maps = "/api/v1/namespaces/default/configmaps";
+    for (name, again, mutations) in [
+        ("a-count", "IfNeeded", json!([{"patchType": "ApplyConfiguration", "applyConfiguration": {"expression":
+            "Object{metadata: Object.metadata{annotations: {'size': string(size(object.data))}}}"}}])),
+        ("b-add", "Never", json!([{"patchType": "JSONPatch", "jsonPatch": {"expression":
+            "[JSONPatch{op: 'add', path: '/data/' + jsonpatch.escapeKey('x.y'), value: 'added'}]"}}])),
+    ] {
+        let policy = json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingAdmissionPolicy", "metadata": {"name": name},
+            "spec": {"matchConstraints": config_maps(), "reinvocationPolicy": again, "mutations": mutations}});
+        let made = api.create(&format!("{ADMISSION}/mutatingadmissionpolicies"), policy).await;
+        assert_eq!(made.code, 201, "{}", made.message());
+        let binding = json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingAdmissionPolicyBinding", "metadata": {"name": name},
+            "spec": {"policyName": name}});
+        let made = api.create(&format!("{ADMISSION}/mutatingadmissionpolicybindings"), binding).await;
+        assert_eq!(made.code, 201, "{}", made.message());
+    }
+    let made = api.create(maps, json!({"metadata": {"name": "m"}, "data": {"a": "1"}})).await;
+    assert_eq!(made.code, 201, "{}", made.message());
+    assert_eq!(made.json()["data"], json!({"a": "1", "x.y": "added"}));
+    assert_eq!(made.json()["metadata"]["annotations"]["size"], "2");
+    let broken = json!({"spec": {"mutations": [{"patchType": "ApplyConfiguration", "applyConfiguration": {"expression":
+        "Object{metadata: Object.spec{}}"}}]}});
+    let path = format!("{ADMISSION}/mutatingadmissionpolicies/a-count");
+    api.admin(Method::PATCH, &path, "application/merge-patch+json", broken.to_string()).await;
+    let refused = api.create(maps, json!({"metadata": {"name": "n"}})).await;
+    assert_eq!((refused.code, refused.json()["reason"].as_str()), (403, Some("Invalid")));
+    assert_eq!(
+        refused.message(),
+        "policy 'a-count' with binding 'a-count' denied request: type mismatch: unexpected type name \"Object.spec\", expected \"Object.metadata\", which matches field name path from root Object type"
+    );
+}

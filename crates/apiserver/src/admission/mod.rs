@@ -1,5 +1,8 @@
 //! Admission: what may change or refuse an object between decoding and storing, as one ordered table.
 
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+
 use api::ApiError;
 use registry::Resource;
 use serde_json::Value;
@@ -55,6 +58,8 @@ pub struct Review<'a> {
     pub name: String,
     /// Nothing will be stored.
     pub dry_run: bool,
+    /// The options of a deletion; those of writes are in the query.
+    pub options: Option<Value>,
 }
 
 impl<'a> Review<'a> {
@@ -71,6 +76,7 @@ impl<'a> Review<'a> {
             namespace: if call.served.row.namespaced { info.namespace.clone() } else { String::new() },
             name: info.name.clone(),
             dry_run: options.dry_run,
+            options: None,
         }
     }
 
@@ -100,35 +106,157 @@ pub struct Plugin {
     validate: Option<Validate>,
 }
 
+mod matching;
 pub mod plugins;
+pub mod policy;
 mod quota;
+mod request;
 mod webhook;
+
+/// Which policies or webhooks are to run again when others have changed the object after them.
+#[derive(Default)]
+struct Family {
+    earlier: BTreeSet<String>,
+    wanted: BTreeSet<String>,
+    last: Option<Value>,
+}
+
+impl Family {
+    /// A round begins: what others changed meanwhile counts as a change.
+    fn begin(&mut self, second: bool, object: &Value) {
+        if second && self.last.as_ref() != Some(object) {
+            self.changed();
+        }
+    }
+
+    /// Whether this one runs in this round.
+    fn wants(&self, second: bool, key: &str) -> bool {
+        !second || self.wanted.contains(key)
+    }
+
+    /// The object changed: those that ran before want to see it.
+    fn changed(&mut self) {
+        self.wanted.append(&mut self.earlier);
+    }
+
+    /// One that wants to see later changes has run.
+    fn ran(&mut self, key: String) {
+        self.earlier.insert(key);
+    }
+
+    fn end(&mut self, object: &Value) {
+        self.last = Some(object.clone());
+    }
+}
+
+/// The rounds of mutation: a second one follows when policies or webhooks changed the object.
+#[derive(Default)]
+pub struct Reinvocation {
+    second: bool,
+    needed: bool,
+    policies: Family,
+    webhooks: Family,
+}
+
+/// A request as a row sees it.
+struct Seen<'a> {
+    object: Cow<'a, Value>,
+    old: Cow<'a, Value>,
+    request: Value,
+}
+
+/// Shows a request to a policy or webhook that speaks the row's version.
+async fn seen<'a>(
+    review: &Review<'_>,
+    row: &Resource,
+    object: &'a Value,
+    old: Option<&'a Value>,
+) -> Result<Seen<'a>, ApiError> {
+    static NONE: Value = Value::Null;
+    let own = &review.served.row;
+    let request = request::attributes(review, row, object, old);
+    let (object, old) = (object, old.unwrap_or(&NONE));
+    if own.version == row.version && own.group == row.group {
+        return Ok(Seen { object: Cow::Borrowed(object), old: Cow::Borrowed(old), request });
+    }
+    let object = crate::convert::between(review.server, own, row, object.clone()).await?;
+    let old = crate::convert::between(review.server, own, row, old.clone()).await?;
+    Ok(Seen { object: Cow::Owned(object), old: Cow::Owned(old), request })
+}
+
+/// Canonical form and defaults of what a policy or webhook made in the row's version.
+fn settle(review: &Review<'_>, row: &std::sync::Arc<Resource>, tree: &mut Value) {
+    let serving = review.server.rows.serving();
+    let served = Served::new(row.clone(), serving.custom(row).cloned());
+    if let Some(custom) = &served.custom {
+        machinery::schema::structural::prune(&custom.node, tree);
+    } else if let Ok(decoded) = machinery::codec::json::conform(served.schema(), tree) {
+        *tree = decoded.value;
+    }
+    served.default(tree);
+}
 
 /// The chain that is configured.
 pub struct Admission {
     chain: Vec<&'static Plugin>,
     quota: bool,
+    policies: [bool; 2],
+    webhooks: [bool; 2],
 }
 
 impl Admission {
     /// The default plugins but those turned off, and those turned on.
     pub fn new(config: &Config) -> Admission {
-        let on = |plugin: &&'static Plugin| !config.admission_off.iter().any(|off| off == plugin.name);
-        let quota = !config.admission_off.iter().any(|off| off == "ResourceQuota");
-        Admission { chain: plugins::TABLE.iter().filter(on).collect(), quota }
+        let on = |name: &str| !config.admission_off.iter().any(|off| off == name);
+        Admission {
+            chain: plugins::TABLE.iter().filter(|plugin| on(plugin.name)).collect(),
+            quota: on("ResourceQuota"),
+            policies: [on("MutatingAdmissionPolicy"), on("ValidatingAdmissionPolicy")],
+            webhooks: [on("MutatingAdmissionWebhook"), on("ValidatingAdmissionWebhook")],
+        }
     }
 
-    /// Runs what changes objects.
+    /// Runs what changes objects, a second time where policies or webhooks changed one.
     pub async fn mutate(
         &self,
         review: &mut Review<'_>,
         object: &mut Value,
         old: Option<&Value>,
     ) -> Result<(), ApiError> {
+        let mut again = Reinvocation::default();
         self.mutate_here(review, object, old)?;
-        if webhook::mutate(review, object, old).await? {
-            // What webhooks brought in gets its defaults, too.
+        self.mutate_outside(review, object, old, &mut again).await?;
+        if again.needed {
+            again.second = true;
             self.mutate_here(review, object, old)?;
+            self.mutate_outside(review, object, old, &mut again).await?;
+        }
+        Ok(())
+    }
+
+    /// Shows a deletion or a connection to the mutating policies and webhooks: there is no object to change.
+    pub async fn announce(
+        &self,
+        review: &Review<'_>,
+        options: &Value,
+        old: Option<&Value>,
+    ) -> Result<(), ApiError> {
+        let mut shown = options.clone();
+        self.mutate_outside(review, &mut shown, old, &mut Reinvocation::default()).await
+    }
+
+    async fn mutate_outside(
+        &self,
+        review: &Review<'_>,
+        object: &mut Value,
+        old: Option<&Value>,
+        again: &mut Reinvocation,
+    ) -> Result<(), ApiError> {
+        if self.policies[0] {
+            policy::mutate(review, object, old, again).await?;
+        }
+        if self.webhooks[0] {
+            webhook::mutate(review, object, old, again).await?;
         }
         Ok(())
     }
@@ -159,7 +287,12 @@ impl Admission {
                 validate(review, object, old)?;
             }
         }
-        webhook::validate(review, object, old).await?;
+        if self.policies[1] {
+            policy::validate(review, object, old).await?;
+        }
+        if self.webhooks[1] {
+            webhook::validate(review, object, old).await?;
+        }
         if self.quota {
             quota::admit(review, object, old).await?;
         }

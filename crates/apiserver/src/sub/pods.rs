@@ -194,6 +194,7 @@ async fn review(call: &Call<'_>, query: &Query) -> Result<(), ApiError> {
     if let Some(container) = query.get("container") {
         given["container"] = container.into();
     }
+    call.server.admission.announce(&review, &given, None).await?;
     call.server.admission.validate(&review, Some(&given), None).await
 }
 

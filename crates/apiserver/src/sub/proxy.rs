@@ -36,7 +36,14 @@ pub async fn serve(call: &Call<'_>, body: Body) -> Result<Response<Body>, ApiErr
         force: false,
     };
     let review = Review::new(call, Operation::Connect, &options);
-    call.server.admission.validate(&review, None, None).await?;
+    let kind = match info.resource.as_str() {
+        "nodes" => "NodeProxyOptions",
+        "pods" => "PodProxyOptions",
+        _ => "ServiceProxyOptions",
+    };
+    let given = serde_json::json!({"apiVersion": "v1", "kind": kind, "path": path});
+    call.server.admission.announce(&review, &given, None).await?;
+    call.server.admission.validate(&review, Some(&given), None).await?;
     let (scheme, name, port) = split(call.name());
     let target = match info.resource.as_str() {
         "nodes" => node(call, scheme, name, port)?,

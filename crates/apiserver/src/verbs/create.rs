@@ -31,11 +31,20 @@ pub async fn create(call: &Call<'_>, body: Body) -> Result<Response<Body>, ApiEr
 pub enum Written {
     /// Stored.
     Stored(std::sync::Arc<store::Object>),
-    /// A dry run's result.
+    /// A tree of the row's version: a dry run's result, or of what is stored in another version.
     Dry(Value),
 }
 
 impl Written {
+    /// Of a committed object whose tree in the row's version is known.
+    pub fn of(served: &Served, object: std::sync::Arc<store::Object>, mut tree: Value) -> Written {
+        if served.custom.is_none() || served.has_version(&object) {
+            return Written::Stored(object);
+        }
+        tree["metadata"]["resourceVersion"] = object.revision.to_string().into();
+        Written::Dry(tree)
+    }
+
     /// The tree in the row's version.
     pub fn tree(&self, served: &Served) -> Value {
         match self {
@@ -121,13 +130,14 @@ async fn create_once(
         }
         return Ok(Written::Dry(object));
     }
-    match server.commit(write::put(row, key, Expect::Absent, object)).await {
+    let stored = crate::convert::to_storage(server, &call.served, object.clone()).await?;
+    match server.commit(write::put(row, key, Expect::Absent, stored)).await {
         Ok(committed) => {
             holds.keep();
             if is_service(row) {
                 server.allocators.publish(server, row, &crate::object::tree(&committed.object)).await;
             }
-            Ok(Written::Stored(committed.object))
+            Ok(Written::of(&call.served, committed.object, object))
         }
         Err(CommitError::Exists(_)) => Err(exists(call, &name)),
         Err(error) => Err(write::commit_error(row, &name, error)),

@@ -171,7 +171,8 @@ async fn delete_once(
 ) -> Result<Result<Deleted, Arc<Object>>, ApiError> {
     let (row, server) = (call.row(), call.server);
     let name = current.key.name.to_string();
-    let old = call.served.tree(current);
+    let shown = crate::convert::one(server, &call.served, current.clone()).await?;
+    let old = call.served.tree(&shown);
     let mut object = old.clone();
     let write_options = WriteOptions {
         dry_run: dry_run(options),
@@ -182,6 +183,8 @@ async fn delete_once(
     let mut review = Review::new(call, Operation::Delete, &write_options);
     review.name = name.clone();
     review.namespace = current.key.namespace.to_string();
+    review.options = Some(options.clone());
+    server.admission.announce(&review, &Value::Null, Some(&old)).await?;
     server.admission.validate(&review, None, Some(&old)).await?;
     let mut deletion = lifecycle::before_delete(&call.context(), &mut object, options)?;
     if row.group.is_empty() && row.plural == "namespaces" {
@@ -195,11 +198,17 @@ async fn delete_once(
     match deletion {
         Deletion::Pending => Ok(Ok(Deleted::Marked(old))),
         _ if write_options.dry_run => Ok(Ok(Deleted::Gone(object))),
-        Deletion::Marked => match server.commit(write::put(row, key, expect, object)).await {
-            Ok(committed) => Ok(Ok(Deleted::Marked(call.served.tree(&committed.object)))),
-            Err(CommitError::Conflict(newer)) => Ok(Err(newer)),
-            Err(error) => Err(write::commit_error(row, &name, error)),
-        },
+        Deletion::Marked => {
+            let stored = crate::convert::to_storage(server, &call.served, object.clone()).await?;
+            match server.commit(write::put(row, key, expect, stored)).await {
+                Ok(committed) => {
+                    let written = super::Written::of(&call.served, committed.object, object);
+                    Ok(Ok(Deleted::Marked(written.tree(&call.served))))
+                }
+                Err(CommitError::Conflict(newer)) => Ok(Err(newer)),
+                Err(error) => Err(write::commit_error(row, &name, error)),
+            }
+        }
         Deletion::Now => match server.commit(Write::delete(key, expect)).await {
             Ok(committed) => {
                 server.allocators.on_gone(server, row, &old).await;

@@ -134,7 +134,8 @@ pub async fn list(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
     call.exchange.query.integer("timeoutSeconds")?;
     let selection = Selection::parse(call)?;
     let include = Include::of(call.exchange, &accept)?;
-    let page = select(call, &selection).await?;
+    let mut page = select(call, &selection).await?;
+    page.objects = crate::convert::many(call.server, &call.served, page.objects).await?;
     Ok(answer(call, &accept, page, include))
 }
 

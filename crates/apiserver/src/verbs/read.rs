@@ -26,6 +26,7 @@ pub async fn get(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
         None => {}
     }
     let object = call.server.find(call.row(), call.namespace(), call.name())?;
+    let object = crate::convert::one(call.server, &call.served, object).await?;
     Ok(respond::object(&accept, StatusCode::OK, &call.served, &object, call.exchange.now, include))
 }
 

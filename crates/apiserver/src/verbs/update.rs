@@ -167,7 +167,8 @@ async fn change_once(
     current: &Arc<Object>,
 ) -> Result<Result<Written, Arc<Object>>, ApiError> {
     let (row, server) = (call.row(), call.server);
-    let old = call.served.tree(current);
+    let shown = crate::convert::one(server, &call.served, current.clone()).await?;
+    let old = call.served.tree(&shown);
     let mut new = make(&old)?;
     new["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"].clone();
     let holds = if part == Part::Main && is_service(row) {
@@ -189,7 +190,7 @@ async fn change_once(
     warnings.into_iter().for_each(|text| call.exchange.warn(text));
     let goes = lifecycle::may_go(&new);
     if !goes && lifecycle::unchanged(&new, &old) {
-        return Ok(Ok(Written::Stored(current.clone())));
+        return Ok(Ok(Written::Stored(shown)));
     }
     if options.dry_run {
         return Ok(Ok(Written::Dry(new)));
@@ -198,7 +199,8 @@ async fn change_once(
     let write = if goes {
         Write::delete(key, Expect::Revision(current.revision))
     } else {
-        write::put(row, key, Expect::Revision(current.revision), new.clone())
+        let stored = crate::convert::to_storage(server, &call.served, new.clone()).await?;
+        write::put(row, key, Expect::Revision(current.revision), stored)
     };
     match server.commit(write).await {
         Ok(committed) if goes => {
@@ -212,7 +214,7 @@ async fn change_once(
                 holds.keep();
                 server.allocators.publish(server, row, &crate::object::tree(&committed.object)).await;
             }
-            Ok(Ok(Written::Stored(committed.object)))
+            Ok(Ok(Written::of(&call.served, committed.object, new)))
         }
         Err(CommitError::Conflict(newer)) => Ok(Err(newer)),
         Err(error) => Err(write::commit_error(row, call.name(), error)),

@@ -192,7 +192,7 @@ impl State {
             return None;
         }
         if !self.initial.is_empty() {
-            return Some(self.initial_chunk());
+            return self.initial_chunk().await;
         }
         if std::mem::take(&mut self.initial_end) {
             self.sent = self.initial_revision;
@@ -221,8 +221,10 @@ impl State {
                 self.over = true;
                 return self.failure(&error);
             }
-            if let Some(bytes) = self.write_batch() {
-                return Some(bytes);
+            match self.write_batch().await {
+                Ok(None) => {}
+                Ok(Some(bytes)) => return Some(bytes),
+                Err(error) => return Some(self.stop(&error)),
             }
         }
     }
@@ -238,23 +240,40 @@ impl State {
         }
     }
 
-    fn initial_chunk(&mut self) -> Bytes {
+    async fn initial_chunk(&mut self) -> Option<Bytes> {
         let mut out = BytesMut::new();
-        for _ in 0..INITIAL_CHUNK {
-            let Some(object) = self.initial.pop_front() else { break };
-            out.extend_from_slice(&self.writer.object("ADDED", &object));
+        let count = self.initial.len().min(INITIAL_CHUNK);
+        let objects = self.initial.drain(..count).collect();
+        match crate::convert::many(&self.server, &self.writer.served, objects).await {
+            Ok(objects) => {
+                for object in objects {
+                    out.extend_from_slice(&self.writer.object("ADDED", &object));
+                }
+                Some(out.freeze())
+            }
+            Err(error) => Some(self.stop(&error)),
         }
-        out.freeze()
     }
 
-    fn write_batch(&mut self) -> Option<Bytes> {
+    /// Ends the watch with an error.
+    fn stop(&mut self, error: &ApiError) -> Bytes {
+        self.over = true;
+        self.writer.status(error)
+    }
+
+    async fn write_batch(&mut self) -> Result<Option<Bytes>, ApiError> {
         let batch = std::mem::take(&mut self.batch);
         let mut out: Option<BytesMut> = None;
         let mut single: Option<Bytes> = None;
         for event in &batch {
             self.sent = event.revision;
             let Some(kind) = transition(&self.selection, &self.writer.served, event) else { continue };
-            let bytes = self.writer.event(kind, event);
+            let served = &self.writer.served;
+            let object = crate::convert::one(&self.server, served, event.object.clone()).await?;
+            let bytes = match Arc::ptr_eq(&object, &event.object) {
+                true => self.writer.event(kind, event),
+                false => self.writer.object(name(kind), &object),
+            };
             match (&mut out, single.take()) {
                 (Some(out), _) => out.extend_from_slice(&bytes),
                 (None, None) => single = Some(bytes),
@@ -266,7 +285,7 @@ impl State {
             }
         }
         self.batch = batch;
-        out.map(BytesMut::freeze).or(single)
+        Ok(out.map(BytesMut::freeze).or(single))
     }
 }
 

@@ -93,6 +93,14 @@ impl<'v> Activation<'v> {
     }
 }
 
+/// As [`eval`], from within another evaluation, which keeps its own limit.
+pub(super) fn nested<'v>(root: &Node, variables: &Activation<'v>, budget: &mut Budget) -> Evaluated<'v> {
+    let outer = budget.call;
+    let value = eval(root, variables, budget);
+    budget.call = outer;
+    value
+}
+
 pub(super) type Evaluated<'v> = Result<Val<'v>, EvalError>;
 
 struct Scope<'s, 'v> {
@@ -273,7 +281,7 @@ impl<'s, 'v> Scope<'s, 'v> {
         }
         budget.pay(1)?;
         if let (Some(Val::Host(host)), Some(_), None) = (values.first(), target, &namespace) {
-            let found = host.call(name, &values[1..]);
+            let found = host.call(name, &values[1..], budget);
             return found.unwrap_or_else(overload);
         }
         let full = match &namespace {

@@ -109,6 +109,15 @@ impl Program {
         eval::eval(&self.root, variables, budget)
     }
 
+    /// Evaluates it for a [`Host`] in the midst of another evaluation: its cost counts against the whole only.
+    pub fn eval_nested<'v>(
+        &self,
+        variables: &Activation<'v>,
+        budget: &mut Budget,
+    ) -> Result<Val<'v>, EvalError> {
+        eval::nested(&self.root, variables, budget)
+    }
+
     /// Evaluates an expression that must give a boolean.
     pub fn eval_bool(&self, variables: &Activation<'_>, budget: &mut Budget) -> Result<bool, EvalError> {
         match self.eval(variables, budget)? {

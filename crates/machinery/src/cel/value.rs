@@ -20,7 +20,12 @@ pub trait Host<'v> {
     /// A field; `None` when there is none.
     fn select(&self, field: &str, budget: &mut super::Budget) -> Option<Result<Val<'v>, EvalError>>;
     /// A method; `None` when there is none.
-    fn call(&self, name: &str, args: &[Val<'v>]) -> Option<Result<Val<'v>, EvalError>>;
+    fn call(
+        &self,
+        name: &str,
+        args: &[Val<'v>],
+        budget: &mut super::Budget,
+    ) -> Option<Result<Val<'v>, EvalError>>;
 }
 
 /// A value.
@@ -136,6 +141,35 @@ impl<'v> Val<'v> {
             Val::Host(host) => return host.type_name(),
         }
         .to_string()
+    }
+
+    /// What is wrong with the types inside an object that the expression built: below the field `spec` of an
+    /// `Object` there may only be an `Object.spec`.
+    pub fn misplaced(&self) -> Vec<String> {
+        let mut wrong = Vec::new();
+        if let Val::Object(object) = self {
+            self.place_types(&object.0, &mut wrong);
+        }
+        wrong
+    }
+
+    fn place_types(&self, place: &str, wrong: &mut Vec<String>) {
+        match self {
+            Val::Object(object) => {
+                if object.0 != place {
+                    wrong.push(format!(
+                        "unexpected type name {:?}, expected {place:?}, which matches field name path from root Object type",
+                        object.0
+                    ));
+                }
+                for (field, value) in &object.1 {
+                    value.place_types(&format!("{place}.{field}"), wrong);
+                }
+            }
+            Val::List(items) => items.iter().for_each(|item| item.place_types(place, wrong)),
+            Val::Map(entries) => entries.iter().for_each(|(_, value)| value.place_types(place, wrong)),
+            _ => {}
+        }
     }
 
     /// The elements of a list.

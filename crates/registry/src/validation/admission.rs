@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use api::names;
 use machinery::cel::{Env, Program, Type};
+use machinery::schema::Schema;
 use serde_json::Value;
 
 use super::{ErrorList, FieldError, Path, Report, meta};
@@ -17,16 +18,22 @@ const MUTABLE: &[&str] = &["*", "CONNECT", "CREATE", "UPDATE"];
 const REINVOCATION: &[&str] = &["IfNeeded", "Never"];
 const REVIEWS: [&str; 2] = ["v1", "v1beta1"];
 
-/// What an expression may name besides the objects.
+/// What an expression of a webhook or policy may name besides the objects.
 #[derive(Clone, Copy)]
-struct Names<'a> {
-    params: bool,
-    authorizer: bool,
-    variables: &'a [(String, Type)],
+pub struct Names<'a> {
+    /// `params`
+    pub params: bool,
+    /// `authorizer`
+    pub authorizer: bool,
+    /// The fields of `variables`.
+    pub variables: &'a [(String, Type)],
+    /// `Object{…}` and `JSONPatch{…}` may be built.
+    pub builds: bool,
 }
 
 impl Names<'_> {
-    fn env(&self) -> Env<'static> {
+    /// The variables with their types.
+    pub fn env(&self) -> Env<'static> {
         let text = ["subResource", "requestSubResource", "name", "namespace", "operation"];
         let mut request: Vec<(String, Type)> =
             text.into_iter().map(|field| (field.to_string(), Type::String)).collect();
@@ -48,17 +55,20 @@ impl Names<'_> {
         if !self.variables.is_empty() {
             env = env.fields("variables", self.variables.to_vec());
         }
+        if self.builds {
+            env = env.building(Schema::Any);
+        }
         env
     }
 }
 
 /// Compiles an expression that must give one of the types; none of them means any.
-fn compile(text: &str, names: Names<'_>, wanted: &[Type]) -> Result<Type, String> {
+pub fn compile(text: &str, names: Names<'_>, wanted: &[Type]) -> Result<Program, String> {
     let program = Program::compile(text, &names.env()).map_err(|e| format!("compilation failed: {e}"))?;
     let got = program.result_type().clone();
     // Our checker says dyn more often than cel-go does; the evaluator looks again.
     if wanted.is_empty() || got == Type::Dyn || wanted.contains(&got) {
-        return Ok(got);
+        return Ok(program);
     }
     let name = |ty: &Type| if *ty == Type::Null { "null_type".to_string() } else { ty.to_string() };
     let all: Vec<String> = wanted.iter().map(name).collect();
@@ -70,7 +80,7 @@ fn compile(text: &str, names: Names<'_>, wanted: &[Type]) -> Result<Type, String
 
 fn expression(errors: &mut ErrorList, path: &Path, text: &str, names: Names<'_>, wanted: &[Type]) -> Type {
     match compile(text, names, wanted) {
-        Ok(got) => got,
+        Ok(program) => program.result_type().clone(),
         Err(why) => {
             errors.invalid(path, text, why);
             Type::Dyn
@@ -341,7 +351,7 @@ fn match_conditions(errors: &mut ErrorList, owner: &Value, params: bool, path: &
         if text.is_empty() {
             errors.required(&at, "");
         } else {
-            let names = Names { params, authorizer: true, variables: &[] };
+            let names = Names { params, authorizer: true, variables: &[], builds: false };
             expression(errors, &at, text, names, &[Type::Bool]);
         }
         let (name, at) = (condition.text("name"), path.child("name"));
@@ -476,7 +486,8 @@ fn variables(errors: &mut ErrorList, spec: &Value, path: &Path) -> Vec<(String, 
         if text.trim().is_empty() {
             errors.required(&at, "expression is not specified");
         } else {
-            let names = Names { params: spec.has("paramKind"), authorizer: true, variables: &known };
+            let params = spec.has("paramKind");
+            let names = Names { params, authorizer: true, variables: &known, builds: false };
             found = expression(errors, &at, text, names, &[]);
         }
         known.push((name.to_string(), found));
@@ -490,7 +501,8 @@ pub fn validating_policy(object: &Value, old: Option<&Value>) -> ErrorList {
     let (spec, path) = (object.at("spec"), Path::new("spec"));
     policy(&mut errors, object, old, &path);
     let known = variables(&mut errors, spec, &path);
-    let names = Names { params: spec.has("paramKind"), authorizer: true, variables: &known };
+    let params = spec.has("paramKind");
+    let names = Names { params, authorizer: true, variables: &known, builds: false };
     let (validations, notes) = (spec.list("validations"), spec.list("auditAnnotations"));
     if validations.is_empty() && notes.is_empty() {
         let detail = "validations or auditAnnotations must contain at least one item";
