@@ -57,7 +57,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let signing = base::pki::new_key_pem()?;
     std::fs::write(dir.join("sa.key"), &signing)?;
     let config = Config {
-        identity: Some(identity),
+        identity: Some(base::pki::LiveIdentity::new(&identity)?),
         client_ca: Some(ca.identity().cert.clone()),
         tokens: "admin-token,admin,1,system:masters\nalice-token,alice,2,developers\n".to_owned(),
         service_account_signing_key: Some(signing),

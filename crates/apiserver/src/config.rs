@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use base::pki::Identity;
+use base::pki::{Identity, LiveIdentity};
 use clap::Args;
 use ipnet::IpNet;
 
@@ -156,7 +156,7 @@ pub struct Flags {
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Serving certificate and key.
-    pub identity: Option<Identity>,
+    pub identity: Option<LiveIdentity>,
     /// Authorities of client certificates, PEM.
     pub client_ca: Option<String>,
     /// Text of the token file.
@@ -186,13 +186,13 @@ pub struct Config {
     /// Admission plugins left out.
     pub admission_off: Vec<String>,
     /// The client certificate shown to agents.
-    pub kubelet_client: Option<Identity>,
+    pub kubelet_client: Option<LiveIdentity>,
     /// The authority of agents' serving certificates, PEM.
     pub kubelet_ca: Option<String>,
     /// Node address types, preferred first.
     pub address_types: Vec<String>,
     /// The client certificate shown to aggregated API servers.
-    pub proxy_client: Option<Identity>,
+    pub proxy_client: Option<LiveIdentity>,
     /// The authority of front proxies, PEM.
     pub requestheader_ca: Option<String>,
     /// Names that a front proxy's certificate may carry; any when empty.
@@ -268,8 +268,14 @@ fn read(path: &Option<PathBuf>) -> Result<Option<String>, ConfigError> {
     std::fs::read_to_string(path).map(Some).map_err(|source| ConfigError::File { path: path.clone(), source })
 }
 
-fn identity(cert: &Option<PathBuf>, key: &Option<PathBuf>) -> Result<Option<Identity>, ConfigError> {
-    Ok(read(cert)?.zip(read(key)?).map(|(cert, key)| Identity { cert, key }))
+fn identity(
+    flag: &'static str,
+    cert: &Option<PathBuf>,
+    key: &Option<PathBuf>,
+) -> Result<Option<LiveIdentity>, ConfigError> {
+    let Some((cert, key)) = read(cert)?.zip(read(key)?) else { return Ok(None) };
+    let live = LiveIdentity::new(&Identity { cert, key });
+    live.map(Some).map_err(|error| ConfigError::Flag { flag, detail: error.to_string() })
 }
 
 impl Config {
@@ -286,7 +292,7 @@ impl Config {
         }
         let address = flags.advertise_address.or(Some(flags.bind_address).filter(|ip| !ip.is_unspecified()));
         Ok(Config {
-            identity: identity(&flags.tls_cert_file, &flags.tls_private_key_file)?,
+            identity: identity("tls-cert-file", &flags.tls_cert_file, &flags.tls_private_key_file)?,
             client_ca: read(&flags.client_ca_file)?,
             tokens: read(&flags.token_auth_file)?.unwrap_or_default(),
             service_account_keys: keys,
@@ -301,10 +307,18 @@ impl Config {
             bootstrap_tokens: flags.enable_bootstrap_token_auth,
             admission_on: flags.enable_admission_plugins.clone(),
             admission_off: flags.disable_admission_plugins.clone(),
-            kubelet_client: identity(&flags.kubelet_client_certificate, &flags.kubelet_client_key)?,
+            kubelet_client: identity(
+                "kubelet-client-certificate",
+                &flags.kubelet_client_certificate,
+                &flags.kubelet_client_key,
+            )?,
             kubelet_ca: read(&flags.kubelet_certificate_authority)?,
             address_types: flags.kubelet_preferred_address_types.clone(),
-            proxy_client: identity(&flags.proxy_client_cert_file, &flags.proxy_client_key_file)?,
+            proxy_client: identity(
+                "proxy-client-cert-file",
+                &flags.proxy_client_cert_file,
+                &flags.proxy_client_key_file,
+            )?,
             requestheader_ca: read(&flags.requestheader_client_ca_file)?,
             requestheader_names: flags.requestheader_allowed_names.clone(),
             requestheaders: [

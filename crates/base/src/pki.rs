@@ -7,12 +7,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use parking_lot::RwLock;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
     KeyPair, KeyUsagePurpose, SanType, SerialNumber,
 };
 use rustls::RootCertStore;
-use rustls::server::WebPkiClientVerifier;
+use rustls::client::ResolvesClientCert;
+use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
@@ -58,6 +61,57 @@ impl std::fmt::Debug for Identity {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // The key never reaches a log.
         f.debug_struct("Identity").field("cert", &self.cert).finish_non_exhaustive()
+    }
+}
+
+/// An identity that can be replaced while connections are served or made with it; cheap to clone, and all clones
+/// change together.
+#[derive(Clone)]
+pub struct LiveIdentity(Arc<RwLock<(Identity, Arc<CertifiedKey>)>>);
+
+impl LiveIdentity {
+    /// Starts with `identity`.
+    pub fn new(identity: &Identity) -> Result<LiveIdentity, PkiError> {
+        Ok(LiveIdentity(Arc::new(RwLock::new((identity.clone(), certified(identity)?)))))
+    }
+
+    /// Connections made from now on show `identity`; those that exist keep the earlier one.
+    pub fn replace(&self, identity: &Identity) -> Result<(), PkiError> {
+        let key = certified(identity)?;
+        *self.0.write() = (identity.clone(), key);
+        Ok(())
+    }
+
+    /// The identity shown now.
+    pub fn now(&self) -> Identity {
+        self.0.read().0.clone()
+    }
+}
+
+fn certified(identity: &Identity) -> Result<Arc<CertifiedKey>, PkiError> {
+    let chain = certificates(&identity.cert)?;
+    Ok(Arc::new(CertifiedKey::from_der(chain, private_key(&identity.key)?, &provider())?))
+}
+
+impl std::fmt::Debug for LiveIdentity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.read().0.fmt(f)
+    }
+}
+
+impl ResolvesServerCert for LiveIdentity {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.read().1.clone())
+    }
+}
+
+impl ResolvesClientCert for LiveIdentity {
+    fn resolve(&self, _: &[&[u8]], _: &[rustls::SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.read().1.clone())
+    }
+
+    fn has_certs(&self) -> bool {
+        true
     }
 }
 
@@ -167,6 +221,17 @@ impl Ca {
     }
 }
 
+/// A new key and a request for a certificate of it, both PEM. Whoever signs decides on its uses.
+pub fn request(subject: &Subject) -> Result<(String, String), PkiError> {
+    let issue = |source| PkiError::Issue { subject: subject.common_name.clone(), source };
+    let key = KeyPair::generate().map_err(issue)?;
+    let mut params = CertificateParams::new(subject.dns_names.clone()).map_err(issue)?;
+    params.distinguished_name = distinguished_name(&subject.common_name, subject.organization.as_deref());
+    params.subject_alt_names.extend(subject.addresses.iter().map(|ip| SanType::IpAddress(*ip)));
+    let request = params.serialize_request(&key).map_err(issue)?.pem().map_err(issue)?;
+    Ok((key.serialize_pem(), request))
+}
+
 fn distinguished_name(common_name: &str, organization: Option<&str>) -> DistinguishedName {
     let mut name = DistinguishedName::new();
     if let Some(organization) = organization {
@@ -238,6 +303,15 @@ pub fn describe(pem: &str) -> Result<Facts, PkiError> {
     Ok(facts)
 }
 
+/// The public key of a certificate as DER (`SubjectPublicKeyInfo`): what pins are digests of, for it stays when an
+/// authority's certificate is renewed.
+pub fn public_key(certificate: &CertificateDer<'_>) -> Result<Vec<u8>, PkiError> {
+    let parsed = x509_parser::parse_x509_certificate(certificate.as_ref());
+    let (_, certificate) =
+        parsed.map_err(|error| PkiError::Pem { what: "a certificate", detail: error.to_string() })?;
+    Ok(certificate.public_key().raw.to_vec())
+}
+
 /// A new RSA-free signing key (ECDSA P-256, PKCS#8 PEM), for service-account tokens.
 pub fn new_key_pem() -> Result<String, PkiError> {
     let key = KeyPair::generate()
@@ -274,7 +348,7 @@ fn provider() -> Arc<rustls::crypto::CryptoProvider> {
 /// A server's TLS: presents `identity`; when `client_cas` is given, asks for a client certificate of one of
 /// them (optional: other ways to authenticate remain). Offers HTTP/2 and HTTP/1.1.
 pub fn server_config(
-    identity: &Identity,
+    identity: &LiveIdentity,
     client_cas: Option<&str>,
 ) -> Result<rustls::ServerConfig, PkiError> {
     let builder =
@@ -289,21 +363,19 @@ pub fn server_config(
             builder.with_client_cert_verifier(verifier)
         }
     };
-    let mut config = builder.with_single_cert(certificates(&identity.cert)?, private_key(&identity.key)?)?;
+    let mut config = builder.with_cert_resolver(Arc::new(identity.clone()));
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(config)
 }
 
 /// A client's TLS: trusts `ca`, presents `identity` when given. No ALPN is set: the caller chooses.
-pub fn client_config(ca: &str, identity: Option<&Identity>) -> Result<rustls::ClientConfig, PkiError> {
+pub fn client_config(ca: &str, identity: Option<&LiveIdentity>) -> Result<rustls::ClientConfig, PkiError> {
     let builder = rustls::ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots(ca)?);
     Ok(match identity {
         None => builder.with_no_client_auth(),
-        Some(identity) => {
-            builder.with_client_auth_cert(certificates(&identity.cert)?, private_key(&identity.key)?)?
-        }
+        Some(identity) => builder.with_client_cert_resolver(Arc::new(identity.clone())),
     })
 }
 
@@ -327,12 +399,20 @@ mod tests {
             client: true,
         };
         let identity = ca.issue(&subject, now, YEAR, &rng).expect("issued");
-        server_config(&identity, Some(&ca.identity().cert)).expect("server");
-        client_config(&ca.identity().cert, Some(&identity)).expect("client");
+        let live = LiveIdentity::new(&identity).expect("an identity");
+        server_config(&live, Some(&ca.identity().cert)).expect("server");
+        client_config(&ca.identity().cert, Some(&live)).expect("client");
         let (_, pem) = x509_parser::pem::parse_x509_pem(identity.cert.as_bytes()).expect("PEM");
         let cert = pem.parse_x509().expect("X.509");
         let organization = cert.subject().iter_organization().next().expect("an organisation");
         assert_eq!(organization.as_str().expect("text"), "system:masters");
         assert!(!format!("{identity:?}").contains("PRIVATE"));
+        let (key, request) = request(&subject).expect("a request");
+        let signed = ca.sign_request(&request, true, false, now, YEAR, &rng).expect("signed");
+        assert_eq!(describe(&signed).expect("readable").dns_names, subject.dns_names);
+        let pin = |pem: &str| public_key(&certificates(pem).expect("PEM")[0]).expect("a key");
+        assert_ne!(pin(&signed), pin(&identity.cert));
+        live.replace(&Identity { cert: signed.clone(), key }).expect("replaced");
+        assert_eq!(live.clone().now().cert, signed);
     }
 }

@@ -34,6 +34,13 @@ pub fn run_dir(data_dir: &Path) -> PathBuf {
     Path::new("/run/navarch").join(short_name(data_dir))
 }
 
+/// Notes that this process serves a data directory, for `navarch down`.
+pub fn claim(data_dir: &Path) -> Result<(), CliError> {
+    let run_dir = run_dir(data_dir);
+    fs::create_dir_all(&run_dir).map_err(|source| CliError::file("create", &run_dir, source))?;
+    crate::pki::write(&crate::down::pid_file(data_dir), &format!("{}\n", std::process::id()))
+}
+
 /// The socket of a data directory's containerd.
 pub fn socket(data_dir: &Path) -> PathBuf {
     run_dir(data_dir).join("containerd.sock")
@@ -107,7 +114,7 @@ async fn wait_for(
                 hint: "",
             });
         }
-        clock.sleep(Duration::from_millis(20)).await;
+        clock.sleep(Duration::from_millis(5)).await;
     }
     let what = "starting containerd".to_owned();
     Err(CliError::Timeout { what, seconds: START_SECONDS, log: log.display().to_string() })

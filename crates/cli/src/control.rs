@@ -7,17 +7,29 @@ use std::path::Path;
 use std::sync::Arc;
 
 use api::UserInfo;
+use api::wire::Wire;
+use apiserver::authn::service_account::Issuer;
 use apiserver::{Config as ApiConfig, Rows, Server};
-use base::{Clock, Rng, Tasks};
 use client::{Client, Handler, InProcess, SharedInformers};
 use store::{DiskOptions, Engine, Options, Store};
 use tokio::net::TcpListener;
 
 use crate::error::CliError;
+use crate::process::{Process, user_agent};
 
 /// The disk engine in a directory.
 pub fn disk(dir: &Path) -> Result<Engine, CliError> {
     Engine::disk(DiskOptions::new(dir.to_owned())).map_err(|error| CliError::component("store", error))
+}
+
+/// Signs tokens of Secrets with the cluster's service-account key (PEM).
+pub fn token_signer(key: &str) -> Result<controllers::TokenSigner, CliError> {
+    let config = ApiConfig { service_account_signing_key: Some(key.to_owned()), ..ApiConfig::default() };
+    let issuer = Issuer::new(&config).map_err(|error| CliError::component("controllers", error))?;
+    Ok(controllers::TokenSigner(Arc::new(move |account, secret| {
+        let account = account.to_tree().ok()?;
+        issuer.issue_legacy(&account, secret)
+    })))
 }
 
 /// A running API server with its in-process door.
@@ -25,12 +37,8 @@ pub fn disk(dir: &Path) -> Result<Engine, CliError> {
 pub struct Plane {
     server: Server,
     handler: Handler,
-    /// The process' clock.
-    pub clock: Clock,
-    /// The process' randomness.
-    pub rng: Rng,
-    /// The process' tasks.
-    pub tasks: Tasks,
+    /// The process that it is part of.
+    pub process: Process,
 }
 
 impl Plane {
@@ -39,14 +47,13 @@ impl Plane {
         engine: Engine,
         config: ApiConfig,
         listener: TcpListener,
-        clock: Clock,
-        rng: Rng,
-        tasks: Tasks,
+        process: &Process,
     ) -> Result<Plane, CliError> {
+        let Process { clock, rng, tasks } = process.clone();
         let rows = Rows::builtin();
         let options = Options::new(rows.indexer(), clock.clone());
         let store = Store::open(engine, options).await.map_err(|e| CliError::component("store", e))?;
-        let server = Server::new(config, rows, store, clock.clone(), rng.clone(), tasks.clone())
+        let server = Server::new(config, rows, store, clock, rng, tasks.clone())
             .map_err(|error| CliError::component("API server", error))?;
         server.start().await.map_err(|error| CliError::component("API server", error))?;
         let serving = server.clone();
@@ -60,19 +67,18 @@ impl Plane {
             let server = door.clone();
             Box::pin(async move { server.call(request).await })
         });
-        Ok(Plane { server, handler, clock, rng, tasks })
+        Ok(Plane { server, handler, process: process.clone() })
     }
 
     /// A client that calls as `user`, without a socket.
     pub fn client(&self, user: UserInfo, agent: &str) -> Client {
-        let agent = format!("{agent}/{}", env!("CARGO_PKG_VERSION"));
-        Client::new(Arc::new(InProcess::new(self.handler.clone(), user)), &agent, self.clock.clone())
+        let transport = InProcess::new(self.handler.clone(), user);
+        Client::new(Arc::new(transport), &user_agent(agent), self.process.clock.clone())
     }
 
     /// Informers that list and watch as `user`.
     pub fn informers(&self, user: UserInfo, agent: &str) -> SharedInformers {
-        let client = self.client(user, agent);
-        SharedInformers::new(client, self.clock.clone(), self.rng.clone(), self.tasks.clone())
+        self.process.informers(&self.client(user, agent))
     }
 
     /// Starts all controllers and the scheduler, on shared caches.
@@ -86,18 +92,18 @@ impl Plane {
             }
             _ => plane.client(UserInfo::service_account("kube-system", name), name),
         });
-        let (clock, rng) = (self.clock.clone(), self.rng.clone());
-        controllers::start_with(informers.clone(), client_for, config, clock, rng, &self.tasks);
+        let Process { clock, rng, tasks } = self.process.clone();
+        controllers::start_with(informers.clone(), client_for, config, clock.clone(), rng.clone(), &tasks);
         let user = UserInfo::component("system:kube-scheduler", &[]);
         let scheduling = scheduler::run(
             self.client(user.clone(), "kube-scheduler"),
             informers,
             scheduler::Config::default(),
-            self.clock.clone(),
-            self.rng.clone(),
-            self.tasks.clone(),
+            clock,
+            rng,
+            tasks.clone(),
         );
-        self.tasks.spawn("scheduler", scheduling);
+        tasks.spawn("scheduler", scheduling);
     }
 
     /// Flushes and closes the store; nothing is served afterwards.

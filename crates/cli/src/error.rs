@@ -52,6 +52,16 @@ pub enum CliError {
     /// Nothing to act on.
     #[error("no cluster runs from {path}; start one with `navarch up`", path = .0.display())]
     NotRunning(PathBuf),
+    /// A machine that does not become, or stay, a node; or a token that is not made.
+    #[error("{what}: {detail}; {next}")]
+    Join {
+        /// What was tried.
+        what: String,
+        /// What went wrong.
+        detail: String,
+        /// What the user can do.
+        next: String,
+    },
     /// Something took too long.
     #[error("{what} took longer than {seconds} s; see {log}")]
     Timeout {

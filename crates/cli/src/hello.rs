@@ -72,9 +72,7 @@ async fn serve(port: u16) -> std::io::Result<()> {
 }
 
 fn pod_name() -> String {
-    let read = || std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
-    let name = std::env::var("POD_NAME").ok().or_else(read).unwrap_or_default();
-    name.trim().to_owned()
+    std::env::var("POD_NAME").unwrap_or_else(|_| crate::host::name())
 }
 
 fn answer(request: &Request<hyper::body::Incoming>, count: u64) -> Response<Body> {

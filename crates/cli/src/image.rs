@@ -18,18 +18,41 @@ pub const PAUSE: &str = "navarch.local/pause:1";
 /// The demo application's image.
 pub const HELLO: &str = "navarch.local/hello:1";
 
-/// What an image starts: name, arguments of our binary, exposed port.
-const IMAGES: &[(&str, &str, Option<u16>)] = &[(PAUSE, "pause", None), (HELLO, "hello", Some(8080))];
+/// One of our images.
+#[derive(Clone, Copy, Debug)]
+pub struct Own {
+    /// Its name.
+    pub name: &'static str,
+    /// What it starts.
+    entrypoint: &'static [&'static str],
+    /// The port it serves.
+    port: Option<u16>,
+    /// Its program: the small one that only waits, where this architecture has it, else our binary.
+    small: bool,
+}
 
-/// Writes the archive of our images to `out`, made of the program at `binary`.
-pub fn write_archive(binary: &Path, out: &Path) -> Result<(), CliError> {
+/// All of them; pods need the first one first.
+pub const OWN: [Own; 2] = [
+    Own { name: PAUSE, entrypoint: &["/navarch", "pause"], port: None, small: true },
+    Own { name: HELLO, entrypoint: &["/navarch", "hello"], port: Some(8080), small: false },
+];
+
+/// Writes the archive of one of our images to `out`, made of the program at `binary`. Blocks.
+pub fn write_archive(own: &Own, binary: &Path, out: &Path) -> Result<(), CliError> {
     let layer = out.with_extension("layer");
-    let written = write_layer(binary, &layer).and_then(|digest| write_images(&layer, &digest, out));
+    let small = runtime::pause::program(std::env::consts::ARCH).filter(|_| own.small);
+    let written = match small {
+        Some(program) => write_layer(program.len() as u64, program.as_slice(), &layer),
+        None => {
+            fs::File::open(binary).and_then(|program| write_layer(program.metadata()?.len(), program, &layer))
+        }
+    };
+    let written = written.and_then(|digest| write_image(own, &layer, &digest, out));
     let _ = fs::remove_file(&layer);
     written.map_err(|source| CliError::file("write", out, source))
 }
 
-fn write_layer(binary: &Path, layer: &Path) -> std::io::Result<String> {
+fn write_layer(size: u64, program: impl Read, layer: &Path) -> std::io::Result<String> {
     let mut tar = tar::Builder::new(fs::File::create(layer)?);
     for dir in ["dev/", "etc/", "proc/", "sys/", "tmp/"] {
         let mut header = entry(0, if dir == "tmp/" { 0o1777 } else { 0o755 });
@@ -38,35 +61,30 @@ fn write_layer(binary: &Path, layer: &Path) -> std::io::Result<String> {
     }
     let users = "root:x:0:0:root:/:/sbin/nologin\nnobody:x:65534:65534:nobody:/:/sbin/nologin\n";
     tar.append_data(&mut entry(users.len() as u64, 0o644), "etc/passwd", users.as_bytes())?;
-    let mut program = fs::File::open(binary)?;
-    let mut header = entry(program.metadata()?.len(), 0o755);
-    tar.append_data(&mut header, "navarch", &mut program)?;
+    tar.append_data(&mut entry(size, 0o755), "navarch", program)?;
     tar.into_inner()?.flush()?;
     digest(&mut fs::File::open(layer)?)
 }
 
-fn write_images(layer: &Path, layer_digest: &str, out: &Path) -> std::io::Result<()> {
+fn write_image(own: &Own, layer: &Path, layer_digest: &str, out: &Path) -> std::io::Result<()> {
     let temporary = out.with_extension("new");
     let mut tar = tar::Builder::new(fs::File::create(&temporary)?);
     let mut file = fs::File::open(layer)?;
     let layer_name = format!("{layer_digest}.tar");
     tar.append_data(&mut entry(file.metadata()?.len(), 0o644), &layer_name, &mut file)?;
-    let mut manifest = Vec::new();
-    for (name, command, port) in IMAGES {
-        let config = config(command, *port, layer_digest).to_string();
-        let config_name = format!("{}.json", digest(&mut config.as_bytes())?);
-        tar.append_data(&mut entry(config.len() as u64, 0o644), &config_name, config.as_bytes())?;
-        manifest.push(json!({"Config": config_name, "RepoTags": [name], "Layers": [layer_name]}));
-    }
-    let manifest = Value::Array(manifest).to_string();
+    let config = config(own, layer_digest).to_string();
+    let config_name = format!("{}.json", digest(&mut config.as_bytes())?);
+    tar.append_data(&mut entry(config.len() as u64, 0o644), &config_name, config.as_bytes())?;
+    let manifest = json!([{"Config": config_name, "RepoTags": [own.name], "Layers": [layer_name]}]);
+    let manifest = manifest.to_string();
     tar.append_data(&mut entry(manifest.len() as u64, 0o644), "manifest.json", manifest.as_bytes())?;
     tar.into_inner()?.flush()?;
     fs::rename(&temporary, out)
 }
 
-fn config(command: &str, port: Option<u16>, layer_digest: &str) -> Value {
-    let mut config = json!({"Entrypoint": ["/navarch", command], "Env": ["PATH=/"], "WorkingDir": "/"});
-    if let Some(port) = port {
+fn config(own: &Own, layer_digest: &str) -> Value {
+    let mut config = json!({"Entrypoint": own.entrypoint, "Env": ["PATH=/"], "WorkingDir": "/"});
+    if let Some(port) = own.port {
         config["ExposedPorts"] = json!({format!("{port}/tcp"): {}});
         config["User"] = json!("65534:65534");
     }
@@ -113,22 +131,49 @@ pub async fn import(socket: &Path, archives: &[PathBuf]) -> Result<String, CliEr
     Ok(printed)
 }
 
-/// Imports our own images unless containerd has them from this very binary already. `stamp` remembers.
-pub async fn ensure_own(socket: &Path, stamp: &Path) -> Result<(), CliError> {
-    let binary = std::env::current_exe()
-        .map_err(|source| CliError::file("find", Path::new("/proc/self/exe"), source))?;
-    let facts = fs::metadata(&binary).map_err(|source| CliError::file("read", &binary, source))?;
-    use std::os::unix::fs::MetadataExt as _;
-    let now = format!("{} {} {}\n", facts.len(), facts.mtime(), facts.mtime_nsec());
-    if fs::read_to_string(stamp).is_ok_and(|before| before == now) {
-        return Ok(());
+/// Our images on their way to containerd.
+pub struct Import {
+    binary: PathBuf,
+    stamp: PathBuf,
+    /// What the stamp says when containerd has them from this very binary.
+    fresh: String,
+}
+
+impl Import {
+    /// `stamp` remembers what was imported last.
+    pub fn new(stamp: PathBuf) -> Result<Import, CliError> {
+        use std::os::unix::fs::MetadataExt as _;
+        let binary = std::env::current_exe()
+            .map_err(|source| CliError::file("find", Path::new("/proc/self/exe"), source))?;
+        let facts = fs::metadata(&binary).map_err(|source| CliError::file("read", &binary, source))?;
+        let fresh = format!("{} {} {}\n", facts.len(), facts.mtime(), facts.mtime_nsec());
+        Ok(Import { binary, stamp, fresh })
     }
-    let archive = stamp.with_extension("tar");
-    write_archive(&binary, &archive)?;
-    let imported = import(socket, std::slice::from_ref(&archive)).await;
-    let _ = fs::remove_file(&archive);
-    imported?;
-    crate::pki::write(stamp, &now)
+
+    /// True when containerd has them.
+    pub fn done(&self) -> bool {
+        fs::read_to_string(&self.stamp).is_ok_and(|before| before == self.fresh)
+    }
+
+    /// Writes the archive of one.
+    pub async fn write(&self, own: Own) -> Result<PathBuf, CliError> {
+        let archive = self.stamp.with_extension(format!("{}.tar", own.entrypoint[1]));
+        let (binary, out) = (self.binary.clone(), archive.clone());
+        base::tasks::blocking(move || write_archive(&own, &binary, &out)).await?;
+        Ok(archive)
+    }
+
+    /// Imports an archive and removes it.
+    pub async fn bring(&self, socket: &Path, archive: PathBuf) -> Result<(), CliError> {
+        let imported = import(socket, std::slice::from_ref(&archive)).await;
+        let _ = fs::remove_file(&archive);
+        imported.map(drop)
+    }
+
+    /// Notes that all are there.
+    pub fn finish(&self) -> Result<(), CliError> {
+        crate::pki::write(&self.stamp, &self.fresh)
+    }
 }
 
 /// Runs a program to its end; what it printed, or its complaint.
@@ -154,7 +199,7 @@ mod tests {
         fs::write(&binary, "not really a program").expect("written");
         let make = |name: &str| {
             let out = dir.path().join(name);
-            write_archive(&binary, &out).expect("an archive");
+            write_archive(&OWN[1], &binary, &out).expect("an archive");
             fs::read(out).expect("readable")
         };
         let first = make("a.tar");
@@ -165,7 +210,7 @@ mod tests {
             .expect("entries")
             .map(|entry| entry.expect("an entry").path().expect("a path").display().to_string())
             .collect();
-        assert_eq!(names.len(), 4);
+        assert_eq!(names.len(), 3);
         assert_eq!(names.last().map(String::as_str), Some("manifest.json"));
     }
 }

@@ -3,17 +3,25 @@
 //! Only this crate knows all components; it must not hold behaviour of its own beyond starting, joining and
 //! stopping them.
 
+pub mod agent;
+pub mod cluster;
 pub mod containerd;
 pub mod control;
 pub mod demo;
 pub mod down;
 pub mod error;
 pub mod hello;
+pub mod host;
 pub mod image;
+pub mod join;
 pub mod node;
 pub mod pause;
 pub mod pki;
+pub mod process;
+pub mod rotating;
 pub mod single;
+pub mod storage;
+pub mod token;
 pub mod up;
 
 use std::path::PathBuf;
@@ -58,6 +66,11 @@ enum Command {
     Kubeconfig(DataArgs),
     /// Run a control plane without a node agent.
     Server(up::UpArgs),
+    /// Make this machine a node of a cluster that runs elsewhere.
+    Agent(agent::AgentArgs),
+    /// Tokens with which other machines join as nodes.
+    #[command(subcommand)]
+    Token(token::TokenCommand),
     /// Run the API server alone.
     Apiserver(Box<single::ApiserverArgs>),
     /// Run the scheduler alone.
@@ -130,6 +143,8 @@ async fn run(command: Command) -> Result<(), CliError> {
     match command {
         Command::Up(args) => up::run(args, true).await,
         Command::Server(args) => up::run(args, false).await,
+        Command::Agent(args) => agent::run(args).await,
+        Command::Token(command) => token::run(command).await,
         Command::Down(args) => down::run(&args).await,
         Command::Demo(args) => demo::run(&args).await,
         Command::Kubeconfig(args) => kubeconfig(&args),

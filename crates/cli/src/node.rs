@@ -1,23 +1,27 @@
-//! The node's part of `navarch up`: containerd, our images, the agent, the network; and their removal.
+//! A node of a cluster, on this machine: containerd, our images, the agent, the network; and their removal.
+//!
+//! Must not know whether the control plane is in this process or elsewhere.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use api::UserInfo;
 use base::metrics::Metrics;
-use ipnet::IpNet;
+use base::pki::LiveIdentity;
+use client::{Client, SharedInformers};
+use kubelet::images::Arriving;
 use network::cni::CniConfig;
 use network::routes::RouteConfig;
 use network::{CleanupConfig, NodeDeps, cni, dns, proxy, routes};
 use runtime::Cri;
 use runtime::cgroup::Cgroups;
 use runtime::cri::messages::{ListPodSandboxRequest, RemovePodSandboxRequest, StopPodSandboxRequest};
+use tokio::sync::{oneshot, watch};
 
-use crate::control::Plane;
+use crate::cluster::Facts;
 use crate::error::CliError;
-use crate::pki::{Names, Pki};
-use crate::up::UpArgs;
-use crate::{containerd, image};
+use crate::pki::Names;
+use crate::process::Process;
+use crate::{containerd, host, image};
 
 /// Where a data directory's node keeps what several nodes of one machine must not share.
 struct Places {
@@ -29,6 +33,8 @@ struct Places {
     cgroup_root: String,
     /// The pods' bridge.
     bridge: String,
+    /// The link of tunnels to other nodes.
+    tunnel: String,
     /// The nftables table.
     table: String,
 }
@@ -43,6 +49,7 @@ impl Places {
                 log_links: Some("/var/log/containers".into()),
                 cgroup_root: String::new(),
                 bridge: "cni0".to_owned(),
+                tunnel: RouteConfig::default().vxlan_link,
                 table: "navarch".to_owned(),
             };
         }
@@ -51,6 +58,7 @@ impl Places {
             log_links: None,
             cgroup_root: format!("/navarch-{short}"),
             bridge: format!("cni-{short}"),
+            tunnel: format!("vx-{short}"),
             table: format!("navarch-{short}"),
         }
     }
@@ -63,107 +71,198 @@ impl Places {
             ..CniConfig::default()
         }
     }
+
+    fn routes(&self, facts: &Facts) -> RouteConfig {
+        RouteConfig {
+            service_nets: vec![facts.service_net],
+            pod_nets: vec![facts.pod_net],
+            vxlan_link: self.tunnel.clone(),
+            ..RouteConfig::default()
+        }
+    }
+}
+
+/// Flags of whatever runs a node: `navarch up` and `navarch agent`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct NodeArgs {
+    /// The name of this node; the host name when absent.
+    #[arg(long, value_name = "NAME")]
+    pub node_name: Option<String>,
+    /// The address of this node; that of the default route when absent.
+    #[arg(long, value_name = "ADDRESS")]
+    pub node_ip: Option<IpAddr>,
+    /// The port of the node agent.
+    #[arg(long, default_value_t = 10250)]
+    pub kubelet_port: u16,
+    /// Labels of a new node: key=value, comma-separated.
+    #[arg(long, value_delimiter = ',', value_name = "LABELS")]
+    pub node_labels: Vec<String>,
+    /// An existing container runtime's socket; without it Navarch runs its own containerd.
+    #[arg(long, value_name = "SOCKET")]
+    pub container_runtime_endpoint: Option<PathBuf>,
+}
+
+impl NodeArgs {
+    /// The names this node goes by.
+    pub fn names(&self) -> Result<Names, CliError> {
+        let node = self.node_name.clone().unwrap_or_else(host::name);
+        if let Some(why) = api::names::dns1123_subdomain(&node).into_iter().next() {
+            return Err(CliError::Flag { flag: "node-name", value: node, why });
+        }
+        let addresses = vec![self.node_ip.unwrap_or_else(host::address)];
+        Ok(Names { node, addresses, dns_names: Vec::new() })
+    }
+}
+
+/// What a node is started with.
+pub struct NodeParts {
+    /// Where it keeps its things.
+    pub data_dir: PathBuf,
+    /// Its flags.
+    pub args: NodeArgs,
+    /// What it is called.
+    pub names: Names,
+    /// What it knows of the cluster.
+    pub facts: Facts,
+    /// The API, as this node.
+    pub client: Client,
+    /// Services, endpoints and nodes, for the service proxy, DNS and routes.
+    pub proxy: SharedInformers,
+    /// Pods of this node, which only the node's own identity may read.
+    pub pods: SharedInformers,
+    /// What the agent's server shows.
+    pub serving: LiveIdentity,
+    /// Whose client certificates the agent's server believes, PEM.
+    pub client_ca: String,
+    /// Time, randomness, tasks.
+    pub process: Process,
 }
 
 /// Starts the node of this machine as part of the process.
-pub async fn start(args: &UpArgs, pki: &Pki, names: &Names, plane: &Plane) -> Result<(), CliError> {
-    let dir = &args.data_dir;
-    crate::pki::write(&dns_file(dir), &args.dns_ip().to_string())?;
-    start_network(args, names, plane);
-    let socket = match &args.container_runtime_endpoint {
-        Some(socket) => socket.clone(),
-        None => {
-            let socket = containerd::ensure(dir, false, &plane.clock).await?;
-            image::ensure_own(&socket, &dir.join("containerd/own-images")).await?;
-            socket
-        }
+pub async fn start(parts: NodeParts) -> Result<(), CliError> {
+    let dir = &parts.data_dir;
+    remember(dir, &parts.facts)?;
+    start_network(&parts);
+    let (socket, arriving) = match &parts.args.container_runtime_endpoint {
+        Some(socket) => (socket.clone(), Arriving::default()),
+        None => own_runtime(dir, &parts.process).await?,
     };
-    start_agent(args, pki, names, plane, &socket).await
+    start_agent(parts, &socket, arriving).await
 }
 
-async fn start_agent(
-    args: &UpArgs,
-    pki: &Pki,
-    names: &Names,
-    plane: &Plane,
-    socket: &Path,
+/// Starts our containerd; our images are brought to it while the agent already starts.
+async fn own_runtime(dir: &Path, process: &Process) -> Result<(PathBuf, Arriving), CliError> {
+    let import = image::Import::new(dir.join("containerd/own-images"))?;
+    let mut arriving = Arriving::default();
+    let (answers, there) = oneshot::channel();
+    if !import.done() {
+        let expected = image::OWN.map(|own| (own, arriving.expect(own.name)));
+        process.tasks.spawn("own images", async move {
+            if let Err(error) = bring(&import, &expected, there).await {
+                tracing::error!(%error, "our images are not in containerd");
+            }
+        });
+    }
+    let socket = containerd::ensure(dir, false, &process.clock).await?;
+    // Nobody listens when the images are there already.
+    let _ = answers.send(socket.clone());
+    Ok((socket, arriving))
+}
+
+/// Writes the first archive while containerd starts, then brings one image after the other.
+async fn bring(
+    import: &image::Import,
+    expected: &[(image::Own, watch::Sender<bool>)],
+    there: oneshot::Receiver<PathBuf>,
 ) -> Result<(), CliError> {
-    let places = Places::of(&args.data_dir);
-    let keys = args.data_dir.join("kubelet/pki");
-    pki.node(&keys, names, &plane.clock, &plane.rng)?;
+    let (mut there, mut socket) = (Some(there), PathBuf::new());
+    for (own, arrived) in expected {
+        let archive = import.write(*own).await?;
+        if let Some(there) = there.take() {
+            let Ok(answers) = there.await else { return Ok(()) };
+            socket = answers;
+        }
+        import.bring(&socket, archive).await?;
+        arrived.send_replace(true);
+    }
+    import.finish()
+}
+
+async fn start_agent(parts: NodeParts, socket: &Path, arriving: Arriving) -> Result<(), CliError> {
+    let NodeParts { data_dir: dir, args, names, facts, process, .. } = parts;
+    let places = Places::of(&dir);
+    let label = |pair: &String| {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        (key.to_owned(), value.to_owned())
+    };
     let config = kubelet::Config {
-        node_name: names.node.clone(),
+        node_name: names.node,
         node_ips: names.addresses[..1].to_vec(),
-        root_dir: args.data_dir.join("kubelet"),
+        root_dir: dir.join("kubelet"),
         runtime_endpoint: format!("unix://{}", socket.display()),
-        manifest_dir: Some(args.data_dir.join("manifests")).filter(|dir| dir.exists()),
+        manifest_dir: Some(dir.join("manifests")).filter(|dir| dir.exists()),
         log_dir: places.logs,
         log_links: places.log_links,
-        cluster_dns: vec![args.dns_ip().to_string()],
-        cluster_domain: args.cluster_domain.clone(),
+        cluster_dns: vec![facts.dns_address.to_string()],
+        cluster_domain: facts.domain,
         cgroup_root: places.cgroup_root,
+        labels: args.node_labels.iter().map(label).collect(),
         listen: Some(SocketAddr::new([0, 0, 0, 0].into(), args.kubelet_port)),
         healthz: None,
-        tls_cert: Some(keys.join("kubelet.crt")),
-        tls_key: Some(keys.join("kubelet.key")),
-        client_ca: Some(pki.cert_path("ca")),
         ..kubelet::Config::default()
     };
-    let user = UserInfo::component(&format!("system:node:{}", names.node), &["system:nodes"]);
-    let parts = kubelet::agent::Parts {
+    let agent = kubelet::agent::Parts {
         config,
-        client: plane.client(user, "kubelet"),
-        clock: plane.clock.clone(),
-        rng: plane.rng.clone(),
-        tasks: plane.tasks.clone(),
+        client: parts.client,
+        clock: process.clock,
+        rng: process.rng,
+        tasks: process.tasks,
         metrics: Metrics::new(),
-        server: kubelet::server::Parts::default(),
+        server: kubelet::server::Parts {
+            identity: Some(parts.serving),
+            client_ca: Some(parts.client_ca),
+            ..kubelet::server::Parts::default()
+        },
     };
-    kubelet::agent::start(parts).await.map_err(|error| CliError::component("node agent", error))?;
-    Ok(())
+    let started = kubelet::agent::start_while(agent, arriving).await;
+    started.map(drop).map_err(|error| CliError::component("node agent", error))
 }
 
-fn start_network(args: &UpArgs, names: &Names, plane: &Plane) {
-    let places = Places::of(&args.data_dir);
-    let informers = plane.informers(UserInfo::component("system:kube-proxy", &[]), "kube-proxy");
-    let (clock, tasks) = (plane.clock.clone(), plane.tasks.clone());
-    let deps = NodeDeps { informers, clock, tasks, node_name: names.node.clone() };
-    let nets: Vec<IpNet> = vec![args.cluster_cidr];
+fn start_network(parts: &NodeParts) {
+    let (places, facts) = (Places::of(&parts.data_dir), &parts.facts);
+    let Process { clock, rng, tasks } = parts.process.clone();
+    let node_name = parts.names.node.clone();
+    let deps = NodeDeps { informers: parts.proxy.clone(), clock, tasks: tasks.clone(), node_name };
     let config = proxy::ProxyConfig {
         table: places.table.clone(),
-        cluster_nets: nets.clone(),
+        cluster_nets: vec![facts.pod_net],
         masquerade_pods: true,
         host_ports: true,
-        dns_address: Some(args.dns_ip()),
+        dns_address: Some(facts.dns_address),
         healthz: None,
         metrics: None,
-        ..proxy::ProxyConfig::new(&names.node)
+        ..proxy::ProxyConfig::new(&deps.node_name)
     };
-    // Host ports are in pods, which only the node's own identity may read.
-    let node_user = UserInfo::component(&format!("system:node:{}", names.node), &["system:nodes"]);
     let proxy_deps = proxy::ProxyDeps {
         informers: deps.informers.clone(),
-        pods: Some(plane.informers(node_user, "kube-proxy")),
+        pods: Some(parts.pods.clone()),
         clock: deps.clock.clone(),
         tasks: deps.tasks.clone(),
         metrics: Metrics::new(),
     };
-    plane.tasks.spawn("proxy", async move {
+    tasks.spawn("proxy", async move {
         if let Err(error) = proxy::run(proxy_deps, config).await {
             tracing::error!(%error, "the service proxy stopped");
         }
     });
-    plane.tasks.spawn("cni", cni::run(deps.clone(), places.cni(&args.data_dir), || {}));
-    let route_config =
-        RouteConfig { service_nets: vec![args.service_cluster_ip_range], ..RouteConfig::default() };
-    plane.tasks.spawn("routes", routes::run(deps.clone(), route_config));
+    tasks.spawn("cni", cni::run(deps.clone(), places.cni(&parts.data_dir), || {}));
+    tasks.spawn("routes", routes::run(deps.clone(), places.routes(facts)));
     let dns_config = dns::DnsConfig {
-        domain: args.cluster_domain.clone(),
-        cluster_nets: vec![args.cluster_cidr, args.service_cluster_ip_range],
-        ..dns::DnsConfig::new(args.dns_ip())
+        domain: facts.domain.clone(),
+        cluster_nets: vec![facts.pod_net, facts.service_net],
+        ..dns::DnsConfig::new(facts.dns_address)
     };
-    let rng = plane.rng.clone();
-    plane.tasks.spawn("dns", async move {
+    tasks.spawn("dns", async move {
         if let Err(error) = dns::run(deps, dns_config, rng).await {
             tracing::error!(%error, "DNS stopped");
         }
@@ -193,11 +292,16 @@ async fn try_remove_pods(socket: &Path) -> Result<(), base::BoxError> {
 
 /// Removes links, tables, routes and files of the node's network.
 pub async fn remove_network(data_dir: &Path) {
-    let places = Places::of(data_dir);
+    let (places, facts) = (Places::of(data_dir), remembered(data_dir));
     let config = CleanupConfig {
         cni: places.cni(data_dir),
+        routes: RouteConfig {
+            vxlan_link: places.tunnel,
+            pod_nets: facts.iter().map(|facts| facts.pod_net).collect(),
+            ..RouteConfig::default()
+        },
         table: places.table,
-        dns_addresses: saved_dns_address(data_dir).into_iter().collect(),
+        dns_addresses: facts.iter().map(|facts| facts.dns_address).collect(),
         ..CleanupConfig::default()
     };
     for left in network::cleanup(&config).await {
@@ -205,13 +309,18 @@ pub async fn remove_network(data_dir: &Path) {
     }
 }
 
-/// Remembers the address put on the loopback link, for the removal.
-fn dns_file(data_dir: &Path) -> PathBuf {
-    containerd::run_dir(data_dir).join("dns-address")
+/// Remembers what the removal must know.
+fn remember(data_dir: &Path, facts: &Facts) -> Result<(), CliError> {
+    crate::pki::write(&facts_file(data_dir), &facts.to_data().to_string())
 }
 
-fn saved_dns_address(data_dir: &Path) -> Option<std::net::IpAddr> {
-    std::fs::read_to_string(dns_file(data_dir)).ok()?.trim().parse().ok()
+fn facts_file(data_dir: &Path) -> PathBuf {
+    containerd::run_dir(data_dir).join("cluster.json")
+}
+
+fn remembered(data_dir: &Path) -> Option<Facts> {
+    let text = std::fs::read_to_string(facts_file(data_dir)).ok()?;
+    Facts::of_data(&serde_json::from_str(&text).ok()?).ok()
 }
 
 /// Removes the pods' control groups.

@@ -9,7 +9,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use base::pki::{Ca, Identity, Subject};
+use base::pki::{Ca, Identity, LiveIdentity, Subject};
 use base::{Clock, Rng};
 
 use crate::error::CliError;
@@ -29,8 +29,6 @@ pub struct Names {
     pub addresses: Vec<IpAddr>,
     /// Further DNS names of the API server.
     pub dns_names: Vec<String>,
-    /// The cluster's DNS domain.
-    pub cluster_domain: String,
 }
 
 /// A cluster's keys, all PEM.
@@ -42,13 +40,13 @@ pub struct Pki {
     /// The authority of the aggregation layer.
     pub front_proxy_ca: Ca,
     /// The API server's serving certificate.
-    pub apiserver: Identity,
+    pub apiserver: LiveIdentity,
     /// The API server as a client of agents.
-    pub apiserver_kubelet_client: Identity,
+    pub apiserver_kubelet_client: LiveIdentity,
     /// The API server as a client of aggregated servers.
-    pub front_proxy_client: Identity,
+    pub front_proxy_client: LiveIdentity,
     /// The administrator's certificate.
-    pub admin: Identity,
+    pub admin: LiveIdentity,
     /// The key that signs service-account tokens.
     pub service_account_key: String,
 }
@@ -85,13 +83,13 @@ impl Keeper<'_> {
         Ok(ca)
     }
 
-    fn leaf(&self, name: &str, ca: &Ca, subject: &Subject) -> Result<Identity, CliError> {
+    fn leaf(&self, name: &str, ca: &Ca, subject: &Subject) -> Result<LiveIdentity, CliError> {
         if let Some(identity) = self.load(name).filter(|found| self.still_fits(found, subject)) {
-            return Ok(identity);
+            return Ok(LiveIdentity::new(&identity)?);
         }
         let identity = ca.issue(subject, self.clock.now(), LEAF_LIFETIME, self.rng)?;
         self.save(name, &identity)?;
-        Ok(identity)
+        Ok(LiveIdentity::new(&identity)?)
     }
 
     /// True while a certificate has a third of its life left and names what it must.
@@ -105,12 +103,36 @@ impl Keeper<'_> {
     }
 }
 
+/// What the API server's certificate must name besides its addresses.
+fn apiserver_subject(names: &Names, service_ip: IpAddr, domain: &str) -> Subject {
+    let mut dns_names: Vec<String> =
+        ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "localhost"].map(str::to_owned).into();
+    dns_names.extend([format!("kubernetes.default.svc.{domain}"), names.node.clone()]);
+    dns_names.extend(names.dns_names.iter().cloned());
+    dns_names.sort();
+    dns_names.dedup();
+    let mut addresses = vec![service_ip, IpAddr::from([127, 0, 0, 1]), "::1".parse().expect("an address")];
+    addresses.extend(&names.addresses);
+    addresses.dedup();
+    Subject { common_name: "kube-apiserver".into(), dns_names, addresses, server: true, ..Subject::default() }
+}
+
+fn client_subject(name: &str, group: Option<&str>) -> Subject {
+    Subject {
+        common_name: name.into(),
+        organization: group.map(str::to_owned),
+        client: true,
+        ..Subject::default()
+    }
+}
+
 /// Reads the cluster's keys from `dir`, making what is missing or about to expire. `service_ip` is the API
-/// server's address in the cluster.
+/// server's address in the cluster, `domain` the cluster's DNS domain.
 pub fn ensure(
     dir: &Path,
     names: &Names,
     service_ip: IpAddr,
+    domain: &str,
     clock: &Clock,
     rng: &Rng,
 ) -> Result<Pki, CliError> {
@@ -118,35 +140,6 @@ pub fn ensure(
     let keeper = Keeper { dir, clock, rng };
     let ca = keeper.ca("ca", "kubernetes")?;
     let front_proxy_ca = keeper.ca("front-proxy-ca", "front-proxy-ca")?;
-    let domain = &names.cluster_domain;
-    let mut dns_names: Vec<String> =
-        ["kubernetes", "kubernetes.default", "kubernetes.default.svc"].map(str::to_owned).into();
-    dns_names.extend([
-        format!("kubernetes.default.svc.{domain}"),
-        "localhost".to_owned(),
-        names.node.clone(),
-    ]);
-    dns_names.extend(names.dns_names.iter().cloned());
-    dns_names.sort();
-    dns_names.dedup();
-    let mut addresses = vec![service_ip, IpAddr::from([127, 0, 0, 1]), "::1".parse().expect("an address")];
-    addresses.extend(&names.addresses);
-    addresses.dedup();
-    let server = Subject {
-        common_name: "kube-apiserver".into(),
-        dns_names,
-        addresses,
-        server: true,
-        ..Subject::default()
-    };
-    let client = |name: &str, group: Option<&str>| Subject {
-        common_name: name.into(),
-        organization: group.map(str::to_owned),
-        client: true,
-        ..Subject::default()
-    };
-    let masters = Some("system:masters");
-    let kubelet_client = client("kube-apiserver-kubelet-client", masters);
     let sa_path = dir.join("sa.key");
     let service_account_key = match fs::read_to_string(&sa_path) {
         Ok(key) => key,
@@ -156,15 +149,15 @@ pub fn ensure(
             key
         }
     };
+    let masters = Some("system:masters");
+    let (kubelet_client, admin) = ("kube-apiserver-kubelet-client", "kubernetes-admin");
+    let (kubelet_client, admin) = (client_subject(kubelet_client, masters), client_subject(admin, masters));
+    let front = client_subject("front-proxy-client", None);
     Ok(Pki {
-        apiserver: keeper.leaf("apiserver", &ca, &server)?,
+        apiserver: keeper.leaf("apiserver", &ca, &apiserver_subject(names, service_ip, domain))?,
         apiserver_kubelet_client: keeper.leaf("apiserver-kubelet-client", &ca, &kubelet_client)?,
-        front_proxy_client: keeper.leaf(
-            "front-proxy-client",
-            &front_proxy_ca,
-            &client("front-proxy-client", None),
-        )?,
-        admin: keeper.leaf("admin", &ca, &client("kubernetes-admin", masters))?,
+        front_proxy_client: keeper.leaf("front-proxy-client", &front_proxy_ca, &front)?,
+        admin: keeper.leaf("admin", &ca, &admin)?,
         dir: dir.to_owned(),
         ca,
         front_proxy_ca,
@@ -173,43 +166,50 @@ pub fn ensure(
 }
 
 impl Pki {
-    /// The path of a certificate (`apiserver`, `ca`, …).
-    pub fn cert_path(&self, name: &str) -> PathBuf {
-        self.dir.join(format!("{name}.crt"))
-    }
-
-    /// The path of a private key.
-    pub fn key_path(&self, name: &str) -> PathBuf {
-        self.dir.join(format!("{name}.key"))
-    }
-
-    /// A node's client and serving certificates, kept in `dir`.
-    pub fn node(
+    /// The serving certificate of this machine's own agent, kept in `dir`.
+    pub fn agent(
         &self,
         dir: &Path,
         names: &Names,
         clock: &Clock,
         rng: &Rng,
-    ) -> Result<(Identity, Identity), CliError> {
+    ) -> Result<LiveIdentity, CliError> {
         make_private_dir(dir)?;
-        let keeper = Keeper { dir, clock, rng };
-        let user = format!("system:node:{}", names.node);
-        let client = Subject {
-            common_name: user.clone(),
-            organization: Some("system:nodes".into()),
-            client: true,
-            ..Subject::default()
-        };
         let server = Subject {
-            common_name: user,
+            common_name: format!("system:node:{}", names.node),
             organization: Some("system:nodes".into()),
             dns_names: vec![names.node.clone()],
             addresses: names.addresses.clone(),
             server: true,
             ..Subject::default()
         };
-        Ok((keeper.leaf("kubelet-client", &self.ca, &client)?, keeper.leaf("kubelet", &self.ca, &server)?))
+        Keeper { dir, clock, rng }.leaf("kubelet", &self.ca, &server)
     }
+
+    /// Takes over what another look at the files has found or made.
+    pub fn renew(&self, newer: &Pki) -> Result<bool, CliError> {
+        let pairs = [
+            (&self.apiserver, &newer.apiserver),
+            (&self.apiserver_kubelet_client, &newer.apiserver_kubelet_client),
+            (&self.front_proxy_client, &newer.front_proxy_client),
+            (&self.admin, &newer.admin),
+        ];
+        let mut changed = false;
+        for (live, newer) in pairs {
+            changed |= take(live, newer)?;
+        }
+        Ok(changed)
+    }
+}
+
+/// Shows `newer` from now on, if it differs.
+pub fn take(live: &LiveIdentity, newer: &LiveIdentity) -> Result<bool, CliError> {
+    let newer = newer.now();
+    if live.now().cert == newer.cert {
+        return Ok(false);
+    }
+    live.replace(&newer)?;
+    Ok(true)
 }
 
 /// Makes a directory only its owner can enter.
@@ -247,23 +247,22 @@ mod tests {
     fn keys_are_kept_and_renewed() {
         let dir = tempfile::tempdir().expect("a directory");
         let (clock, rng) = (Clock::system(), Rng::seeded(1));
-        let mut names = Names {
-            node: "n1".into(),
-            addresses: vec![[10, 1, 2, 3].into()],
-            dns_names: vec![],
-            cluster_domain: "cluster.local".into(),
+        let mut names = Names { node: "n1".into(), addresses: vec![[10, 1, 2, 3].into()], dns_names: vec![] };
+        let make = |names: &Names| {
+            ensure(dir.path(), names, [10, 96, 0, 1].into(), "cluster.local", &clock, &rng).expect("keys")
         };
-        let make =
-            |names: &Names| ensure(dir.path(), names, [10, 96, 0, 1].into(), &clock, &rng).expect("keys");
+        let cert = |live: &LiveIdentity| live.now().cert;
         let first = make(&names);
         let again = make(&names);
-        assert_eq!(first.apiserver.cert, again.apiserver.cert);
+        assert_eq!(cert(&first.apiserver), cert(&again.apiserver));
         assert_eq!(first.service_account_key, again.service_account_key);
         names.addresses.push([10, 9, 9, 9].into());
         let moved = make(&names);
-        assert_ne!(first.apiserver.cert, moved.apiserver.cert, "a new address needs a new certificate");
-        assert_eq!(first.admin.cert, moved.admin.cert);
-        let facts = base::pki::describe(&moved.apiserver.cert).expect("readable");
+        assert_ne!(cert(&first.apiserver), cert(&moved.apiserver), "a new address needs a new certificate");
+        assert_eq!(cert(&first.admin), cert(&moved.admin));
+        assert!(first.renew(&moved).expect("taken over") && !first.renew(&moved).expect("nothing to do"));
+        assert_eq!(cert(&first.apiserver), cert(&moved.apiserver));
+        let facts = base::pki::describe(&cert(&moved.apiserver)).expect("readable");
         assert!(facts.dns_names.contains(&"kubernetes.default.svc.cluster.local".to_owned()));
         use std::os::unix::fs::PermissionsExt as _;
         let mode = fs::metadata(dir.path().join("ca.key")).expect("a file").permissions().mode();

@@ -2,18 +2,18 @@
 //! flags, against any conformant cluster.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use base::{Clock, Rng, Tasks};
-use client::{Client, Election, Https, Kubeconfig, LeaseConfig, SharedInformers};
+use client::{Client, Election, LeaseConfig};
 use store::{Engine, EtcdOptions};
 use tokio::net::TcpListener;
 
 use crate::control::Plane;
 use crate::error::CliError;
+use crate::host;
 use crate::pki::{self, Names};
-use crate::up::{DRAIN, wait_for_end};
+use crate::process::Process;
 
 /// Flags of `navarch apiserver`.
 #[derive(Clone, Debug, clap::Args)]
@@ -60,7 +60,7 @@ pub struct ControllerManagerArgs {
     /// here; accepted for scripts.
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false, action = clap::ArgAction::Set)]
     use_service_account_credentials: bool,
-    /// The key that signs service-account tokens; accepted for scripts, the API server signs.
+    /// The key that signs the tokens of Secrets of type kubernetes.io/service-account-token.
     #[arg(long, value_name = "FILE")]
     service_account_private_key_file: Option<PathBuf>,
     /// Elect a leader by Lease first; needed when several run.
@@ -82,56 +82,22 @@ pub struct ProxyArgs {
     args: network::proxy::ProxyOptions,
 }
 
-/// What every component has.
-struct Process {
-    clock: Clock,
-    rng: Rng,
-    tasks: Tasks,
-}
-
-impl Process {
-    fn new() -> Process {
-        Process { clock: Clock::system(), rng: Rng::system(), tasks: Tasks::new() }
-    }
-
-    fn client(&self, kubeconfig: &Path, agent: &str) -> Result<Client, CliError> {
-        let config = Kubeconfig::load(kubeconfig)?;
-        let https = Https::from_kubeconfig(&config, None, self.clock.clone(), self.tasks.clone())?;
-        Ok(Client::new(Arc::new(https), agent, self.clock.clone()))
-    }
-
-    fn informers(&self, client: &Client) -> SharedInformers {
-        SharedInformers::new(client.clone(), self.clock.clone(), self.rng.clone(), self.tasks.clone())
-    }
-
-    /// Waits for the lease of a component; the process ends when it is lost.
-    async fn lead(&self, client: &Client, lease: &str) {
-        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-        let identity = format!("{}_{}", host.trim(), self.rng.uuid());
-        let config = LeaseConfig::new("kube-system", lease, &identity);
-        let mut election = Election::new(client.clone(), config, self.clock.clone(), self.rng.clone());
-        election.acquire().await;
-        tracing::info!(lease, identity, "leading");
-        let tasks = self.tasks.clone();
-        self.tasks.spawn_detached("lease", async move {
-            let cancel = tasks.cancel_token().clone();
-            if cancel.run(election.keep()).await.is_some() {
-                tracing::error!("the lease is lost; stopping");
-                tasks.cancel_token().cancel();
-            } else if let Err(error) = election.release().await {
-                tracing::debug!(%error, "the lease was not released");
-            }
-        });
-    }
-
-    /// Runs until a signal or the end of the component.
-    async fn wait(&self) {
-        tokio::select! {
-            () = wait_for_end() => {}
-            () = self.tasks.cancel_token().cancelled() => {}
+/// Waits for the lease of a component; the process ends when it is lost.
+async fn lead(process: &Process, client: &Client, lease: &str) {
+    let identity = format!("{}_{}", host::name(), process.rng.uuid());
+    let config = LeaseConfig::new("kube-system", lease, &identity);
+    let mut election = Election::new(client.clone(), config, process.clock.clone(), process.rng.clone());
+    election.acquire().await;
+    tracing::info!(lease, identity, "leading");
+    let cancel = process.tasks.cancel_token().clone();
+    process.tasks.spawn_detached("lease", async move {
+        if cancel.run(election.keep()).await.is_some() {
+            tracing::error!("the lease is lost; stopping");
+            cancel.cancel();
+        } else if let Err(error) = election.release().await {
+            tracing::debug!(%error, "the lease was not released");
         }
-        self.tasks.drain(DRAIN).await;
-    }
+    });
 }
 
 /// `navarch apiserver`.
@@ -145,14 +111,14 @@ pub async fn apiserver(args: ApiserverArgs) -> Result<(), CliError> {
             node: "localhost".to_owned(),
             addresses: config.advertise.iter().map(|advertise| advertise.0).collect(),
             dns_names: Vec::new(),
-            cluster_domain: "cluster.local".to_owned(),
         };
         let first = flags.service_cluster_ip_range.first().map(|range| crate::up::nth_address(range, 1));
         let service_ip = first.unwrap_or_else(|| [127, 0, 0, 1].into());
-        let made = pki::ensure(&flags.cert_dir, &names, service_ip, &process.clock, &process.rng)?;
+        let (clock, rng) = (&process.clock, &process.rng);
+        let made = pki::ensure(&flags.cert_dir, &names, service_ip, "cluster.local", clock, rng)?;
         config.identity = Some(made.apiserver);
     }
-    let Process { clock, rng, tasks } = &process;
+    let Process { clock, tasks, .. } = &process;
     let engine = match &args.data_dir {
         _ if !flags.etcd_servers.is_empty() => {
             let options = EtcdOptions::new(flags.etcd_servers.clone(), clock.clone(), tasks.clone());
@@ -167,7 +133,7 @@ pub async fn apiserver(args: ApiserverArgs) -> Result<(), CliError> {
         value: address.to_string(),
         why: error.to_string(),
     })?;
-    let plane = Plane::start(engine, config, listener, clock.clone(), rng.clone(), tasks.clone()).await?;
+    let plane = Plane::start(engine, config, listener, &process).await?;
     tracing::info!(millis = clock.monotonic().as_millis(), %address, "API server ready");
     process.wait().await;
     plane.close().await;
@@ -183,7 +149,7 @@ pub async fn scheduler(args: SchedulerArgs) -> Result<(), CliError> {
     };
     let client = process.client(kubeconfig, "kube-scheduler")?;
     if args.config.leader_elect {
-        process.lead(&client, "kube-scheduler").await;
+        lead(&process, &client, "kube-scheduler").await;
     }
     let informers = process.informers(&client);
     let Process { clock, rng, tasks } = &process;
@@ -206,13 +172,17 @@ pub async fn controller_manager(args: ControllerManagerArgs) -> Result<(), CliEr
     let config = controllers::Config {
         root_ca: args.root_ca_file.as_ref().map(read).transpose()?.unwrap_or_default(),
         signing,
+        token_signer: match &args.service_account_private_key_file {
+            Some(path) => Some(crate::control::token_signer(&read(path)?)?),
+            None => None,
+        },
         cluster_cidrs: if args.allocate_node_cidrs { args.cluster_cidr.clone() } else { Vec::new() },
         controllers: args.controllers.clone(),
         ..controllers::Config::default()
     };
     let client = process.client(&args.kubeconfig, "kube-controller-manager")?;
     if args.leader_elect {
-        process.lead(&client, "kube-controller-manager").await;
+        lead(&process, &client, "kube-controller-manager").await;
     }
     let informers = process.informers(&client);
     let client_for: controllers::ClientFor = Arc::new(move |_| client.clone());
@@ -249,9 +219,8 @@ pub async fn kubelet(args: KubeletArgs) -> Result<(), CliError> {
 pub async fn proxy(args: ProxyArgs) -> Result<(), CliError> {
     let process = Process::new();
     let failed = |error: base::BoxError| CliError::component("service proxy", error);
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let cleanup = args.args.cleanup;
-    let (config, kubeconfig) = args.args.resolve(host.trim()).map_err(|error| failed(error.into()))?;
+    let (config, kubeconfig) = args.args.resolve(&host::name()).map_err(|error| failed(error.into()))?;
     if cleanup {
         return network::proxy::cleanup(&config.nft_program, &config.table)
             .await

@@ -38,8 +38,7 @@ fn objects() -> [(Gvr, Value); 4] {
         "metadata": {"name": controllers::LOCAL_PROVISIONER},
         "spec": {"attachRequired": false, "podInfoOnMount": false, "storageCapacity": true},
     });
-    let subject =
-        json!({"kind": "ServiceAccount", "namespace": "kube-system", "name": controllers::LOCAL_VOLUMES_ACCOUNT});
+    let subject = json!({"kind": "ServiceAccount", "namespace": "kube-system", "name": controllers::LOCAL_VOLUMES_ACCOUNT});
     let binding = json!({
         "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": ROLE},
         "roleRef": {"apiGroup": RBAC, "kind": "ClusterRole", "name": ROLE}, "subjects": [subject],
@@ -53,9 +52,7 @@ fn objects() -> [(Gvr, Value); 4] {
 }
 
 fn role() -> Value {
-    let rule = |group: &str, resources: &[&str], verbs: &[&str]| {
-        json!({"apiGroups": [group], "resources": resources, "verbs": verbs})
-    };
+    let rule = |group: &str, resources: &[&str], verbs: &[&str]| json!({"apiGroups": [group], "resources": resources, "verbs": verbs});
     let all = ["create", "delete", "get", "list", "patch", "update", "watch"];
     json!({
         "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": ROLE},

@@ -1,24 +1,28 @@
 //! `navarch up` and `navarch server`: this machine becomes a cluster, in one foreground process.
 
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use base::{Clock, Rng, Tasks};
+use api::UserInfo;
+use base::pki::LiveIdentity;
 use client::Kubeconfig;
 use ipnet::IpNet;
-use store::Engine;
+use store::{Engine, EtcdOptions};
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 
+use crate::cluster::{self, Facts};
 use crate::control::Plane;
 use crate::error::CliError;
+use crate::node::{NodeArgs, NodeParts};
 use crate::pki::{self, Names, Pki};
+use crate::process::{Process, wait_for_end};
 use crate::{containerd, down, node};
 
-/// How long components may take to end.
-pub const DRAIN: Duration = Duration::from_secs(10);
+/// How often it is looked whether certificates are to be renewed, or were renewed by `navarch certs`.
+const LOOK: Duration = Duration::from_secs(60);
 
 /// Flags of `navarch up` and `navarch server`.
 #[derive(Clone, Debug, clap::Args)]
@@ -26,21 +30,15 @@ pub struct UpArgs {
     /// Where the cluster keeps its things.
     #[arg(long, default_value = crate::DEFAULT_DATA_DIR, value_name = "DIR")]
     pub data_dir: PathBuf,
-    /// The name of this node; the host name when absent.
-    #[arg(long, value_name = "NAME")]
-    pub node_name: Option<String>,
-    /// The address of this node; that of the default route when absent.
-    #[arg(long, value_name = "ADDRESS")]
-    pub node_ip: Option<IpAddr>,
+    /// The node's own flags.
+    #[command(flatten)]
+    pub node: NodeArgs,
     /// The port of the API server.
     #[arg(long, default_value_t = 6443)]
     pub secure_port: u16,
     /// The address the API server listens on.
     #[arg(long, default_value = "0.0.0.0")]
     pub bind_address: IpAddr,
-    /// The port of the node agent.
-    #[arg(long, default_value_t = 10250)]
-    pub kubelet_port: u16,
     /// Further names or addresses for the API server's certificate.
     #[arg(long, value_delimiter = ',', value_name = "NAME")]
     pub tls_san: Vec<String>,
@@ -53,12 +51,12 @@ pub struct UpArgs {
     /// The cluster's DNS domain.
     #[arg(long, default_value = "cluster.local", value_name = "DOMAIN")]
     pub cluster_domain: String,
-    /// An existing container runtime's socket; without it Navarch runs its own containerd.
-    #[arg(long, value_name = "SOCKET")]
-    pub container_runtime_endpoint: Option<PathBuf>,
     /// Keep nothing on disk: the cluster's objects end with the process.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "etcd_servers")]
     pub in_memory: bool,
+    /// Keep the objects in this etcd instead of the embedded store: URLs, comma-separated.
+    #[arg(long, value_delimiter = ',', value_name = "URL")]
+    pub etcd_servers: Vec<String>,
 }
 
 impl UpArgs {
@@ -71,6 +69,25 @@ impl UpArgs {
     pub fn dns_ip(&self) -> IpAddr {
         nth_address(&self.service_cluster_ip_range, 10)
     }
+
+    /// What nodes are told of the cluster.
+    fn facts(&self) -> Facts {
+        Facts {
+            dns_address: self.dns_ip(),
+            domain: self.cluster_domain.clone(),
+            pod_net: self.cluster_cidr,
+            service_net: self.service_cluster_ip_range,
+        }
+    }
+
+    fn engine(&self, process: &Process) -> Result<Engine, CliError> {
+        if !self.etcd_servers.is_empty() {
+            let (clock, tasks) = (process.clock.clone(), process.tasks.clone());
+            let options = EtcdOptions::new(self.etcd_servers.clone(), clock, tasks);
+            return Engine::etcd(options).map_err(|error| CliError::component("store", error));
+        }
+        if self.in_memory { Ok(Engine::Memory) } else { crate::control::disk(&self.data_dir.join("store")) }
+    }
 }
 
 /// The n-th address of a range.
@@ -81,35 +98,16 @@ pub fn nth_address(range: &IpNet, n: u32) -> IpAddr {
     }
 }
 
-/// The names this node goes by.
+/// The names this machine goes by, those of its API server included.
 fn names(args: &UpArgs) -> Result<Names, CliError> {
-    let host = || fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_lowercase();
-    let node = args.node_name.clone().unwrap_or_else(host);
-    if let Some(why) = api::names::dns1123_subdomain(&node).into_iter().next() {
-        return Err(CliError::Flag { flag: "node-name", value: node, why });
-    }
-    let mut addresses = vec![args.node_ip.unwrap_or_else(default_address)];
-    let mut dns_names = Vec::new();
+    let mut names = args.node.names()?;
     for san in &args.tls_san {
         match san.parse() {
-            Ok(address) => addresses.push(address),
-            Err(_) => dns_names.push(san.clone()),
+            Ok(address) => names.addresses.push(address),
+            Err(_) => names.dns_names.push(san.clone()),
         }
     }
-    Ok(Names { node, addresses, dns_names, cluster_domain: args.cluster_domain.clone() })
-}
-
-/// The address packets to elsewhere leave from; nothing is sent to find out.
-fn default_address() -> IpAddr {
-    let probe = UdpSocket::bind("0.0.0.0:0").and_then(|socket| {
-        // A documentation address (RFC 5737): only the routing table is asked.
-        socket.connect("192.0.2.1:9")?;
-        socket.local_addr()
-    });
-    match probe {
-        Ok(address) if !address.ip().is_unspecified() => address.ip(),
-        _ => IpAddr::from([127, 0, 0, 1]),
-    }
+    Ok(names)
 }
 
 /// The API server's settings of an all-in-one cluster.
@@ -132,35 +130,102 @@ fn api_config(args: &UpArgs, pki: &Pki, names: &Names) -> apiserver::Config {
     }
 }
 
+/// Reads the cluster's keys, making what is missing.
+fn keys(args: &UpArgs, names: &Names, process: &Process) -> Result<Pki, CliError> {
+    let (dir, Process { clock, rng, .. }) = (args.data_dir.join("pki"), process);
+    pki::ensure(&dir, names, args.service_ip(), &args.cluster_domain, clock, rng)
+}
+
 /// Runs the cluster until SIGTERM or SIGINT.
 pub async fn run(args: UpArgs, with_node: bool) -> Result<(), CliError> {
-    let (clock, rng, tasks) = (Clock::system(), Rng::system(), Tasks::new());
+    let process = Process::new();
     let names = names(&args)?;
     pki::make_private_dir(&args.data_dir)?;
-    let run_dir = containerd::run_dir(&args.data_dir);
-    fs::create_dir_all(&run_dir).map_err(|source| CliError::file("create", &run_dir, source))?;
-    let pki = pki::ensure(&args.data_dir.join("pki"), &names, args.service_ip(), &clock, &rng)?;
+    let pki = Arc::new(keys(&args, &names, &process)?);
     let listener = listen(&args).await?;
-    let engine =
-        if args.in_memory { Engine::Memory } else { crate::control::disk(&args.data_dir.join("store"))? };
+    containerd::claim(&args.data_dir)?;
     let config = api_config(&args, &pki, &names);
-    let plane = Plane::start(engine, config, listener, clock.clone(), rng, tasks.clone()).await?;
+    let plane = Plane::start(args.engine(&process)?, config, listener, &process).await?;
     write_admin_kubeconfig(&args, &pki)?;
-    pki::write(&down::pid_file(&args.data_dir), &format!("{}\n", std::process::id()))?;
-    tracing::info!(millis = clock.monotonic().as_millis(), port = args.secure_port, "API server ready");
-    plane.start_controllers(controllers_config(&args, &pki));
+    let millis = process.clock.monotonic().as_millis();
+    tracing::info!(millis, port = args.secure_port, "API server ready");
+    plane.start_controllers(controllers_config(&args, &pki, &names)?);
+    publish(&args, &names, &pki, &plane);
+    let mut serving = None;
     if with_node {
-        node::start(&args, &pki, &names, &plane).await?;
-        tracing::info!(millis = clock.monotonic().as_millis(), node = names.node, "node started");
+        let keys = args.data_dir.join("kubelet/pki");
+        let live = pki.agent(&keys, &names, &process.clock, &process.rng)?;
+        serving = Some(live.clone());
+        node::start(node_parts(&args, &names, &pki, &plane, live)).await?;
+        tracing::info!(millis = process.clock.monotonic().as_millis(), node = names.node, "node started");
     }
+    process.tasks.spawn("certificates", renew(args.clone(), names, pki, serving, process.clone()));
     wait_for_end().await;
     tracing::info!("stopping; pods keep running");
-    if !tasks.drain(DRAIN).await {
-        tracing::warn!("some tasks did not end in time");
-    }
+    process.end().await;
     plane.close().await;
     let _ = fs::remove_file(down::pid_file(&args.data_dir));
     Ok(())
+}
+
+fn node_parts(args: &UpArgs, names: &Names, pki: &Pki, plane: &Plane, serving: LiveIdentity) -> NodeParts {
+    let user = UserInfo::component(&format!("system:node:{}", names.node), &["system:nodes"]);
+    NodeParts {
+        data_dir: args.data_dir.clone(),
+        args: args.node.clone(),
+        names: names.clone(),
+        facts: args.facts(),
+        client: plane.client(user.clone(), "kubelet"),
+        proxy: plane.informers(UserInfo::component("system:kube-proxy", &[]), "kube-proxy"),
+        pods: plane.informers(user, "kube-proxy"),
+        serving,
+        client_ca: pki.ca.identity().cert.clone(),
+        process: plane.process.clone(),
+    }
+}
+
+/// Tells the cluster about itself, for nodes that join; tried until it is done, beside everything else.
+fn publish(args: &UpArgs, names: &Names, pki: &Pki, plane: &Plane) {
+    let client = plane.client(UserInfo::component("system:apiserver", &["system:masters"]), "navarch");
+    let server = format!("https://{}", SocketAddr::new(names.addresses[0], args.secure_port));
+    let (ca, facts, clock) = (pki.ca.identity().cert.clone(), args.facts(), plane.process.clock.clone());
+    plane.process.tasks.spawn("cluster info", async move {
+        while let Err(error) = cluster::publish(&client, &server, &ca, &facts).await {
+            tracing::warn!(%error, "the cluster cannot be described; nodes cannot join yet");
+            clock.sleep(LOOK).await;
+        }
+    });
+}
+
+/// Renews certificates before their end, and takes over those that `navarch certs` has made.
+async fn renew(args: UpArgs, names: Names, pki: Arc<Pki>, serving: Option<LiveIdentity>, process: Process) {
+    loop {
+        process.clock.sleep(LOOK).await;
+        match renew_once(&args, &names, &pki, serving.as_ref(), &process) {
+            Ok(false) => {}
+            Ok(true) => tracing::info!("certificates are renewed"),
+            Err(error) => tracing::error!(%error, "certificates are not renewed"),
+        }
+    }
+}
+
+fn renew_once(
+    args: &UpArgs,
+    names: &Names,
+    pki: &Pki,
+    serving: Option<&LiveIdentity>,
+    process: &Process,
+) -> Result<bool, CliError> {
+    let newer = keys(args, names, process)?;
+    let mut changed = pki.renew(&newer)?;
+    if changed {
+        write_admin_kubeconfig(args, pki)?;
+    }
+    if let Some(live) = serving {
+        let dir = args.data_dir.join("kubelet/pki");
+        changed |= pki::take(live, &newer.agent(&dir, names, &process.clock, &process.rng)?)?;
+    }
+    Ok(changed)
 }
 
 async fn listen(args: &UpArgs) -> Result<TcpListener, CliError> {
@@ -175,29 +240,22 @@ async fn listen(args: &UpArgs) -> Result<TcpListener, CliError> {
 fn write_admin_kubeconfig(args: &UpArgs, pki: &Pki) -> Result<(), CliError> {
     let server = format!("https://127.0.0.1:{}", args.secure_port);
     let ca = &pki.ca.identity().cert;
-    let config = Kubeconfig::single("navarch", &server, ca, Some(&pki.admin), None);
+    let config = Kubeconfig::single("navarch", &server, ca, Some(&pki.admin.now()), None);
     pki::write_private(&args.data_dir.join("admin.kubeconfig"), &config.to_yaml()?)
 }
 
-fn controllers_config(args: &UpArgs, pki: &Pki) -> controllers::Config {
-    controllers::Config {
+fn controllers_config(args: &UpArgs, pki: &Pki, names: &Names) -> Result<controllers::Config, CliError> {
+    // What no joined node may pretend to be.
+    let mut reserved: Vec<IpAddr> = names.addresses.clone();
+    reserved.push(args.service_ip());
+    Ok(controllers::Config {
         cluster_cidrs: vec![args.cluster_cidr.to_string()],
         signing: Some(pki.ca.identity().clone()),
         root_ca: pki.ca.identity().cert.clone(),
+        token_signer: Some(crate::control::token_signer(&pki.service_account_key)?),
+        approve_serving: Some(reserved),
         ..controllers::Config::default()
-    }
-}
-
-/// Waits for SIGTERM or SIGINT.
-pub async fn wait_for_end() {
-    let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
-    let (Ok(mut terminate), Ok(mut interrupt)) = signals else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
+    })
 }
 
 #[cfg(test)]

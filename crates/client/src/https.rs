@@ -148,7 +148,9 @@ fn tls_config(settings: &Settings) -> Result<rustls::ClientConfig, ClientError> 
         Some(ca) => ca.clone(),
         None => std::fs::read_to_string("/etc/ssl/certs/ca-certificates.crt").unwrap_or_default(),
     };
-    pki::client_config(&ca, settings.identity.as_ref()).map_err(|error| bad(&error))
+    let identity = settings.identity.as_ref().map(pki::LiveIdentity::new).transpose();
+    let identity = identity.map_err(|error| bad(&error))?;
+    pki::client_config(&ca, identity.as_ref()).map_err(|error| bad(&error))
 }
 
 /// A server that is not verified, as `insecure-skip-tls-verify` asks for.

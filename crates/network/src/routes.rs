@@ -51,6 +51,16 @@ pub struct RouteConfig {
     /// Networks of Services. A machine without a default route needs a route for them, or its own programs get
     /// "network is unreachable" before the service table sees the packet.
     pub service_nets: Vec<IpNet>,
+    /// Networks of the cluster's pods: routes elsewhere belong to another cluster of this machine. Empty: all are
+    /// ours.
+    pub pod_nets: Vec<IpNet>,
+}
+
+impl RouteConfig {
+    fn is_ours(&self, net: &IpNet) -> bool {
+        let mut nets = self.pod_nets.iter().chain(&self.service_nets);
+        self.pod_nets.is_empty() || nets.any(|ours| ours.contains(net))
+    }
 }
 
 impl Default for RouteConfig {
@@ -61,6 +71,7 @@ impl Default for RouteConfig {
             vxlan_id: 20_054,
             vxlan_port: 8472,
             service_nets: Vec::new(),
+            pod_nets: Vec::new(),
         }
     }
 }
@@ -316,6 +327,7 @@ impl Router {
         let link = self.config.vxlan_link.as_str();
         let show = ["-json", "route", "show", "proto", ROUTE_PROTOCOL];
         let mut old = kernel_routes(&exec::run("ip", &show, "").await?, link);
+        old.retain(|net, _| self.config.is_ours(net));
         // The kernel's list does not say at which node a tunnel ends.
         for (net, way) in old.iter_mut().filter(|(_, way)| matches!(way, Way::Tunnel(_))) {
             if let Some(applied) = self.applied.get(net) {
@@ -357,16 +369,21 @@ async fn make_tunnel(
 
 /// Removes every route and link that this module makes.
 pub async fn remove(config: &RouteConfig) {
-    let attempts: [&[&str]; 3] = [
-        &["route", "flush", "proto", ROUTE_PROTOCOL],
-        &["-6", "route", "flush", "proto", ROUTE_PROTOCOL],
-        &["link", "del", &config.vxlan_link],
-    ];
-    for arguments in attempts {
-        // Fails when there is nothing to remove.
-        if let Err(error) = exec::run("ip", arguments, "").await {
-            tracing::debug!(%error, "nothing to remove");
+    for family in ["-4", "-6"] {
+        let shown = exec::run("ip", &[family, "-json", "route", "show", "proto", ROUTE_PROTOCOL], "").await;
+        let mut old = kernel_routes(&shown.unwrap_or_default(), &config.vxlan_link);
+        old.retain(|net, _| config.is_ours(net));
+        let batch = commands(&old, &Routes::new(), &config.vxlan_link);
+        if batch.is_empty() {
+            continue;
         }
+        // What is gone already fails; the rest is removed all the same.
+        if let Err(error) = exec::run("ip", &["-force", "-batch", "-"], &batch).await {
+            tracing::debug!(%error, "removing routes");
+        }
+    }
+    if let Err(error) = exec::run("ip", &["link", "del", &config.vxlan_link], "").await {
+        tracing::debug!(%error, "no tunnel to remove");
     }
 }
 

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use api::k8s::api::core::v1::{Namespace, Node, Pod, Service, ServiceAccount};
 use api::k8s::api::discovery::v1::EndpointSlice;
+use api::wire::Wire as _;
 use base::metrics::Metrics;
 use base::{Clock, Rng, Tasks};
 use client::{Client, DeleteOptions, Https, Kind, Kubeconfig, Patch, SharedInformers};
@@ -28,10 +29,6 @@ use tokio::net::UdpSocket;
 const NAMESPACE: &str = "navarch-network-test";
 const NODE: &str = "navarch-network-test";
 
-fn object<K: serde::de::DeserializeOwned>(value: serde_json::Value) -> K {
-    serde_json::from_value(value).unwrap()
-}
-
 async fn eventually<F: Future<Output = bool>>(what: &str, mut done: impl FnMut() -> F) {
     let clock = Clock::system();
     for _ in 0..200 {
@@ -44,7 +41,7 @@ async fn eventually<F: Future<Output = bool>>(what: &str, mut done: impl FnMut()
 }
 
 async fn create<K: Kind>(client: &Client, value: serde_json::Value) {
-    client.create(&object::<K>(value)).await.unwrap();
+    client.create(&K::from_tree(&value).unwrap()).await.unwrap();
 }
 
 async fn clean(client: &Client) {
@@ -97,10 +94,10 @@ async fn start(kubeconfig: &Path) -> Running {
     let transport = Https::from_kubeconfig(&config, None, clock.clone(), tasks.clone()).unwrap();
     let client = Client::new(Arc::new(transport), "network-test", clock.clone());
     clean(&client).await;
-    let _ = client.create(&object::<Namespace>(json!({"metadata": {"name": NAMESPACE}}))).await;
+    let _ = client.create(&Namespace::from_tree(&json!({"metadata": {"name": NAMESPACE}})).unwrap()).await;
     // Nobody may be there to make it.
     let account = json!({"metadata": {"name": "default", "namespace": NAMESPACE}});
-    let _ = client.create(&object::<ServiceAccount>(account)).await;
+    let _ = client.create(&ServiceAccount::from_tree(&account).unwrap()).await;
     let informers = SharedInformers::new(client.clone(), clock.clone(), rng.clone(), tasks.clone());
     let dir = tempfile::tempdir().unwrap();
     let config = proxy_config(&lab, dir.path());

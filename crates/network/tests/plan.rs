@@ -20,14 +20,18 @@ fn context(family: Family) -> Context {
     Context { base, place, dns_address: Some("10.96.0.10".parse().unwrap()) }
 }
 
+fn read<K: Wire>(yaml: &str) -> K {
+    K::from_tree(&serde_saphyr::from_str(yaml).unwrap()).unwrap()
+}
+
 fn objects(yaml: &str) -> (Vec<ServiceInfo>, Vec<SliceInfo>) {
     let (mut services, mut slices) = (Vec::new(), Vec::new());
     for document in yaml.split("\n---\n") {
         if document.contains("kind: EndpointSlice") {
-            let slice: EndpointSlice = serde_saphyr::from_str(document).unwrap();
+            let slice: EndpointSlice = read(document);
             slices.extend(SliceInfo::parse(&slice));
         } else {
-            let service: Service = serde_saphyr::from_str(document).unwrap();
+            let service: Service = read(document);
             services.extend(ServiceInfo::parse(&service));
         }
     }
@@ -180,7 +184,7 @@ fn an_external_address_gives_way_to_a_cluster_address() {
                  ports: [{name: http, port: 80}]}\n";
     let owner = "metadata: {name: web, namespace: default}\nspec: {clusterIP: 10.96.0.20, \
                  ports: [{name: http, port: 80}]}\n";
-    let service = |yaml: &str| ServiceInfo::parse(&serde_saphyr::from_str(yaml).unwrap()).unwrap();
+    let service = |yaml: &str| ServiceInfo::parse(&read(yaml)).unwrap();
     let slice = |service: &str| {
         let name = service.split('/').next_back().unwrap();
         let yaml = format!(
@@ -188,7 +192,7 @@ fn an_external_address_gives_way_to_a_cluster_address() {
              addressType: IPv4\nports: [{{name: http, port: 80}}]\nendpoints: [{{addresses: [10.244.0.5]}}]\n",
             service.split('/').next().unwrap()
         );
-        SliceInfo::parse(&serde_saphyr::from_str(&yaml).unwrap()).unwrap()
+        SliceInfo::parse(&read(&yaml)).unwrap()
     };
     let lines = |slices: &[SliceInfo]| -> Vec<String> {
         let services = [service(thief), service(owner)];

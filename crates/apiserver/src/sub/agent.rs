@@ -76,7 +76,7 @@ pub enum Scheme {
 impl Agents {
     /// From the configured certificates.
     pub fn new(config: &Config) -> Result<Agents, ApiError> {
-        let unchecked = |identity: Option<&pki::Identity>| -> Result<rustls::ClientConfig, ApiError> {
+        let unchecked = |identity: Option<&pki::LiveIdentity>| -> Result<rustls::ClientConfig, ApiError> {
             let provider = Arc::new(rustls::crypto::ring::default_provider());
             let verifier = Arc::new(Anyone(provider.clone()));
             let builder = rustls::ClientConfig::builder_with_provider(provider)
@@ -86,11 +86,7 @@ impl Agents {
                 .with_custom_certificate_verifier(verifier);
             match identity {
                 None => Ok(builder.with_no_client_auth()),
-                Some(identity) => {
-                    let chain = pki::certificates(&identity.cert).map_err(ApiError::internal)?;
-                    let key = pki::private_key(&identity.key).map_err(ApiError::internal)?;
-                    builder.with_client_auth_cert(chain, key).map_err(ApiError::internal)
-                }
+                Some(identity) => Ok(builder.with_client_cert_resolver(Arc::new(identity.clone()))),
             }
         };
         let identity = config.kubelet_client.as_ref();

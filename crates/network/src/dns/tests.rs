@@ -49,14 +49,18 @@ metadata: {name: circle, namespace: default}
 spec: {type: ExternalName, externalName: circle.default.svc.cluster.local}
 ";
 
+fn read<K: Wire>(yaml: &str) -> K {
+    K::from_tree(&serde_saphyr::from_str(yaml).unwrap()).unwrap()
+}
+
 fn fill(zone: &mut Zone, yaml: &str) {
     for document in yaml.split("---\n") {
         if document.contains("kind: EndpointSlice") {
             let slice =
-                serde_saphyr::from_str(&format!("apiVersion: discovery.k8s.io/v1\n{document}")).unwrap();
+                read(&format!("apiVersion: discovery.k8s.io/v1\n{document}"));
             zone.set_slice(&key_of(&slice), SliceNames::parse(&slice));
         } else {
-            let service: Service = serde_saphyr::from_str(&format!("apiVersion: v1\n{document}")).unwrap();
+            let service: Service = read(&format!("apiVersion: v1\n{document}"));
             zone.set_service(service.namespace(), service.name(), Some(ServiceNames::parse(&service)));
         }
     }
