@@ -2,10 +2,13 @@
 //!
 //! Must not know where the objects come from.
 
+use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::marker::PhantomData;
 use std::sync::Arc;
 
+use api::k8s::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use parking_lot::RwLock;
 
 use crate::Meta;
@@ -43,7 +46,7 @@ impl fmt::Display for Key {
 
 /// What happened to one object of a cache.
 #[derive(Debug)]
-pub enum Change<K> {
+pub enum Change<K: ?Sized> {
     /// It is new.
     Added(Arc<K>),
     /// It changed.
@@ -57,7 +60,7 @@ pub enum Change<K> {
     Deleted(Arc<K>),
 }
 
-impl<K> Clone for Change<K> {
+impl<K: ?Sized> Clone for Change<K> {
     fn clone(&self) -> Self {
         match self {
             Change::Added(object) => Change::Added(object.clone()),
@@ -67,7 +70,7 @@ impl<K> Clone for Change<K> {
     }
 }
 
-impl<K> Change<K> {
+impl<K: ?Sized> Change<K> {
     /// The object after the change, or its last state.
     pub fn object(&self) -> &Arc<K> {
         match self {
@@ -88,19 +91,81 @@ impl<K> Change<K> {
 /// Computes the values under which an object is found in an index.
 pub type IndexFn<K> = Arc<dyn Fn(&K) -> Vec<String> + Send + Sync>;
 
-struct Index<K> {
-    values_of: IndexFn<K>,
+/// An object whose type only the reader knows. Caches and reflectors work on these, so that they are compiled once
+/// and not once a kind.
+pub(crate) trait Erased: Any + Send + Sync {
+    /// The metadata.
+    fn metadata(&self) -> &ObjectMeta;
+    /// The metadata, to change it.
+    fn metadata_mut(&mut self) -> &mut ObjectMeta;
+}
+
+impl<K: Meta> Erased for K {
+    fn metadata(&self) -> &ObjectMeta {
+        self.meta()
+    }
+
+    fn metadata_mut(&mut self) -> &mut ObjectMeta {
+        self.meta_mut()
+    }
+}
+
+pub(crate) type Shared = Arc<dyn Erased>;
+
+impl dyn Erased {
+    fn uid(&self) -> &str {
+        self.metadata().uid.as_deref().unwrap_or("")
+    }
+
+    pub(crate) fn revision(&self) -> u64 {
+        self.metadata().resource_version.as_deref().and_then(|text| text.parse().ok()).unwrap_or(0)
+    }
+
+    pub(crate) fn key(&self) -> Key {
+        let meta = self.metadata();
+        Key::new(meta.namespace.as_deref().unwrap_or(""), meta.name.as_deref().unwrap_or(""))
+    }
+}
+
+fn typed<K: Meta>(object: Shared) -> Arc<K> {
+    let object: Arc<dyn Any + Send + Sync> = object;
+    object.downcast().unwrap_or_else(|_| unreachable!("a cache holds objects of one type"))
+}
+
+fn typed_all<K: Meta>(objects: Vec<Shared>) -> Vec<Arc<K>> {
+    objects.into_iter().map(typed).collect()
+}
+
+fn owner_uids(object: &dyn Erased) -> Vec<String> {
+    object.metadata().owner_references.iter().flatten().map(|owner| owner.uid.clone()).collect()
+}
+
+impl Change<dyn Erased> {
+    /// The same change of objects whose type is known.
+    pub(crate) fn typed<K: Meta>(&self) -> Change<K> {
+        match self {
+            Change::Added(object) => Change::Added(typed(object.clone())),
+            Change::Modified { old, new } => {
+                Change::Modified { old: typed(old.clone()), new: typed(new.clone()) }
+            }
+            Change::Deleted(object) => Change::Deleted(typed(object.clone())),
+        }
+    }
+}
+
+struct Index {
+    values_of: Box<dyn Fn(&dyn Erased) -> Vec<String> + Send + Sync>,
     entries: BTreeMap<String, BTreeSet<Key>>,
 }
 
-impl<K> Index<K> {
-    fn insert(&mut self, key: &Key, object: &K) {
+impl Index {
+    fn insert(&mut self, key: &Key, object: &dyn Erased) {
         for value in (self.values_of)(object) {
             self.entries.entry(value).or_default().insert(key.clone());
         }
     }
 
-    fn remove(&mut self, key: &Key, object: &K) {
+    fn remove(&mut self, key: &Key, object: &dyn Erased) {
         for value in (self.values_of)(object) {
             if let Some(keys) = self.entries.get_mut(&value) {
                 keys.remove(key);
@@ -112,11 +177,9 @@ impl<K> Index<K> {
     }
 }
 
-type Named<K> = BTreeMap<Arc<str>, Arc<K>>;
-
-struct Inner<K> {
-    namespaces: BTreeMap<Arc<str>, Named<K>>,
-    indexes: BTreeMap<&'static str, Index<K>>,
+struct Inner {
+    namespaces: BTreeMap<Arc<str>, BTreeMap<Arc<str>, Shared>>,
+    indexes: BTreeMap<&'static str, Index>,
     revision: u64,
     count: usize,
 }
@@ -124,49 +187,27 @@ struct Inner<K> {
 /// The name of the index by owner uid that every cache has.
 pub const BY_OWNER: &str = "owner-uid";
 
-/// A cache; cheap to clone, all clones are one.
-pub struct Cache<K>(Arc<RwLock<Inner<K>>>);
+/// The objects behind a [`Cache`], their type forgotten.
+#[derive(Clone)]
+pub(crate) struct Objects(Arc<RwLock<Inner>>);
 
-impl<K> Clone for Cache<K> {
-    fn clone(&self) -> Self {
-        Cache(self.0.clone())
-    }
-}
-
-impl<K: Meta> Default for Cache<K> {
-    fn default() -> Self {
-        Cache::new()
-    }
-}
-
-fn owner_uids<K: Meta>(object: &K) -> Vec<String> {
-    object.meta().owner_references.iter().flatten().map(|owner| owner.uid.clone()).collect()
-}
-
-impl<K: Meta> Cache<K> {
-    /// An empty cache with the index by owner.
-    pub fn new() -> Self {
-        let cache = Cache(Arc::new(RwLock::new(Inner {
+impl Objects {
+    fn new() -> Self {
+        let objects = Objects(Arc::new(RwLock::new(Inner {
             namespaces: BTreeMap::new(),
             indexes: BTreeMap::new(),
             revision: 0,
             count: 0,
         })));
-        cache.add_index(BY_OWNER, Arc::new(owner_uids::<K>));
-        cache
+        objects.add_index(BY_OWNER, Box::new(owner_uids));
+        objects
     }
 
-    /// A cache of these objects, for tests and one-off plans.
-    pub fn of(objects: impl IntoIterator<Item = K>) -> Self {
-        let cache = Cache::new();
-        for object in objects {
-            cache.put(object);
-        }
-        cache
-    }
-
-    /// Adds an index; a second one of the same name is ignored.
-    pub fn add_index(&self, name: &'static str, values_of: IndexFn<K>) {
+    fn add_index(
+        &self,
+        name: &'static str,
+        values_of: Box<dyn Fn(&dyn Erased) -> Vec<String> + Send + Sync>,
+    ) {
         let mut inner = self.0.write();
         if inner.indexes.contains_key(name) {
             return;
@@ -174,71 +215,42 @@ impl<K: Meta> Cache<K> {
         let mut index = Index { values_of, entries: BTreeMap::new() };
         for (namespace, objects) in &inner.namespaces {
             for (object_name, object) in objects {
-                index.insert(&Key { namespace: namespace.clone(), name: object_name.clone() }, object);
+                let key = Key { namespace: namespace.clone(), name: object_name.clone() };
+                index.insert(&key, &**object);
             }
         }
         inner.indexes.insert(name, index);
     }
 
-    /// One object.
-    pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<K>> {
+    fn get(&self, namespace: &str, name: &str) -> Option<Shared> {
         self.0.read().namespaces.get(namespace)?.get(name).cloned()
     }
 
-    /// One object.
-    pub fn get_key(&self, key: &Key) -> Option<Arc<K>> {
-        self.get(&key.namespace, &key.name)
-    }
-
-    /// All objects, by namespace and name.
-    pub fn list(&self) -> Vec<Arc<K>> {
+    fn list(&self) -> Vec<Shared> {
         self.0.read().namespaces.values().flat_map(BTreeMap::values).cloned().collect()
     }
 
-    /// The objects of a namespace, by name.
-    pub fn namespace(&self, namespace: &str) -> Vec<Arc<K>> {
+    fn namespace(&self, namespace: &str) -> Vec<Shared> {
         let inner = self.0.read();
         inner.namespaces.get(namespace).map(|named| named.values().cloned().collect()).unwrap_or_default()
     }
 
-    /// The objects that an index files under `value`; empty when there is no such index.
-    pub fn by_index(&self, index: &str, value: &str) -> Vec<Arc<K>> {
+    fn by_index(&self, index: &str, value: &str) -> Vec<Shared> {
         let inner = self.0.read();
         let keys = inner.indexes.get(index).and_then(|index| index.entries.get(value));
         let find = |key: &Key| inner.namespaces.get(&key.namespace)?.get(&key.name).cloned();
         keys.into_iter().flatten().filter_map(find).collect()
     }
 
-    /// The objects with an owner reference to `uid`.
-    pub fn owned_by(&self, uid: &str) -> Vec<Arc<K>> {
-        self.by_index(BY_OWNER, uid)
-    }
-
-    /// How many objects there are.
-    pub fn len(&self) -> usize {
-        self.0.read().count
-    }
-
-    /// True when there is no object.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// The revision up to which the cache is known to be complete; 0 before the first list.
-    pub fn revision(&self) -> u64 {
-        self.0.read().revision
-    }
-
     /// Raises the revision (a bookmark).
-    pub fn advance(&self, revision: u64) {
+    pub(crate) fn advance(&self, revision: u64) {
         let mut inner = self.0.write();
         inner.revision = inner.revision.max(revision);
     }
 
-    /// Adds or replaces an object. `None` when the cache already holds this or a newer version of it.
-    pub fn put(&self, object: K) -> Option<Change<K>> {
-        let new = Arc::new(object);
-        let key = Key::of(&*new);
+    /// As [`Cache::put`].
+    pub(crate) fn put(&self, new: Shared) -> Option<Change<dyn Erased>> {
+        let key = new.key();
         let mut inner = self.0.write();
         inner.revision = inner.revision.max(new.revision());
         let inner = &mut *inner;
@@ -253,9 +265,9 @@ impl<K: Meta> Cache<K> {
         let old = named.insert(key.name.clone(), new.clone());
         for index in inner.indexes.values_mut() {
             if let Some(old) = &old {
-                index.remove(&key, old);
+                index.remove(&key, &**old);
             }
-            index.insert(&key, &new);
+            index.insert(&key, &*new);
         }
         match old {
             None => {
@@ -266,8 +278,8 @@ impl<K: Meta> Cache<K> {
         }
     }
 
-    /// Removes an object; `revision` is that of the deletion (0 = not known).
-    pub fn remove(&self, key: &Key, revision: u64) -> Option<Change<K>> {
+    /// As [`Cache::remove`].
+    pub(crate) fn remove(&self, key: &Key, revision: u64) -> Option<Change<dyn Erased>> {
         let mut inner = self.0.write();
         inner.revision = inner.revision.max(revision);
         let inner = &mut *inner;
@@ -277,21 +289,135 @@ impl<K: Meta> Cache<K> {
             inner.namespaces.remove(&key.namespace);
         }
         for index in inner.indexes.values_mut() {
-            index.remove(key, &old);
+            index.remove(key, &*old);
         }
         inner.count -= 1;
         Some(Change::Deleted(old))
     }
 
-    /// Makes the cache hold exactly these objects; returns what changed.
-    pub fn replace(&self, objects: Vec<K>, revision: u64) -> Vec<Change<K>> {
-        let wanted: BTreeSet<Key> = objects.iter().map(Key::of).collect();
-        let present: Vec<Key> = self.list().iter().map(|object| Key::of(&**object)).collect();
+    /// As [`Cache::replace`].
+    pub(crate) fn replace(&self, objects: Vec<Shared>, revision: u64) -> Vec<Change<dyn Erased>> {
+        let wanted: BTreeSet<Key> = objects.iter().map(|object| object.key()).collect();
+        let present: Vec<Key> = self.list().iter().map(|object| object.key()).collect();
         let gone = present.iter().filter(|key| !wanted.contains(key));
-        let mut changes: Vec<Change<K>> = gone.filter_map(|key| self.remove(key, 0)).collect();
+        let mut changes: Vec<Change<dyn Erased>> = gone.filter_map(|key| self.remove(key, 0)).collect();
         changes.extend(objects.into_iter().filter_map(|object| self.put(object)));
         self.advance(revision);
         changes
+    }
+}
+
+/// A cache; cheap to clone, all clones are one.
+pub struct Cache<K> {
+    objects: Objects,
+    types: PhantomData<fn() -> K>,
+}
+
+impl<K> Clone for Cache<K> {
+    fn clone(&self) -> Self {
+        Cache { objects: self.objects.clone(), types: PhantomData }
+    }
+}
+
+impl<K: Meta> Default for Cache<K> {
+    fn default() -> Self {
+        Cache::new()
+    }
+}
+
+impl<K: Meta> Cache<K> {
+    /// An empty cache with the index by owner.
+    pub fn new() -> Self {
+        Cache { objects: Objects::new(), types: PhantomData }
+    }
+
+    /// A cache of these objects, for tests and one-off plans.
+    pub fn of(objects: impl IntoIterator<Item = K>) -> Self {
+        let cache = Cache::new();
+        for object in objects {
+            cache.put(object);
+        }
+        cache
+    }
+
+    /// What the cache shares with the reflector that feeds it.
+    pub(crate) fn objects(&self) -> &Objects {
+        &self.objects
+    }
+
+    /// Adds an index; a second one of the same name is ignored.
+    pub fn add_index(&self, name: &'static str, values_of: IndexFn<K>) {
+        let values_of = move |object: &dyn Erased| {
+            let object: &dyn Any = object;
+            object.downcast_ref::<K>().map(|object| values_of(object)).unwrap_or_default()
+        };
+        self.objects.add_index(name, Box::new(values_of));
+    }
+
+    /// One object.
+    pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<K>> {
+        self.objects.get(namespace, name).map(typed)
+    }
+
+    /// One object.
+    pub fn get_key(&self, key: &Key) -> Option<Arc<K>> {
+        self.get(&key.namespace, &key.name)
+    }
+
+    /// All objects, by namespace and name.
+    pub fn list(&self) -> Vec<Arc<K>> {
+        typed_all(self.objects.list())
+    }
+
+    /// The objects of a namespace, by name.
+    pub fn namespace(&self, namespace: &str) -> Vec<Arc<K>> {
+        typed_all(self.objects.namespace(namespace))
+    }
+
+    /// The objects that an index files under `value`; empty when there is no such index.
+    pub fn by_index(&self, index: &str, value: &str) -> Vec<Arc<K>> {
+        typed_all(self.objects.by_index(index, value))
+    }
+
+    /// The objects with an owner reference to `uid`.
+    pub fn owned_by(&self, uid: &str) -> Vec<Arc<K>> {
+        self.by_index(BY_OWNER, uid)
+    }
+
+    /// How many objects there are.
+    pub fn len(&self) -> usize {
+        self.objects.0.read().count
+    }
+
+    /// True when there is no object.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The revision up to which the cache is known to be complete; 0 before the first list.
+    pub fn revision(&self) -> u64 {
+        self.objects.0.read().revision
+    }
+
+    /// Raises the revision (a bookmark).
+    pub fn advance(&self, revision: u64) {
+        self.objects.advance(revision);
+    }
+
+    /// Adds or replaces an object. `None` when the cache already holds this or a newer version of it.
+    pub fn put(&self, object: K) -> Option<Change<K>> {
+        Some(self.objects.put(Arc::new(object))?.typed())
+    }
+
+    /// Removes an object; `revision` is that of the deletion (0 = not known).
+    pub fn remove(&self, key: &Key, revision: u64) -> Option<Change<K>> {
+        Some(self.objects.remove(key, revision)?.typed())
+    }
+
+    /// Makes the cache hold exactly these objects; returns what changed.
+    pub fn replace(&self, objects: Vec<K>, revision: u64) -> Vec<Change<K>> {
+        let objects = objects.into_iter().map(|object| Arc::new(object) as Shared).collect();
+        self.objects.replace(objects, revision).iter().map(Change::typed).collect()
     }
 }
 

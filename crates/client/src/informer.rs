@@ -7,12 +7,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::k8s::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use api::wire::Wire;
 use base::{Backoff, Cancel, Clock, Rng, Tasks};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 
-use crate::client::{ListOptions, WatchOptions};
-use crate::{Cache, Change, Client, ClientError, Dynamic, Key, Kind, Meta, Partial, ResourceRef};
+use crate::cache::{Erased, Objects, Shared};
+use crate::client::{List, ListOptions, WatchOptions};
+use crate::{Cache, Change, Client, ClientError, Dynamic, Kind, Meta, Partial, ResourceRef};
 use crate::{WatchEvent, WatchStream};
 
 /// First and longest pause between tries, as upstream's reflector.
@@ -36,36 +39,58 @@ pub struct Scope {
     pub metadata_only: bool,
 }
 
-type ChangeFn<K> = Box<dyn Fn(&Change<K>) + Send + Sync>;
+type ChangeFn = Box<dyn Fn(&Change<dyn Erased>) + Send + Sync>;
 
-/// One resource kept in a cache.
-pub struct Informer<K> {
+/// What an informer and its reflector share; it does not know the type of the objects.
+struct Feed {
     resource: ResourceRef,
     scope: Scope,
-    cache: Cache<K>,
-    handlers: Mutex<Vec<ChangeFn<K>>>,
+    objects: Objects,
+    handlers: Mutex<Vec<ChangeFn>>,
     synced: watch::Sender<bool>,
     changed: watch::Sender<u64>,
     cancel: Cancel,
 }
 
+impl Feed {
+    fn apply(&self, update: impl FnOnce(&Objects) -> Vec<Change<dyn Erased>>) {
+        let handlers = self.handlers.lock();
+        let changes = update(&self.objects);
+        for change in &changes {
+            for handler in handlers.iter() {
+                handler(change);
+            }
+        }
+        drop(handlers);
+        self.changed.send_modify(|count| *count += 1);
+    }
+}
+
+/// One resource kept in a cache.
+pub struct Informer<K> {
+    feed: Arc<Feed>,
+    cache: Cache<K>,
+}
+
 impl<K: Meta> Informer<K> {
     /// An informer that nothing feeds yet.
     pub fn new(resource: ResourceRef, scope: Scope, cancel: Cancel) -> Self {
-        Informer {
+        let cache = Cache::new();
+        let feed = Feed {
             resource,
             scope,
-            cache: Cache::new(),
+            objects: cache.objects().clone(),
             handlers: Mutex::default(),
             synced: watch::Sender::new(false),
             changed: watch::Sender::new(0),
             cancel,
-        }
+        };
+        Informer { feed: Arc::new(feed), cache }
     }
 
     /// The resource.
     pub fn resource(&self) -> &ResourceRef {
-        &self.resource
+        &self.feed.resource
     }
 
     /// The cache; complete once `synced`.
@@ -76,11 +101,11 @@ impl<K: Meta> Informer<K> {
     /// Calls `handler` for every object there is (as added) and for every later change, in order. It runs on
     /// the informer's task: it must be quick, must not block, and must not add handlers to this informer.
     pub fn on_change(&self, handler: impl Fn(&Change<K>) + Send + Sync + 'static) {
-        let mut handlers = self.handlers.lock();
+        let mut handlers = self.feed.handlers.lock();
         for object in self.cache.list() {
             handler(&Change::Added(object));
         }
-        handlers.push(Box::new(handler));
+        handlers.push(Box::new(move |change| handler(&change.typed())));
     }
 
     /// Changes as a stream, beginning with every object there is. The reader must keep up: nothing is dropped,
@@ -95,42 +120,50 @@ impl<K: Meta> Informer<K> {
 
     /// Ticks after each batch of changes: for readers that only look at the cache.
     pub fn ticks(&self) -> watch::Receiver<u64> {
-        self.changed.subscribe()
+        self.feed.changed.subscribe()
     }
 
     /// True once the first list is in the cache.
     pub fn is_synced(&self) -> bool {
-        *self.synced.borrow()
+        *self.feed.synced.borrow()
     }
 
     /// Waits for the first list.
     pub async fn synced(&self) {
-        let mut synced = self.synced.subscribe();
+        let mut synced = self.feed.synced.subscribe();
         // The sender lives in self, so waiting cannot fail.
         let _ = synced.wait_for(|synced| *synced).await;
     }
 
     /// Stops watching; the cache keeps its last content.
     pub fn stop(&self) {
-        self.cancel.cancel();
-    }
-
-    fn apply(&self, update: impl FnOnce(&Cache<K>) -> Vec<Change<K>>) {
-        let handlers = self.handlers.lock();
-        let changes = update(&self.cache);
-        for change in &changes {
-            for handler in handlers.iter() {
-                handler(change);
-            }
-        }
-        drop(handlers);
-        self.changed.send_modify(|count| *count += 1);
+        self.feed.cancel.cancel();
     }
 }
 
+/// JSON text as it came, to be read when its type is at hand.
+struct Text(Vec<u8>);
+
+impl Wire for Text {
+    fn from_json(text: &[u8]) -> Result<Self, serde_json::Error> {
+        Ok(Text(text.to_vec()))
+    }
+
+    fn to_json(&self) -> Result<Vec<u8>, serde_json::Error> {
+        Ok(self.0.clone())
+    }
+}
+
+type ReadFn = fn(&[u8]) -> Result<Box<dyn Erased>, serde_json::Error>;
+
+fn read<K: Meta>(text: &[u8]) -> Result<Box<dyn Erased>, serde_json::Error> {
+    Ok(Box::new(K::from_json(text)?))
+}
+
 /// Feeds one informer.
-struct Reflector<K> {
-    informer: Arc<Informer<K>>,
+struct Reflector {
+    informer: Arc<Feed>,
+    read: ReadFn,
     client: Client,
     clock: Clock,
     rng: Rng,
@@ -139,7 +172,7 @@ struct Reflector<K> {
     watch_list: bool,
 }
 
-impl<K: Meta> Reflector<K> {
+impl Reflector {
     async fn run(mut self) {
         let mut backoff = BACKOFF;
         loop {
@@ -193,7 +226,7 @@ impl<K: Meta> Reflector<K> {
         self.follow(stream).await
     }
 
-    async fn open(&self, initial_events: bool) -> Result<WatchStream<K>, ClientError> {
+    async fn open(&self, initial_events: bool) -> Result<WatchStream<Text>, ClientError> {
         let scope = &self.informer.scope;
         let seconds = WATCH_SECONDS + self.rng.below(WATCH_SECONDS);
         let options = WatchOptions {
@@ -216,20 +249,22 @@ impl<K: Meta> Reflector<K> {
             ..ListOptions::default()
         };
         let gvr = &self.informer.resource.gvr;
-        let list = self.client.list_at(gvr, &scope.namespace, &options, scope.metadata_only).await?;
-        self.replace(list.items, list.resource_version);
+        let list: List<Text> =
+            self.client.list_at(gvr, &scope.namespace, &options, scope.metadata_only).await?;
+        let objects = list.items.iter().filter_map(|text| self.decode(text)).collect();
+        self.replace(objects, list.resource_version);
         Ok(())
     }
 
-    async fn initial(&mut self, stream: &mut WatchStream<K>) -> Result<(), ClientError> {
+    async fn initial(&mut self, stream: &mut WatchStream<Text>) -> Result<(), ClientError> {
         let mut objects = BTreeMap::new();
         while let Some(event) = stream.next().await {
             match event? {
-                WatchEvent::Added(object) | WatchEvent::Modified(object) => {
-                    objects.insert(Key::of(&object), object);
+                WatchEvent::Added(text) | WatchEvent::Modified(text) => {
+                    objects.extend(self.decode(&text).map(|object| (object.key(), object)));
                 }
-                WatchEvent::Deleted(object) => {
-                    objects.remove(&Key::of(&object));
+                WatchEvent::Deleted(text) => {
+                    self.decode(&text).and_then(|object| objects.remove(&object.key()));
                 }
                 WatchEvent::Bookmark { resource_version, initial_events_end: true } => {
                     self.replace(objects.into_values().collect(), resource_version);
@@ -243,30 +278,45 @@ impl<K: Meta> Reflector<K> {
         Err(ClientError::transport("reading the initial events", "the watch ended"))
     }
 
-    fn replace(&mut self, mut objects: Vec<K>, resource_version: String) {
-        objects.iter_mut().for_each(|object| self.trim(object));
+    /// An object; `None` for one that cannot be read: one bad object must not hide the rest.
+    fn decode(&self, text: &Text) -> Option<Shared> {
+        match (self.read)(&text.0) {
+            Ok(mut object) => {
+                self.trim(object.metadata_mut());
+                Some(object.into())
+            }
+            Err(error) => {
+                let resource = &self.informer.resource.gvr;
+                tracing::warn!(%resource, %error, "an object cannot be read");
+                None
+            }
+        }
+    }
+
+    fn replace(&mut self, objects: Vec<Shared>, resource_version: String) {
         let revision = resource_version.parse().unwrap_or(0);
         self.revision = resource_version;
         self.informer.apply(|cache| cache.replace(objects, revision));
         self.informer.synced.send_replace(true);
     }
 
-    async fn follow(&mut self, mut stream: WatchStream<K>) -> Result<(), ClientError> {
+    async fn follow(&mut self, mut stream: WatchStream<Text>) -> Result<(), ClientError> {
         while let Some(event) = stream.next().await {
             match event {
-                Ok(WatchEvent::Added(mut object) | WatchEvent::Modified(mut object)) => {
-                    self.trim(&mut object);
-                    self.note(object.meta().resource_version.as_deref());
+                Ok(WatchEvent::Added(text) | WatchEvent::Modified(text)) => {
+                    let Some(object) = self.decode(&text) else { continue };
+                    self.note(object.metadata().resource_version.as_deref());
                     self.informer.apply(|cache| cache.put(object).into_iter().collect());
                 }
-                Ok(WatchEvent::Deleted(object)) => {
-                    self.note(object.meta().resource_version.as_deref());
-                    let (key, revision) = (Key::of(&object), object.revision());
+                Ok(WatchEvent::Deleted(text)) => {
+                    let Some(object) = self.decode(&text) else { continue };
+                    self.note(object.metadata().resource_version.as_deref());
+                    let (key, revision) = (object.key(), object.revision());
                     self.informer.apply(|cache| cache.remove(&key, revision).into_iter().collect());
                 }
                 Ok(WatchEvent::Bookmark { resource_version, .. }) => {
                     self.note(Some(&resource_version));
-                    self.informer.cache.advance(resource_version.parse().unwrap_or(0));
+                    self.informer.objects.advance(resource_version.parse().unwrap_or(0));
                 }
                 Err(error @ ClientError::Decode { .. }) => {
                     tracing::warn!(%error, "an event of a watch cannot be read");
@@ -279,8 +329,7 @@ impl<K: Meta> Reflector<K> {
 
     /// managedFields are half of many objects and no reader of a cache needs them; the server keeps its own
     /// when an update comes without. Metadata-only caches serve the garbage collector, which needs no labels.
-    fn trim(&self, object: &mut K) {
-        let meta = object.meta_mut();
+    fn trim(&self, meta: &mut ObjectMeta) {
         meta.managed_fields = None;
         if self.informer.scope.metadata_only {
             meta.labels = None;
@@ -298,7 +347,7 @@ impl<K: Meta> Reflector<K> {
 
 type Slot = (TypeId, ResourceRef, Scope);
 
-struct Shared {
+struct Informers {
     client: Client,
     clock: Clock,
     rng: Rng,
@@ -308,12 +357,12 @@ struct Shared {
 
 /// The informers of a process: one a resource and scope, started when first asked for; cheap to clone.
 #[derive(Clone)]
-pub struct SharedInformers(Arc<Shared>);
+pub struct SharedInformers(Arc<Informers>);
 
 impl SharedInformers {
     /// None yet; they will list and watch with `client`.
     pub fn new(client: Client, clock: Clock, rng: Rng, tasks: Tasks) -> Self {
-        SharedInformers(Arc::new(Shared { client, clock, rng, tasks, informers: Mutex::default() }))
+        SharedInformers(Arc::new(Informers { client, clock, rng, tasks, informers: Mutex::default() }))
     }
 
     /// The informer of all objects of a built-in type.
@@ -348,7 +397,8 @@ impl SharedInformers {
         let cancel = shared.tasks.cancel_token().child();
         let informer = Arc::new(Informer::new(resource, scope, cancel.clone()));
         let reflector = Reflector {
-            informer: informer.clone(),
+            informer: informer.feed.clone(),
+            read: read::<K>,
             client: shared.client.clone(),
             clock: shared.clock.clone(),
             rng: shared.rng.clone(),
