@@ -21,6 +21,7 @@ use crate::objects::Objects;
 use crate::pods::registry::{Registry, Signal};
 use crate::pods::{manager, ops};
 use crate::shared::{RuntimeFacts, Shared};
+use crate::stats::sampler::Sampler;
 use crate::tokens::TokenStore;
 use crate::{Config, node, server, statics, volumes};
 
@@ -96,6 +97,7 @@ pub async fn start_while(parts: Parts, arriving: Arriving) -> Result<Arc<Shared>
         services: informers.of::<Service>(),
         classes: informers.of::<RuntimeClass>(),
         registry: Registry::default(),
+        sampler: Sampler::default(),
         cgroups: Cgroups::detect(),
         config,
         client,
@@ -122,6 +124,7 @@ pub async fn start_while(parts: Parts, arriving: Arriving) -> Result<Arc<Shared>
     shared.tasks.spawn("node", node::run(shared.clone()));
     shared.tasks.spawn("node lease", node::keep_lease(shared.clone()));
     follow_api(&shared, &informers);
+    shared.tasks.spawn("statistics", crate::stats::run(shared.clone()));
     shared.tasks.spawn("housekeeping", crate::housekeeping::run(shared.clone()));
     server::start(&shared, server_parts).await?;
     Ok(shared)
@@ -172,7 +175,12 @@ async fn meet_runtime(cri: &Cri, config: &Config, clock: &Clock) -> (RuntimeFact
     let at = (number(parts.next()), number(parts.next()));
     let image_mounts = version.runtime_name == "containerd" && at >= (2, 1);
     let name = version.runtime_name.clone();
-    (RuntimeFacts { name, version: version.runtime_version, image_mounts }, systemd)
+    let disks = cri.image_fs_info(m::ImageFsInfoRequest {}).await.ok();
+    let image_dir = disks.and_then(|answer| {
+        let id = answer.image_filesystems.into_iter().next()?.fs_id?;
+        Some(std::path::PathBuf::from(id.mountpoint)).filter(|dir| dir.is_dir())
+    });
+    (RuntimeFacts { name, version: version.runtime_version, image_mounts, image_dir }, systemd)
 }
 
 /// Hands the runtime's events to the pods they concern; subscribes again when the stream ends.

@@ -16,6 +16,7 @@ pub mod pods;
 pub mod server;
 pub mod shared;
 pub mod statics;
+pub mod stats;
 pub mod streaming;
 pub mod tokens;
 pub mod volumes;

@@ -2,6 +2,7 @@
 //!
 //! Must not decide anything.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use api::k8s::api::core::v1::Service;
@@ -21,6 +22,7 @@ use crate::events::Events;
 use crate::images::Images;
 use crate::objects::Objects;
 use crate::pods::registry::Registry;
+use crate::stats::sampler::Sampler;
 use crate::tokens::TokenStore;
 use crate::volumes;
 
@@ -42,6 +44,8 @@ pub struct RuntimeFacts {
     pub version: String,
     /// It takes images as mounts (containerd 2.1 and later).
     pub image_mounts: bool,
+    /// Where it keeps images; `None` when it does not say.
+    pub image_dir: Option<PathBuf>,
 }
 
 /// Shared by all tasks of an agent.
@@ -88,6 +92,8 @@ pub struct Shared {
     pub runtime: RuntimeFacts,
     /// The pods here.
     pub registry: Registry,
+    /// CPU rates.
+    pub sampler: Sampler,
 }
 
 impl Shared {
@@ -114,6 +120,11 @@ impl Shared {
         let path = self.config.resolv_conf.as_ref();
         let text = path.and_then(|path| std::fs::read_to_string(path).ok()).unwrap_or_default();
         files::parse_resolv_conf(&text)
+    }
+
+    /// A directory on the disk of images and containers' own files.
+    pub fn image_dir(&self) -> PathBuf {
+        self.runtime.image_dir.clone().unwrap_or_else(|| self.config.root_dir.clone())
     }
 
     /// A pod's control group as the kernel names it.

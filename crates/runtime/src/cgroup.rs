@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 const ROOT: &str = "/sys/fs/cgroup";
 /// The v1 controllers in which pod groups are made; runc makes the others as it needs them.
 const LIMITED_V1: [&str; 3] = ["cpu", "memory", "pids"];
+/// v1's way to say "no limit" is at least this.
+const NO_LIMIT_V1: u64 = 1 << 62;
 /// The controllers that pods need on v2.
 const NEEDED_V2: [&str; 4] = ["cpu", "memory", "pids", "cpuset"];
 
@@ -75,10 +77,21 @@ pub struct Cgroups {
     root: PathBuf,
 }
 
-/// v1 shares as a v2 weight, by the kernel documentation's linear map (2..262144 to 1..10000).
+/// v1 shares as a v2 weight, by the curve that runc and upstream use: through the least (2 to 1), the most (262144 to
+/// 10000) and both defaults (1024 to 100).
 pub fn weight_from_shares(shares: u64) -> u64 {
-    let shares = shares.clamp(2, 262_144);
-    1 + ((shares - 2) * 9_999) / 262_142
+    match shares {
+        0..=2 => 1,
+        262_144.. => 10_000,
+        shares => {
+            #[allow(clippy::cast_precision_loss, reason = "far below 2^52")]
+            let log = (shares as f64).log2();
+            let exponent = (log * log + 125.0 * log) / 612.0 - 7.0 / 34.0;
+            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "within 1 and 10000")]
+            let weight = 10f64.powf(exponent).ceil() as u64;
+            weight
+        }
+    }
 }
 
 impl Cgroups {
@@ -177,6 +190,35 @@ impl Cgroups {
         names
     }
 
+    /// CPU time that a group has used, ns; `None` when it does not exist.
+    pub fn cpu_ns(&self, group: &str) -> Option<u64> {
+        match self.version {
+            Version::V1 => {
+                let text = fs::read_to_string(self.dir("cpuacct", group).join("cpuacct.usage")).ok()?;
+                text.trim().parse().ok()
+            }
+            Version::V2 => {
+                let text = fs::read_to_string(self.dir("", group).join("cpu.stat")).ok()?;
+                Some(field(&text, "usage_usec") * 1000)
+            }
+        }
+    }
+
+    /// The first process directly in a group.
+    pub fn first_process(&self, group: &str) -> Option<u32> {
+        let text = fs::read_to_string(self.dir("memory", group).join("cgroup.procs")).ok()?;
+        text.lines().next()?.trim().parse().ok()
+    }
+
+    /// The memory limit of a group, bytes; `None` when it has none.
+    pub fn memory_limit(&self, group: &str) -> Option<u64> {
+        let file = if self.version == Version::V1 { "memory.limit_in_bytes" } else { "memory.max" };
+        let limit: u64 =
+            fs::read_to_string(self.dir("memory", group).join(file)).ok()?.trim().parse().ok()?;
+        // v1 says no limit as the largest whole number of pages.
+        (limit < NO_LIMIT_V1).then_some(limit)
+    }
+
     /// What a group and those beneath it use; `None` when it does not exist.
     pub fn usage(&self, group: &str) -> Option<Usage> {
         match self.version {
@@ -190,7 +232,7 @@ impl Cgroups {
         let stat = fs::read_to_string(memory.join("memory.stat")).ok()?;
         let total = number(&memory.join("memory.usage_in_bytes"));
         Some(Usage {
-            cpu_ns: number(&self.dir("cpuacct", group).join("cpuacct.usage")),
+            cpu_ns: self.cpu_ns(group).unwrap_or(0),
             memory_bytes: total,
             working_set_bytes: total.saturating_sub(field(&stat, "total_inactive_file")),
             rss_bytes: field(&stat, "total_rss"),
@@ -202,11 +244,12 @@ impl Cgroups {
 
     fn usage_v2(&self, group: &str) -> Option<Usage> {
         let dir = self.dir("", group);
-        let stat = fs::read_to_string(dir.join("memory.stat")).ok()?;
-        let cpu = fs::read_to_string(dir.join("cpu.stat")).unwrap_or_default();
+        let cpu_ns = self.cpu_ns(group)?;
+        // The root group has no files of amounts: what it says of memory is left at zero.
+        let stat = fs::read_to_string(dir.join("memory.stat")).unwrap_or_default();
         let total = number(&dir.join("memory.current"));
         Some(Usage {
-            cpu_ns: field(&cpu, "usage_usec") * 1000,
+            cpu_ns,
             memory_bytes: total,
             working_set_bytes: total.saturating_sub(field(&stat, "inactive_file")),
             rss_bytes: field(&stat, "anon"),
@@ -285,10 +328,112 @@ mod tests {
         };
         let v2: Vec<_> =
             settings(Version::V2, &limits).into_iter().map(|(_, file, value)| (file, value)).collect();
-        let expect = [("cpu.weight", "39"), ("cpu.max", "50000 100000"), ("memory.max", "max")];
+        let expect = [("cpu.weight", "100"), ("cpu.max", "50000 100000"), ("memory.max", "max")];
         assert_eq!(v2, expect.map(|(file, value)| (file, value.to_owned())));
         assert_eq!(settings(Version::V1, &limits)[3], ("memory", "memory.limit_in_bytes", "-1".to_owned()));
         assert_eq!((weight_from_shares(2), weight_from_shares(262_144)), (1, 10_000));
+    }
+
+    /// A directory that looks like a hierarchy of v2 or like the mounts of v1.
+    fn fake(version: Version) -> (tempfile::TempDir, Cgroups) {
+        let dir = tempfile::tempdir().expect("a directory");
+        if version == Version::V2 {
+            fs::write(dir.path().join("cgroup.controllers"), "cpuset cpu io memory pids\n").expect("written");
+        } else {
+            for controller in ["cpu", "cpuacct", "memory", "pids", "freezer"] {
+                fs::create_dir(dir.path().join(controller)).expect("made");
+            }
+        }
+        let cgroups = Cgroups::at(dir.path());
+        assert_eq!(cgroups.version(), version);
+        (dir, cgroups)
+    }
+
+    fn read(dir: &Path, file: &str) -> String {
+        fs::read_to_string(dir.join(file)).unwrap_or_else(|_| format!("no {file}"))
+    }
+
+    #[test]
+    fn groups_are_made_and_limited() {
+        let limits = Limits {
+            cpu_shares: Some(512),
+            cpu_quota_us: Some(-1),
+            memory_bytes: Some(1 << 20),
+            pids: Some(7),
+            ..Limits::default()
+        };
+        let (dir, v2) = fake(Version::V2);
+        v2.ensure("/kubepods/burstable/pod1", &limits).expect("made");
+        for (file, expect) in [
+            ("kubepods/burstable/pod1/cpu.weight", "59"),
+            ("kubepods/burstable/pod1/cpu.max", "max 100000"),
+            ("kubepods/burstable/pod1/memory.max", "1048576"),
+            ("kubepods/burstable/pod1/pids.max", "7"),
+            // Enabled in every parent; the fake file keeps only the last.
+            ("cgroup.subtree_control", "+cpuset"),
+            ("kubepods/burstable/cgroup.subtree_control", "+cpuset"),
+            (
+                "kubepods/burstable/pod1/cgroup.subtree_control",
+                "no kubepods/burstable/pod1/cgroup.subtree_control",
+            ),
+        ] {
+            assert_eq!(read(dir.path(), file), expect, "{file}");
+        }
+        let (dir, v1) = fake(Version::V1);
+        v1.ensure("/kubepods/pod1", &limits).expect("made");
+        for (file, expect) in [
+            ("cpu/kubepods/pod1/cpu.shares", "512"),
+            ("cpu/kubepods/pod1/cpu.cfs_quota_us", "-1"),
+            ("memory/kubepods/pod1/memory.limit_in_bytes", "1048576"),
+            ("pids/kubepods/pod1/pids.max", "7"),
+        ] {
+            assert_eq!(read(dir.path(), file), expect, "{file}");
+        }
+        assert!(!dir.path().join("freezer/kubepods").exists());
+        assert_eq!(v1.children("/kubepods"), ["pod1"]);
+        assert_eq!(v1.memory_limit("/kubepods/pod1"), Some(1 << 20));
+    }
+
+    #[test]
+    fn usage_of_both_versions() {
+        let (dir, v2) = fake(Version::V2);
+        let (other, v1) = fake(Version::V1);
+        let put = |root: &Path, file: &str, text: &str| {
+            let path = root.join(file);
+            fs::create_dir_all(path.parent().expect("a parent")).expect("made");
+            fs::write(path, text).expect("written");
+        };
+        put(dir.path(), "g/cpu.stat", "usage_usec 5\nuser_usec 3\n");
+        put(dir.path(), "g/memory.stat", "anon 10\nfile 9\ninactive_file 4\npgfault 2\npgmajfault 1\n");
+        put(dir.path(), "g/memory.current", "20\n");
+        put(dir.path(), "g/pids.current", "3\n");
+        put(dir.path(), "g/cgroup.procs", "42\n43\n");
+        put(dir.path(), "g/memory.max", "max\n");
+        put(other.path(), "cpuacct/g/cpuacct.usage", "5000\n");
+        let stat = "total_rss 10\ntotal_inactive_file 4\ntotal_pgfault 2\ntotal_pgmajfault 1\n";
+        put(other.path(), "memory/g/memory.stat", stat);
+        put(other.path(), "memory/g/memory.usage_in_bytes", "20\n");
+        put(other.path(), "memory/g/memory.limit_in_bytes", "9223372036854771712\n");
+        put(other.path(), "memory/g/cgroup.procs", "42\n");
+        put(other.path(), "pids/g/pids.current", "3\n");
+        let expect = Usage {
+            cpu_ns: 5000,
+            memory_bytes: 20,
+            working_set_bytes: 16,
+            rss_bytes: 10,
+            page_faults: 2,
+            major_page_faults: 1,
+            pids: 3,
+        };
+        for cgroups in [v2, v1] {
+            assert_eq!(cgroups.usage("/g"), Some(expect), "{cgroups:?}");
+            assert_eq!((cgroups.cpu_ns("/g"), cgroups.cpu_ns("/none")), (Some(5000), None));
+            assert_eq!((cgroups.first_process("/g"), cgroups.memory_limit("/g")), (Some(42), None));
+            assert_eq!(cgroups.usage("/none"), None);
+        }
+        put(dir.path(), "cpu.stat", "usage_usec 7\n");
+        let root = Cgroups::at(dir.path()).usage("/").expect("the root of v2 has CPU time");
+        assert_eq!((root.cpu_ns, root.memory_bytes), (7000, 0));
     }
 
     #[test]

@@ -160,6 +160,11 @@ pub fn pod_group(root: &str, pod: &Pod) -> String {
     format!("{}/kubepods{class}/pod{}", root.trim_end_matches('/'), pod.uid())
 }
 
+/// The control group that containerd makes for a container (or sandbox) beneath its pod's.
+pub fn container_group(pod_group: &str, id: &str, systemd: bool) -> String {
+    if systemd { format!("{pod_group}/cri-containerd-{id}.scope") } else { format!("{pod_group}/{id}") }
+}
+
 /// A control group's path as systemd names slices: `/kubepods/burstable/podX` is
 /// `/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-podX.slice`.
 pub fn systemd_group(group: &str) -> String {

@@ -46,6 +46,32 @@ pub fn boot_id() -> String {
     text("/proc/sys/kernel/random/boot_id")
 }
 
+/// When this boot began, by the time now.
+pub fn boot_time(now: jiff::Timestamp) -> jiff::Timestamp {
+    let uptime = text("/proc/uptime");
+    let seconds = uptime.split(' ').next().and_then(|seconds| seconds.parse::<f64>().ok()).unwrap_or(0.0);
+    jiff::SignedDuration::try_from_secs_f64(seconds).map_or(now, |age| now - age)
+}
+
+/// Process ids: how many may be and are in use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pids {
+    /// The most there can be.
+    pub max: u64,
+    /// In use, threads included.
+    pub used: u64,
+}
+
+/// The machine's process ids.
+pub fn pids() -> Pids {
+    let number = |path: &str| text(path).parse::<u64>().unwrap_or(u64::MAX);
+    let max = number("/proc/sys/kernel/pid_max").min(number("/proc/sys/kernel/threads-max"));
+    // `0.10 0.20 0.30 running/all last`
+    let all = text("/proc/loadavg");
+    let used = all.split(' ').nth(3).and_then(|part| part.split_once('/')?.1.parse().ok()).unwrap_or(0);
+    Pids { max, used }
+}
+
 /// The kernel's version.
 pub fn kernel() -> String {
     text("/proc/sys/kernel/osrelease")

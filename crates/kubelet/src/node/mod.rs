@@ -8,10 +8,10 @@ pub mod object;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::wire::Wire;
 use api::k8s::api::coordination::v1::{Lease, LeaseSpec};
 use api::k8s::api::core::v1::{Node, NodeStatus};
 use api::k8s::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference};
+use api::wire::Wire;
 use client::{ClientError, EventKind, Patch};
 use runtime::cri::messages as m;
 use serde_json::{Value, json};
@@ -22,14 +22,15 @@ use crate::shared::Shared;
 const LEASES: &str = "kube-node-lease";
 /// How often the node looks at itself.
 const LOOK: Duration = Duration::from_secs(10);
-/// How often, until it is ready.
-const LOOK_UNREADY: Duration = Duration::from_millis(250);
+/// The first pause between looks while it is not ready, and the longest.
+const LOOK_UNREADY: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(500));
 
 /// Registers the node and keeps its status; returns only on cancellation.
 pub async fn run(shared: Arc<Shared>) {
     let mut reported: Option<NodeStatus> = None;
     let mut reported_at = Duration::ZERO;
     let mut images = (Duration::ZERO, Vec::new());
+    let mut unready = LOOK_UNREADY.0;
     loop {
         let now = shared.clock.monotonic();
         if images.1.is_empty() || now >= images.0 {
@@ -44,8 +45,9 @@ pub async fn run(shared: Arc<Shared>) {
                 Err(error) => tracing::warn!(%error, "node status not written"),
             }
         }
-        let wait = if reported.is_some() && object::is_ready(&status) { LOOK } else { LOOK_UNREADY };
-        shared.clock.sleep(wait).await;
+        let ready = reported.is_some() && object::is_ready(&status);
+        unready = if ready { LOOK_UNREADY.0 } else { (unready * 3 / 2).min(LOOK_UNREADY.1) };
+        shared.clock.sleep(if ready { LOOK } else { unready }).await;
     }
 }
 

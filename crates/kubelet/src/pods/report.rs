@@ -2,8 +2,8 @@
 //!
 //! Must not decide what the status is.
 
-use api::wire::Wire;
 use api::k8s::api::core::v1::{Pod, PodStatus};
+use api::wire::Wire;
 use client::{ClientError, DeleteOptions, Patch};
 use serde_json::{Map, Value, json};
 

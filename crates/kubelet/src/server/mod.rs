@@ -3,7 +3,6 @@
 //! Must not know streams: [`Streaming`] takes logs, exec, attach and port-forward.
 
 pub mod auth;
-pub mod stats;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -23,7 +22,8 @@ use serde_json::json;
 use tokio::net::TcpListener;
 
 use crate::shared::Shared;
-use crate::streaming::Streaming;
+use crate::stats::{exposition, summary};
+use crate::streaming::{Query, Streaming};
 
 /// Life of a certificate that the agent makes for itself.
 const OWN_CERT_LIFE: Duration = Duration::from_secs(365 * 86_400);
@@ -216,12 +216,15 @@ impl Server {
             ["healthz" | "livez" | "readyz", ..] if get => text(StatusCode::OK, "ok"),
             ["pods"] if get => json_answer(&self.pods()),
             ["runningpods"] if get => json_answer(&self.pods()),
-            ["stats", "summary"] if get => json_answer(&stats::summary(&self.shared).await),
-            ["metrics"] if get => text(StatusCode::OK, stats::own_metrics(&self.shared)),
-            ["metrics", "resource"] if get => {
-                text(StatusCode::OK, stats::resource_metrics(&self.shared).await)
+            ["stats", "summary"] if get => {
+                let query = Query::parse(request.uri().query());
+                let brief = matches!(query.get("only_cpu_and_memory"), Some("true" | "1" | "t" | "T"));
+                json_answer(&summary::summary(&self.shared, brief).await)
             }
-            ["metrics", "cadvisor" | "probes"] if get => text(StatusCode::OK, ""),
+            ["metrics"] if get => text(StatusCode::OK, exposition::own(&self.shared)),
+            ["metrics", "resource"] if get => text(StatusCode::OK, exposition::resource(&self.shared).await),
+            ["metrics", "cadvisor"] if get => text(StatusCode::OK, exposition::cadvisor(&self.shared).await),
+            ["metrics", "probes"] if get => text(StatusCode::OK, ""),
             ["configz"] if get => json_answer(&self.configz()),
             _ => text(StatusCode::NOT_FOUND, "404 page not found\n"),
         }

@@ -22,7 +22,7 @@ use http::{Method, Request, Response, StatusCode};
 
 pub use node::{Found, Node};
 pub use refusal::Refusal;
-pub use route::{Action, Target};
+pub use route::{Action, Query, Target};
 
 /// Serves `/exec`, `/attach`, `/run`, `/portForward` and `/containerLogs`.
 #[derive(Clone)]

@@ -123,6 +123,12 @@ impl Store {
         self.pod_dir(pod.uid()).join("volumes").join(format!("kubernetes.io~{kind}")).join(&volume.name)
     }
 
+    /// The directory of a volume that has one of its own beneath the pod's.
+    pub fn own_dir(&self, pod: &Pod, volume: &Volume) -> Option<PathBuf> {
+        let own = volume.empty_dir.is_some() || payload::is_live(volume);
+        own.then(|| self.dir(pod, volume))
+    }
+
     /// Where the files of an image volume are mounted.
     pub fn image_dir(&self, pod: &Pod, volume: &Volume) -> PathBuf {
         self.dir(pod, volume)
