@@ -36,6 +36,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("runtime", &["api"]),
     ("kubelet", &["api", "machinery", "client", "runtime"]),
     ("network", &["api", "machinery", "client"]),
+    ("kubectl", &["api", "machinery", "client"]),
     ("dashboard", &["api", "machinery", "client"]),
     ("sim", &["api", "machinery", "client"]),
     ("xtask", &["machinery"]),
