@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use api::k8s::api::core::v1::Taint;
+use machinery::codec::yaml;
 use serde_json::Value;
 
 /// Why the settings cannot be used.
@@ -246,8 +247,8 @@ impl Config {
         if let Some(path) = &args.config {
             let fail = |detail: String| ConfigError::File { path: path.clone(), detail };
             let text = std::fs::read_to_string(path).map_err(|error| fail(error.to_string()))?;
-            let value: Value = serde_saphyr::from_str(&text).map_err(|error| fail(error.to_string()))?;
-            config.apply_file(&value, path)?;
+            let document = yaml::decode_first(text.as_bytes()).map_err(|error| fail(error.to_string()))?;
+            config.apply_file(&document.value, path)?;
         }
         config.apply_args(args)?;
         if config.node_name.is_empty() {

@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use api::k8s::api::core::v1::{Node, Pod, PodStatus};
 use api::k8s::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use api::wire::Wire;
 use client::{ClientError, DeleteOptions, Patch};
+use machinery::codec::yaml;
 use tokio::sync::mpsc;
 
 use crate::pods::manager::Wanted;
@@ -85,7 +87,8 @@ fn read(dir: &Path, node: &str) -> Vec<Pod> {
 /// A manifest as a pod of this node: its name ends with the node's, its uid is made from its content.
 fn parse(path: &Path, node: &str) -> Result<Pod, String> {
     let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
-    let mut pod: Pod = serde_saphyr::from_str(&text).map_err(|error| error.to_string())?;
+    let document = yaml::decode_first(text.as_bytes()).map_err(|error| error.to_string())?;
+    let mut pod = Pod::from_tree(&document.value).map_err(|error| error.to_string())?;
     use sha2::Digest;
     let digest = sha2::Sha256::digest(format!("{node}\0{}\0{text}", path.display()).as_bytes());
     let uid: String = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use api::k8s::api::core::v1::Service;
 use api::k8s::api::discovery::v1::EndpointSlice;
+use api::wire::Wire;
 use network::nft::{Base, Family, Model, Protocol};
 use network::proxy::choice::Place;
 use network::proxy::plan::{Context, HostPort, plan, plan_service, service_owner};

@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use api::wire::Wire;
 use base::{Clock, Rng, Tasks};
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::rdata::A;
@@ -56,8 +57,7 @@ fn read<K: Wire>(yaml: &str) -> K {
 fn fill(zone: &mut Zone, yaml: &str) {
     for document in yaml.split("---\n") {
         if document.contains("kind: EndpointSlice") {
-            let slice =
-                read(&format!("apiVersion: discovery.k8s.io/v1\n{document}"));
+            let slice = read(&format!("apiVersion: discovery.k8s.io/v1\n{document}"));
             zone.set_slice(&key_of(&slice), SliceNames::parse(&slice));
         } else {
             let service: Service = read(&format!("apiVersion: v1\n{document}"));

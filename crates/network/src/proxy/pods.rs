@@ -48,6 +48,8 @@ fn containers(spec: &PodSpec) -> impl Iterator<Item = &Container> {
 mod tests {
     use super::*;
 
+    use api::wire::Wire;
+
     #[test]
     fn a_running_pods_ports() {
         let yaml = |network: &str, phase: &str| {
@@ -58,7 +60,8 @@ mod tests {
                  - {{containerPort: 90}}\nstatus: {{phase: {phase}, podIP: 10.0.0.5}}\n"
             )
         };
-        let ports = |text: String| host_ports(&serde_saphyr::from_str(&text).unwrap());
+        let ports =
+            |text: String| host_ports(&Pod::from_tree(&serde_saphyr::from_str(&text).unwrap()).unwrap());
         let found = ports(yaml("false", "Running"));
         let show: Vec<_> =
             found.iter().map(|p| (p.host_address, p.host_port, p.pod_port, p.protocol)).collect();
