@@ -81,6 +81,13 @@ enum Command {
     Kubelet(Box<single::KubeletArgs>),
     /// Run the service proxy alone.
     Proxy(Box<single::ProxyArgs>),
+    /// Control a Kubernetes cluster: the same as kubectl (`navarch kubectl --help`).
+    #[command(disable_help_flag = true)]
+    Kubectl {
+        /// What kubectl is to do.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENTS")]
+        words: Vec<String>,
+    },
     /// Work with container images.
     #[command(subcommand)]
     Image(ImageCommand),
@@ -113,6 +120,15 @@ enum ImageCommand {
 
 /// Parses the arguments, runs the subcommand, and returns its exit code.
 pub fn main() -> ExitCode {
+    // kubectl reads its own flags: its words are not ours to parse.
+    let mut words = std::env::args();
+    let program = words.next().unwrap_or_default();
+    if program.ends_with("kubectl") {
+        return kubectl::run(words.collect());
+    }
+    if std::env::args().nth(1).as_deref() == Some("kubectl") {
+        return kubectl::run(words.skip(1).collect());
+    }
     // The most common of our processes starts and stays small.
     if std::env::args().nth(1).as_deref() == Some("pause") {
         return pause::run();
@@ -158,7 +174,7 @@ async fn run(command: Command) -> Result<(), CliError> {
             print!("{printed}");
             Ok(())
         }
-        Command::Hello(_) | Command::Pause => Ok(()),
+        Command::Hello(_) | Command::Pause | Command::Kubectl { .. } => Ok(()),
     }
 }
 
