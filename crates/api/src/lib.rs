@@ -7,10 +7,12 @@ pub mod fields;
 pub mod labels;
 pub mod meta;
 pub mod names;
+pub mod nodes;
 pub mod quantity;
 pub mod time;
 pub mod user;
 pub mod validation;
+pub mod volumes;
 pub mod wire;
 
 pub use error::{ApiError, Reason};

@@ -19,10 +19,12 @@ use crate::error::CliError;
 use crate::node::{NodeArgs, NodeParts};
 use crate::pki::{self, Names, Pki};
 use crate::process::{Process, wait_for_end};
-use crate::{containerd, down, node};
+use crate::{containerd, down, node, storage};
 
 /// How often it is looked whether certificates are to be renewed, or were renewed by `navarch certs`.
 const LOOK: Duration = Duration::from_secs(60);
+/// How soon a failed write is tried again.
+const SOON: Duration = Duration::from_secs(1);
 
 /// Flags of `navarch up` and `navarch server`.
 #[derive(Clone, Debug, clap::Args)]
@@ -190,6 +192,10 @@ fn publish(args: &UpArgs, names: &Names, pki: &Pki, plane: &Plane) {
     let server = format!("https://{}", SocketAddr::new(names.addresses[0], args.secure_port));
     let (ca, facts, clock) = (pki.ca.identity().cert.clone(), args.facts(), plane.process.clock.clone());
     plane.process.tasks.spawn("cluster info", async move {
+        while let Err(error) = storage::publish(&client).await {
+            tracing::warn!(%error, "the default StorageClass cannot be made yet");
+            clock.sleep(SOON).await;
+        }
         while let Err(error) = cluster::publish(&client, &server, &ca, &facts).await {
             tracing::warn!(%error, "the cluster cannot be described; nodes cannot join yet");
             clock.sleep(LOOK).await;

@@ -31,7 +31,7 @@ pub mod ttl;
 pub mod volume;
 pub mod worker;
 
+pub use certificates::serving::SERVING_APPROVER;
 pub use context::{ClientFor, Config, Context, TokenSigner};
 pub use table::{ROWS, Row, WATCHER, run, start_all, start_with};
 pub use volume::local::{ACCOUNT as LOCAL_VOLUMES_ACCOUNT, PROVISIONER as LOCAL_PROVISIONER};
-pub use certificates::serving::SERVING_APPROVER;

@@ -1,25 +1,20 @@
-//! Plans for one claim and for one volume.
+//! Plans for one claim and for one volume: tie them together, tell what is missing, let go what is over.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use api::Quantity;
 use api::k8s::api::core::v1::{ObjectReference, PersistentVolume, PersistentVolumeClaim};
 use api::k8s::api::storage::v1::StorageClass;
-use api::labels::Selector;
+use api::volumes::{
+    self, BIND_COMPLETED, BOUND_BY_CONTROLLER, NO_PROVISIONER, PROVISIONED_BY, PROVISIONER, SELECTED_NODE,
+};
 use client::{EventKind, Key, Meta, Plan};
 
-const COMPLETED: &str = "pv.kubernetes.io/bind-completed";
-const BY_CONTROLLER: &str = "pv.kubernetes.io/bound-by-controller";
-const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
-const PROVISIONER: &str = "volume.kubernetes.io/storage-provisioner";
 const OLD_PROVISIONER: &str = "volume.beta.kubernetes.io/storage-provisioner";
-/// The provisioner of classes whose volumes people make.
-const NO_PROVISIONER: &str = "kubernetes.io/no-provisioner";
 
 /// True when the claim's binding is done.
 pub fn is_bound(claim: &PersistentVolumeClaim) -> bool {
-    claim.annotation(COMPLETED).is_some()
+    claim.annotation(BIND_COMPLETED).is_some()
 }
 
 /// The claim that a volume names.
@@ -28,116 +23,131 @@ pub fn claim_key(volume: &PersistentVolume) -> Option<Key> {
     Some(Key::new(reference.namespace.as_deref().unwrap_or(""), reference.name.as_deref()?))
 }
 
-fn class_of(claim: &PersistentVolumeClaim) -> &str {
-    let spec = claim.spec.as_ref().and_then(|spec| spec.storage_class_name.as_deref());
-    spec.or(claim.annotation("volume.beta.kubernetes.io/storage-class")).unwrap_or("")
-}
-
-fn storage(
-    list: Option<&BTreeMap<String, api::k8s::apimachinery::pkg::api::resource::Quantity>>,
-) -> Quantity {
-    list.and_then(|list| list.get("storage")).and_then(|text| text.0.parse().ok()).unwrap_or_default()
-}
-
-fn capacity(volume: &PersistentVolume) -> Quantity {
-    storage(volume.spec.as_ref().and_then(|spec| spec.capacity.as_ref()))
-}
-
-/// True when the volume names this claim.
-fn is_meant_for(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> bool {
-    let reference = volume.spec.as_ref().and_then(|spec| spec.claim_ref.as_ref());
-    reference.is_some_and(|reference| {
-        reference.name == claim.metadata.name
-            && reference.namespace == claim.metadata.namespace
-            && reference.uid.as_ref().is_none_or(|uid| uid.is_empty() || uid == claim.uid())
-    })
-}
-
-fn fits(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> bool {
-    let (Some(offer), Some(wish)) = (&volume.spec, &claim.spec) else { return false };
-    let mode = |mode: &Option<String>| mode.clone().unwrap_or_else(|| "Filesystem".to_owned());
-    let modes = offer.access_modes.clone().unwrap_or_default();
-    let selector = match &wish.selector {
-        None => Ok(Selector::everything()),
-        Some(selector) => Selector::from_object(Some(selector)),
-    };
-    !volume.is_deleting()
-        && mode(&offer.volume_mode) == mode(&wish.volume_mode)
-        && wish.access_modes.iter().flatten().all(|wanted| modes.contains(wanted))
-        && capacity(volume)
-            >= storage(wish.resources.as_ref().and_then(|resources| resources.requests.as_ref()))
-        && offer.storage_class_name.as_deref().unwrap_or("") == class_of(claim)
-        && selector.is_ok_and(|selector| selector.matches_opt(volume.meta().labels.as_ref()))
-}
-
-/// The volume to bind: one that names the claim, else the smallest free one that fits.
-fn best<'a>(
-    claim: &PersistentVolumeClaim,
-    volumes: &'a [Arc<PersistentVolume>],
-) -> Option<&'a PersistentVolume> {
-    if let Some(named) = volumes.iter().find(|volume| is_meant_for(volume, claim) && fits(volume, claim)) {
-        return Some(named);
-    }
-    let free = volumes.iter().filter(|volume| {
-        let phase = volume.status.as_ref().and_then(|status| status.phase.as_deref());
-        phase == Some("Available") && volume.spec.as_ref().is_some_and(|spec| spec.claim_ref.is_none())
-    });
-    let fitting = free.filter(|volume| fits(volume, claim));
-    fitting
-        .min_by(|a, b| {
-            capacity(a)
-                .partial_cmp(&capacity(b))
-                .unwrap_or(std::cmp::Ordering::Equal)
-                .then_with(|| a.name().cmp(b.name()))
-        })
-        .map(|volume| &**volume)
+/// What a claim's plan looks at besides the claim.
+pub struct Around<'a> {
+    /// All volumes.
+    pub volumes: &'a [Arc<PersistentVolume>],
+    /// StorageClasses by name.
+    pub class: &'a dyn Fn(&str) -> Option<Arc<StorageClass>>,
+    /// Names of pods without a node that use the claim.
+    pub waiting_pods: &'a dyn Fn() -> Vec<String>,
 }
 
 /// What to do about one claim.
-pub fn claim(
-    claim: &PersistentVolumeClaim,
-    volumes: &[Arc<PersistentVolume>],
-    class: &dyn Fn(&str) -> Option<Arc<StorageClass>>,
-) -> Plan {
+pub fn claim(claim: &PersistentVolumeClaim, around: &Around<'_>) -> Plan {
     let mut plan = Plan::none();
-    let wanted =
-        claim.spec.as_ref().and_then(|spec| spec.volume_name.as_deref()).filter(|name| !name.is_empty());
-    let find = |name: &str| volumes.iter().find(|volume| volume.name() == name);
     if is_bound(claim) {
-        match wanted.and_then(find) {
-            Some(volume) if is_meant_for(volume, claim) => bind(claim, volume, &mut plan),
-            _ => lose(claim, &mut plan),
-        }
-        return plan;
-    }
-    if claim.is_deleting() {
-        return plan;
-    }
-    if let Some(name) = wanted {
-        let free = |volume: &&Arc<PersistentVolume>| {
-            is_meant_for(volume, claim) || volume.spec.as_ref().is_some_and(|spec| spec.claim_ref.is_none())
-        };
-        match find(name).filter(free) {
-            Some(volume) => bind(claim, volume, &mut plan),
-            None => set_phase(claim, "Pending", &mut plan),
-        }
-        return plan;
-    }
-    let storage_class = class(class_of(claim));
-    let waits = storage_class
-        .as_ref()
-        .is_some_and(|class| class.volume_binding_mode.as_deref() == Some("WaitForFirstConsumer"));
-    let named = volumes.iter().any(|volume| is_meant_for(volume, claim));
-    if waits && claim.annotation(SELECTED_NODE).is_none() && !named {
-        set_phase(claim, "Pending", &mut plan);
-        let text = "waiting for first consumer to be created before binding";
-        plan.event(claim, EventKind::Normal, "WaitForFirstConsumer", text);
-    } else if let Some(volume) = best(claim, volumes) {
-        bind(claim, volume, &mut plan);
+        bound(claim, around, &mut plan);
+    } else if claim.is_deleting() {
+        // Nothing more is bound to it.
+    } else if let Some(name) = volumes::volume_name(claim) {
+        named(claim, name, around, &mut plan);
     } else {
-        provision(claim, storage_class.as_deref(), &mut plan);
+        unbound(claim, around, &mut plan);
     }
     plan
+}
+
+/// A bound claim stays bound or is lost.
+fn bound(claim: &PersistentVolumeClaim, around: &Around<'_>, plan: &mut Plan) {
+    let Some(name) = volumes::volume_name(claim) else {
+        let text = "Bound claim has lost reference to PersistentVolume. Data on the volume is lost!";
+        return lose(claim, "ClaimLost", text, plan);
+    };
+    let Some(volume) = around.volumes.iter().find(|volume| volume.name() == name) else {
+        let text = "Bound claim has lost its PersistentVolume. Data on the volume is lost!";
+        return lose(claim, "ClaimLost", text, plan);
+    };
+    if is_free(volume) || volumes::is_meant_for(volume, claim) {
+        bind(claim, volume, plan);
+    } else {
+        let text = "Two claims are bound to the same volume, this one is bound incorrectly";
+        lose(claim, "ClaimMisbound", text, plan);
+    }
+}
+
+fn is_free(volume: &PersistentVolume) -> bool {
+    volume.spec.as_ref().is_some_and(|spec| spec.claim_ref.is_none())
+}
+
+/// A claim that asks for one volume waits until that is there and free.
+fn named(claim: &PersistentVolumeClaim, name: &str, around: &Around<'_>, plan: &mut Plan) {
+    let Some(volume) = around.volumes.iter().find(|volume| volume.name() == name) else {
+        return set_phase(claim, "Pending", plan);
+    };
+    if volumes::is_meant_for(volume, claim) {
+        return bind(claim, volume, plan);
+    }
+    if !is_free(volume) {
+        if claim.annotation(BOUND_BY_CONTROLLER).is_none() {
+            let text = format!("volume {name:?} already bound to a different claim.");
+            plan.event(claim, EventKind::Warning, "FailedBinding", text);
+        }
+        return set_phase(claim, "Pending", plan);
+    }
+    match mismatch(claim, volume) {
+        None => bind(claim, volume, plan),
+        Some(why) => {
+            let text = format!("Cannot bind to requested volume {name:?}: {why}");
+            plan.event(claim, EventKind::Warning, "VolumeMismatch", text);
+            set_phase(claim, "Pending", plan);
+        }
+    }
+}
+
+/// Why a volume that a claim asks for cannot be its.
+fn mismatch(claim: &PersistentVolumeClaim, volume: &PersistentVolume) -> Option<&'static str> {
+    let (offer, wish) = (volume.spec.as_ref()?, claim.spec.as_ref()?);
+    let mode = |mode: &Option<String>| mode.clone().unwrap_or_else(|| "Filesystem".to_owned());
+    if volumes::capacity(volume) < volumes::requested(claim) {
+        Some("requested PV is too small")
+    } else if volumes::class_of_volume(volume) != volumes::class_of(claim) {
+        Some("storageClassName does not match")
+    } else if mode(&offer.volume_mode) != mode(&wish.volume_mode) {
+        Some("incompatible volumeMode")
+    } else if !volumes::has_modes(volume, claim) {
+        Some("incompatible accessMode")
+    } else if !volumes::serves(volume, claim) {
+        Some("volumeAttributesClassName does not match")
+    } else {
+        None
+    }
+}
+
+/// A claim without a volume is given one, or somebody is asked to make one.
+fn unbound(claim: &PersistentVolumeClaim, around: &Around<'_>, plan: &mut Plan) {
+    let class = (around.class)(volumes::class_of(claim));
+    let waits = class
+        .as_ref()
+        .is_some_and(|class| class.volume_binding_mode.as_deref() == Some("WaitForFirstConsumer"));
+    let meant = around.volumes.iter().any(|volume| volumes::is_meant_for(volume, claim));
+    let found = volumes::find(claim, around.volumes, &BTreeSet::new(), None);
+    // The scheduler chooses for claims that wait for a pod; only what names them is theirs already.
+    match found.filter(|_| !waits || meant) {
+        Some(volume) => bind(claim, volume, plan),
+        None if waits && claim.annotation(SELECTED_NODE).is_none() => wait(claim, around, plan),
+        None => provision(claim, class.as_deref(), plan),
+    }
+}
+
+/// Tells that a claim waits for its first pod.
+fn wait(claim: &PersistentVolumeClaim, around: &Around<'_>, plan: &mut Plan) {
+    set_phase(claim, "Pending", plan);
+    let pods = (around.waiting_pods)();
+    match pods.as_slice() {
+        [] => {
+            let text = "waiting for first consumer to be created before binding";
+            plan.event(claim, EventKind::Normal, "WaitForFirstConsumer", text);
+        }
+        [pod] => {
+            let text = format!("waiting for pod {pod} to be scheduled");
+            plan.event(claim, EventKind::Normal, "WaitForPodScheduled", text);
+        }
+        pods => {
+            let text = format!("waiting for pods {} to be scheduled", pods.join(","));
+            plan.event(claim, EventKind::Normal, "WaitForPodScheduled", text);
+        }
+    }
 }
 
 /// No volume fits: a provisioner may make one.
@@ -145,7 +155,7 @@ fn provision(claim: &PersistentVolumeClaim, class: Option<&StorageClass>, plan: 
     let provisioner = class.map(|class| class.provisioner.as_str()).filter(|name| *name != NO_PROVISIONER);
     let Some(provisioner) = provisioner else {
         set_phase(claim, "Pending", plan);
-        let name = class_of(claim);
+        let name = volumes::class_of(claim);
         let (reason, text) = if name.is_empty() {
             (
                 "FailedBinding",
@@ -166,6 +176,8 @@ fn provision(claim: &PersistentVolumeClaim, class: Option<&StorageClass>, plan: 
         annotations.insert(PROVISIONER.to_owned(), provisioner.to_owned());
         annotations.insert(OLD_PROVISIONER.to_owned(), provisioner.to_owned());
         plan.update(&after);
+    } else {
+        set_phase(claim, "Pending", plan);
     }
     let text = format!(
         "Waiting for a volume to be created either by the external provisioner '{provisioner}' or manually by the \
@@ -183,12 +195,24 @@ fn set_phase(claim: &PersistentVolumeClaim, phase: &str, plan: &mut Plan) {
     }
 }
 
-fn lose(claim: &PersistentVolumeClaim, plan: &mut Plan) {
+fn lose(claim: &PersistentVolumeClaim, reason: &str, text: &str, plan: &mut Plan) {
     let phase = claim.status.as_ref().and_then(|status| status.phase.as_deref());
     if phase != Some("Lost") {
         set_phase(claim, "Lost", plan);
-        let text = "Bound claim has lost its PersistentVolume. Data on the volume is lost!";
-        plan.event(claim, EventKind::Warning, "ClaimLost", text);
+        plan.event(claim, EventKind::Warning, reason, text);
+    }
+}
+
+/// The volume's reference to a claim.
+pub fn reference(claim: &PersistentVolumeClaim) -> ObjectReference {
+    ObjectReference {
+        api_version: Some("v1".to_owned()),
+        kind: Some("PersistentVolumeClaim".to_owned()),
+        namespace: claim.metadata.namespace.clone(),
+        name: claim.metadata.name.clone(),
+        uid: claim.metadata.uid.clone(),
+        resource_version: claim.metadata.resource_version.clone(),
+        ..ObjectReference::default()
     }
 }
 
@@ -201,28 +225,21 @@ fn bind(claim: &PersistentVolumeClaim, volume: &PersistentVolume, plan: &mut Pla
     if !complete {
         if spec.claim_ref.is_none() {
             let annotations = after.metadata.annotations.get_or_insert_default();
-            annotations.insert(BY_CONTROLLER.to_owned(), "yes".to_owned());
+            annotations.insert(BOUND_BY_CONTROLLER.to_owned(), "yes".to_owned());
         }
-        spec.claim_ref = Some(ObjectReference {
-            api_version: Some("v1".to_owned()),
-            kind: Some("PersistentVolumeClaim".to_owned()),
-            namespace: claim.metadata.namespace.clone(),
-            name: claim.metadata.name.clone(),
-            uid: claim.metadata.uid.clone(),
-            resource_version: claim.metadata.resource_version.clone(),
-            ..ObjectReference::default()
-        });
+        spec.claim_ref = Some(reference(claim));
         // Its event brings the claim back here for the next half.
         plan.update(&after);
         return;
     }
     let mut next = claim.clone();
     let annotations = next.metadata.annotations.get_or_insert_default();
-    annotations.insert(COMPLETED.to_owned(), "yes".to_owned());
+    annotations.insert(BIND_COMPLETED.to_owned(), "yes".to_owned());
     let claim_spec = next.spec.get_or_insert_default();
     if claim_spec.volume_name.as_deref() != Some(volume.name()) {
         claim_spec.volume_name = Some(volume.name().to_owned());
-        next.metadata.annotations.get_or_insert_default().insert(BY_CONTROLLER.to_owned(), "yes".to_owned());
+        let annotations = next.metadata.annotations.get_or_insert_default();
+        annotations.insert(BOUND_BY_CONTROLLER.to_owned(), "yes".to_owned());
     }
     if next != *claim {
         plan.update(&next);
@@ -244,21 +261,81 @@ fn bind(claim: &PersistentVolumeClaim, volume: &PersistentVolume, plan: &mut Pla
 pub fn volume(volume: &PersistentVolume, claim: Option<&PersistentVolumeClaim>) -> Plan {
     let mut plan = Plan::none();
     let reference = volume.spec.as_ref().and_then(|spec| spec.claim_ref.as_ref());
-    let phase = match reference {
-        None => "Available",
-        Some(reference) if reference.uid.as_ref().is_none_or(String::is_empty) => "Available",
-        Some(reference) if claim.is_some_and(|claim| reference.uid.as_deref() == Some(claim.uid())) => {
-            "Bound"
-        }
-        Some(_) => "Released",
+    let Some(uid) = reference.and_then(|reference| reference.uid.as_deref()).filter(|uid| !uid.is_empty())
+    else {
+        set_volume_phase(volume, "Available", "", &mut plan);
+        return plan;
     };
-    let known = volume.status.as_ref().and_then(|status| status.phase.as_deref());
-    if known != Some(phase) && !(phase == "Released" && known == Some("Failed")) {
-        let mut after = volume.clone();
-        after.status.get_or_insert_default().phase = Some(phase.to_owned());
-        plan.update_status(&after);
+    let Some(claim) = claim.filter(|claim| claim.uid() == uid) else {
+        release(volume, &mut plan);
+        return plan;
+    };
+    match volumes::volume_name(claim) {
+        // The claim's own plan finishes the binding.
+        None => {}
+        Some(name) if name == volume.name() => set_volume_phase(volume, "Bound", "", &mut plan),
+        // The claim has taken another volume: what was made for it goes, what was there before is free again.
+        Some(_) if volume.annotation(PROVISIONED_BY).is_some() && policy(volume) == "Delete" => {
+            release(volume, &mut plan);
+        }
+        Some(_) => unbind(volume, &mut plan),
     }
     plan
+}
+
+fn policy(volume: &PersistentVolume) -> &str {
+    let spec = volume.spec.as_ref();
+    spec.and_then(|spec| spec.persistent_volume_reclaim_policy.as_deref()).unwrap_or("Retain")
+}
+
+/// The claim is gone. Who made the volume removes it; for others nobody here can.
+fn release(volume: &PersistentVolume, plan: &mut Plan) {
+    let phase = volume.status.as_ref().and_then(|status| status.phase.as_deref());
+    if !matches!(phase, Some("Released" | "Failed")) {
+        set_volume_phase(volume, "Released", "", plan);
+        return;
+    }
+    let external = volume.annotation(PROVISIONED_BY).is_some()
+        || volume.spec.as_ref().is_some_and(|spec| spec.csi.is_some());
+    let (reason, text) = match policy(volume) {
+        "Delete" if !external => (
+            "VolumeFailedDelete",
+            format!(
+                "error getting deleter volume plugin for volume {:?}: no volume plugin matched",
+                volume.name()
+            ),
+        ),
+        "Recycle" => ("VolumeFailedRecycle", "No recycler plugin found for the volume!".to_owned()),
+        _ => return,
+    };
+    if phase != Some("Failed") && !volume.is_deleting() {
+        set_volume_phase(volume, "Failed", &text, plan);
+        plan.event(volume, EventKind::Warning, reason, text);
+    }
+}
+
+fn unbind(volume: &PersistentVolume, plan: &mut Plan) {
+    let mut after = volume.clone();
+    let ours = after.metadata.annotations.get_or_insert_default().remove(BOUND_BY_CONTROLLER).is_some();
+    let spec = after.spec.get_or_insert_default();
+    if ours {
+        spec.claim_ref = None;
+    } else if let Some(reference) = &mut spec.claim_ref {
+        // Its maker wants this claim: only the trace of this very one goes.
+        (reference.uid, reference.resource_version) = (None, None);
+    }
+    plan.update(&after);
+}
+
+fn set_volume_phase(volume: &PersistentVolume, phase: &str, message: &str, plan: &mut Plan) {
+    if volume.status.as_ref().and_then(|status| status.phase.as_deref()) == Some(phase) {
+        return;
+    }
+    let mut after = volume.clone();
+    let status = after.status.get_or_insert_default();
+    status.phase = Some(phase.to_owned());
+    status.message = Some(message.to_owned()).filter(|text| !text.is_empty());
+    plan.update_status(&after);
 }
 
 #[cfg(test)]
@@ -287,6 +364,14 @@ mod tests {
             .expect("a claim")
     }
 
+    fn plan_of(
+        wanted: &PersistentVolumeClaim,
+        volumes: &[Arc<PersistentVolume>],
+        class: Option<Arc<StorageClass>>,
+    ) -> Plan {
+        claim(wanted, &Around { volumes, class: &|_| class.clone(), waiting_pods: &Vec::new })
+    }
+
     #[test]
     fn the_smallest_fitting_volume_is_bound_in_three_writes() {
         let mut volumes =
@@ -294,7 +379,7 @@ mod tests {
         let mut wanted = pvc(json!({}));
         let mut log = Vec::new();
         for _ in 0..5 {
-            let plan = claim(&wanted, &volumes, &|_| None);
+            let plan = plan_of(&wanted, &volumes, None);
             for step in plan.steps() {
                 log.push(step.summary());
                 let client::Step::Update { resource, object, .. } = step else { panic!("an update") };
@@ -326,11 +411,52 @@ mod tests {
             Arc::new(serde_json::from_value::<StorageClass>(class).expect("a class"))
         };
         let told = |class: Option<Arc<StorageClass>>| {
-            let plan = claim(&pvc(json!({"storageClassName": "s"})), &[], &|_| class.clone());
+            let plan = plan_of(&pvc(json!({"storageClassName": "s"})), &[], class);
             plan.steps().last().map(|step| step.summary()).unwrap_or_default()
         };
         assert!(told(Some(class("x", "WaitForFirstConsumer"))).contains("WaitForFirstConsumer"));
         assert!(told(Some(class("x", "Immediate"))).contains("ExternalProvisioning"));
         assert!(told(None).contains("ProvisioningFailed"));
+    }
+
+    #[test]
+    fn volumes_go_as_their_policy_says() {
+        let of = |policy: &str, phase: &str, by: Option<&str>| {
+            let reference = json!({"name": "c", "namespace": "n", "uid": "gone"});
+            let spec = json!({"persistentVolumeReclaimPolicy": policy, "claimRef": reference});
+            let mut volume = (*pv("v", "1Gi", spec)).clone();
+            volume.status.get_or_insert_default().phase = Some(phase.to_owned());
+            if let Some(by) = by {
+                let annotations = volume.metadata.annotations.get_or_insert_default();
+                annotations.insert(PROVISIONED_BY.to_owned(), by.to_owned());
+            }
+            let plan = super::volume(&volume, None);
+            let step = plan.steps().first().map(|step| (*step).clone());
+            match step {
+                Some(client::Step::Update { object, .. }) => {
+                    object["status"]["phase"].as_str().unwrap_or("").to_owned()
+                }
+                _ => String::new(),
+            }
+        };
+        assert_eq!(of("Retain", "Bound", None), "Released");
+        assert_eq!(of("Retain", "Released", None), "", "kept for an administrator");
+        assert_eq!(of("Delete", "Released", None), "Failed", "nobody can delete it");
+        assert_eq!(of("Delete", "Released", Some("x")), "", "its maker deletes it");
+        assert_eq!(of("Recycle", "Released", None), "Failed");
+    }
+
+    #[test]
+    fn claims_that_name_a_volume_get_only_that() {
+        let wanted = pvc(json!({"volumeName": "v"}));
+        let summary = |volumes: &[Arc<PersistentVolume>]| {
+            let plan = plan_of(&wanted, volumes, None);
+            plan.steps().iter().map(|step| step.summary()).collect::<Vec<_>>().join("; ")
+        };
+        assert_eq!(summary(&[pv("other", "2Gi", json!({}))]), "update persistentvolumeclaims/status n/c");
+        assert_eq!(summary(&[pv("v", "2Gi", json!({}))]), "update persistentvolumes v");
+        assert!(summary(&[pv("v", "1Gi", json!({}))]).contains("requested PV is too small"));
+        let taken = json!({"claimRef": {"name": "x", "namespace": "n", "uid": "X"}});
+        assert!(summary(&[pv("v", "2Gi", taken)]).contains("already bound to a different claim"));
     }
 }

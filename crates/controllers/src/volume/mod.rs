@@ -87,6 +87,7 @@ struct Binder {
     claims: Cache<PersistentVolumeClaim>,
     volumes: Cache<PersistentVolume>,
     classes: Cache<StorageClass>,
+    pods: Cache<Pod>,
 }
 
 impl Reconcile for Binder {
@@ -97,8 +98,17 @@ impl Reconcile for Binder {
             return Ok(binder::volume(&volume, claim.as_deref()));
         }
         let Some(claim) = self.claims.get_key(key) else { return Ok(Plan::none()) };
-        let class = |name: &str| self.classes.get("", name);
-        Ok(binder::claim(&claim, &self.volumes.list(), &class))
+        let users = || self.pods.by_index(BY_CLAIM, &key.to_string());
+        let waiting = || {
+            let waits = |pod: &Arc<Pod>| !crate::pods::is_finished(pod) && crate::pods::node(pod).is_empty();
+            users().iter().filter(|pod| waits(pod)).map(|pod| pod.name().to_owned()).collect()
+        };
+        let around = binder::Around {
+            volumes: &self.volumes.list(),
+            class: &|name| self.classes.get("", name),
+            waiting_pods: &waiting,
+        };
+        Ok(binder::claim(&claim, &around))
     }
 }
 
@@ -108,6 +118,8 @@ pub fn start_binder(context: &Context) {
     let claims = setup.watch::<PersistentVolumeClaim>();
     let volumes = setup.watch::<PersistentVolume>();
     let classes = setup.read::<StorageClass>();
+    let pods = setup.read::<Pod>();
+    index_claims(pods.cache());
     setup.enqueue(&claims);
     setup.enqueue(&volumes);
     // A claim that goes frees its volume; a volume that comes may serve any waiting claim.
@@ -136,6 +148,7 @@ pub fn start_binder(context: &Context) {
         claims: claims.cache().clone(),
         volumes: volumes.cache().clone(),
         classes: classes.cache().clone(),
+        pods: pods.cache().clone(),
     };
     // One worker: two claims must not take one volume.
     setup.start(Arc::new(controller), 1);

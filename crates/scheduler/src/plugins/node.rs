@@ -1,7 +1,7 @@
 //! Plugins that look at the node object: name, cordon, taints, labels, ports, images.
 
-use api::k8s::api::core::v1::{NodeSelectorRequirement, NodeSelectorTerm, Taint, Toleration};
-use api::labels::{Operator, Requirement};
+use api::k8s::api::core::v1::{NodeSelectorTerm, Taint, Toleration};
+use api::nodes;
 
 use super::{Cycle, MAX_SCORE, Refusal, normalize};
 use crate::pod::{HostPort, PodInfo};
@@ -93,30 +93,9 @@ pub fn score_taints(cycle: &Cycle<'_>, nodes: &[&NodeInfo]) -> Option<Vec<i64>> 
     Some(scores)
 }
 
-fn requirement_matches(requirement: &NodeSelectorRequirement, value: Option<&str>) -> bool {
-    let operator = match requirement.operator.as_str() {
-        "In" => Operator::In,
-        "NotIn" => Operator::NotIn,
-        "Exists" => Operator::Exists,
-        "DoesNotExist" => Operator::DoesNotExist,
-        "Gt" => Operator::GreaterThan,
-        "Lt" => Operator::LessThan,
-        _ => return false,
-    };
-    let values = requirement.values.clone().unwrap_or_default();
-    Requirement { key: requirement.key.clone(), operator, values }.matches(|_| value)
-}
-
 /// True when the node satisfies one term; an empty term selects nothing.
 pub fn term_matches(term: &NodeSelectorTerm, node: &NodeInfo) -> bool {
-    let expressions = term.match_expressions.as_deref().unwrap_or_default();
-    let fields = term.match_fields.as_deref().unwrap_or_default();
-    let field = |r: &NodeSelectorRequirement| {
-        requirement_matches(r, (r.key == "metadata.name").then_some(node.name.as_str()))
-    };
-    !(expressions.is_empty() && fields.is_empty())
-        && expressions.iter().all(|r| requirement_matches(r, node.label(&r.key)))
-        && fields.iter().all(field)
+    nodes::term_admits(term, &node.name, node.node.metadata.labels.as_ref())
 }
 
 /// True when the node satisfies the pod's node selector and required affinity.
