@@ -46,7 +46,16 @@ const GROUP_PRIORITY: &[(&str, i64)] = &[
     ("discovery.k8s.io", 16_200),
     ("flowcontrol.apiserver.k8s.io", 16_100),
     ("resource.k8s.io", 15_900),
+    ("metrics.k8s.io", 100),
 ];
+
+/// The priority of groups of custom resources.
+const CUSTOM_PRIORITY: i64 = 1000;
+
+/// The priority of a group served here.
+pub fn group_priority(group: &str) -> i64 {
+    GROUP_PRIORITY.iter().find(|row| row.0 == group).map_or(CUSTOM_PRIORITY, |row| row.1)
+}
 
 /// A definition goes only after its instances: marks it and keeps it by a finalizer.
 pub fn before_delete(now: jiff::Timestamp, object: &mut Value, deletion: Deletion) -> Deletion {
@@ -319,7 +328,7 @@ impl Server {
 
     fn local_service(&self, name: &str, group: &str, version: &str, custom: bool, order: i64) -> Value {
         let now = api::time::format(self.clock.now());
-        let minimum = GROUP_PRIORITY.iter().find(|row| row.0 == group && !custom).map_or(1000, |row| row.1);
+        let minimum = if custom { CUSTOM_PRIORITY } else { group_priority(group) };
         let priority = if custom {
             100 - order
         } else if group.is_empty() {

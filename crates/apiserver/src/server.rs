@@ -50,6 +50,8 @@ pub struct Inner {
     pub(crate) allocators: Allocators,
     pub(crate) documents: discovery::Documents,
     pub(crate) agents: crate::sub::agent::Agents,
+    pub(crate) remotes: crate::aggregate::Table,
+    pub(crate) usage: crate::sub::metrics::Answers,
     pub(crate) ready: std::sync::atomic::AtomicBool,
     reading: Semaphore,
     writing: Semaphore,
@@ -130,6 +132,7 @@ impl Server {
             policies: crate::admission::policy::Cache::default(),
             allocators,
             agents,
+            usage: crate::sub::metrics::Answers::default(),
             documents: discovery::Documents::default(),
             metrics: Metrics::new(),
             ready: std::sync::atomic::AtomicBool::new(false),
@@ -185,6 +188,10 @@ impl Server {
         let _permit = self.limit(exchange).await?;
         authn::impersonate(self, exchange).await?;
         authz::authorize(self, exchange).await?;
+        let body = match crate::aggregate::serve(self, exchange, body).await? {
+            Ok(response) => return Ok(response),
+            Err(body) => body,
+        };
         if exchange.info.is_resource {
             return verbs::dispatch(self, exchange, body).await;
         }

@@ -239,7 +239,11 @@ fn other_rows() -> Vec<Resource> {
     let node = Of("node.k8s.io", "v1");
     let resource = Of("resource.k8s.io", "v1");
     let scheduling = Of("scheduling.k8s.io", "v1");
+    let metrics = Of("metrics.k8s.io", "v1beta1");
     vec![
+        // Not Kubernetes' own: what every cluster with a metrics server has, which this one is by itself.
+        metrics.row("NodeMetrics", "nodes").singular("").computed().print(&print::METRICS),
+        metrics.row("PodMetrics", "pods").namespaced().singular("").computed().print(&print::METRICS),
         certificates.row("CertificateSigningRequest", "certificatesigningrequests").short(&["csr"]).rules(&s::CSR).print(&print::CSR).select(&["spec.signerName"])
             .sub("approval", Verbs::VIEW, Role::Approval).status(),
         coordination.row("Lease", "leases").namespaced().rules(&s::LEASE).print(&print::LEASE),

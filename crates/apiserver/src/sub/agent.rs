@@ -44,6 +44,8 @@ pub struct Agents {
     tls: Arc<rustls::ClientConfig>,
     /// TLS to what is not an agent (pods, services): any certificate will do.
     any: Arc<rustls::ClientConfig>,
+    /// The same with our certificate as a front proxy.
+    front: Arc<rustls::ClientConfig>,
     address_types: Vec<String>,
 }
 
@@ -97,8 +99,14 @@ impl Agents {
         Ok(Agents {
             tls: tls.into(),
             any: unchecked(None)?.into(),
+            front: unchecked(config.proxy_client.as_ref())?.into(),
             address_types: config.address_types.clone(),
         })
+    }
+
+    /// TLS to other API servers whose certificates are not checked.
+    pub fn front(&self) -> Arc<rustls::ClientConfig> {
+        self.front.clone()
     }
 
     /// A node's agent.
@@ -233,13 +241,14 @@ pub async fn send(
     }
 }
 
-/// Passes a request on: its method, headers (without credentials) and body go to `path` at the target; the
-/// answer comes back, and when both sides upgrade, their bytes are tunnelled.
+/// Passes a request on: its method, headers (without credentials, with those added) and body go to `path` at
+/// the target; the answer comes back, and when both sides upgrade, their bytes are tunnelled.
 pub async fn pass(
     server: &Server,
     target: &Target,
     path: &str,
     head: &Parts,
+    added: &HeaderMap,
     body: Body,
 ) -> Result<Response<Body>, ApiError> {
     let upgrades = head.headers.contains_key(UPGRADE);
@@ -247,6 +256,9 @@ pub async fn pass(
     *request.method_mut() = head.method.clone();
     *request.uri_mut() = path.parse().map_err(|_| ApiError::bad_request("the path cannot be passed on"))?;
     *request.headers_mut() = passed_headers(&head.headers, upgrades);
+    for (name, value) in added {
+        request.headers_mut().append(name, value.clone());
+    }
     let host = if target.host.contains(':') {
         format!("[{}]:{}", target.host, target.port)
     } else {

@@ -3,7 +3,9 @@
 pub mod agent;
 pub mod apply;
 pub mod binding;
+mod computed;
 mod eviction;
+pub mod metrics;
 pub mod namespace;
 mod pods;
 mod pods_ws;
@@ -60,6 +62,7 @@ pub async fn virtual_kind(call: &Call<'_>, verb: Verb, body: Body) -> Result<Res
     match (call.row().kind.as_str(), verb) {
         ("Binding", Verb::Create) => binding::create(call, body).await,
         ("ComponentStatus", _) => status::components(call, verb),
+        ("NodeMetrics" | "PodMetrics", _) => metrics::serve(call, verb).await,
         (_, Verb::Create) => reviews::create(call, body).await,
         _ => Err(verbs::method_not_allowed()),
     }

@@ -72,6 +72,7 @@ printers! {
     PV: [NAME, s("Capacity"), s("Access Modes"), s("Reclaim Policy"), s("Status"), s("Claim"), s("StorageClass"), s("VolumeAttributesClass"), s("Reason"), AGE, w("VolumeMode")], cluster::pv;
     PVC: [NAME, s("Status"), s("Volume"), s("Capacity"), s("Access Modes"), s("StorageClass"), s("VolumeAttributesClass"), AGE, w("VolumeMode")], cluster::pvc;
     COMPONENT_STATUS: [NAME, s("Status"), s("Message"), s("Error")], cluster::component_status;
+    METRICS: [NAME, s("cpu"), s("memory"), s("Window")], cluster::metrics;
     ROLE_BINDING: [NAME, s("Role"), AGE, w("Users"), w("Groups"), w("ServiceAccounts")], cluster::role_binding;
     CLUSTER_ROLE_BINDING: [NAME, s("Role"), AGE, w("Users"), w("Groups"), w("ServiceAccounts")], cluster::role_binding;
     ROLE: [NAME, c("Created At", "date")], cluster::created_at;

@@ -382,6 +382,18 @@ pub fn component_status(o: &Value, _now: Timestamp) -> Vec<Value> {
     vec![name(o), status.into(), message.into(), error.into()]
 }
 
+/// Of a node or of a pod, whose containers are added up.
+pub fn metrics(o: &Value, _now: Timestamp) -> Vec<Value> {
+    let sum = |resource: &str| {
+        let parts = o.list("containers").iter().map(|c| c["usage"][resource].as_str());
+        let quantities = parts.chain([o["usage"][resource].as_str()]).flatten();
+        let milli = quantities.filter_map(|text| text.parse::<api::Quantity>().ok()).map(|q| q.milli_value());
+        milli.fold(0i64, i64::saturating_add)
+    };
+    let (cpu, memory) = (format!("{}m", sum("cpu")), format!("{}Ki", sum("memory") / 1000 / 1024));
+    vec![name(o), cpu.into(), memory.into(), o.text("window").into()]
+}
+
 pub fn role_binding(o: &Value, now: Timestamp) -> Vec<Value> {
     let names = |kind: &str| -> Value {
         let of_kind = o.list("subjects").iter().filter(|s| s.text("kind") == kind);
