@@ -44,6 +44,7 @@ impl Server {
         }
         self.follow_definitions().await;
         self.check_policies();
+        self.follow_services();
         self.expire_events();
         self.ready.store(true, Ordering::Release);
         Ok(())

@@ -13,6 +13,7 @@ use registry::{Catalog, Resource};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha512};
 
+use crate::aggregate::Remotes;
 use crate::negotiate::{Accept, Offer};
 use crate::object::Serving;
 use crate::server::{Exchange, Server};
@@ -65,6 +66,7 @@ pub struct Documents(Mutex<Option<Arc<Made>>>);
 /// Documents that cost something to make.
 pub struct Made {
     serving: Arc<Serving>,
+    remotes: Arc<Remotes>,
     aggregated: [(Bytes, String); 2],
     openapi: crate::openapi::Documents,
     protobuf: std::sync::OnceLock<Bytes>,
@@ -77,23 +79,31 @@ const V2_PROTOBUF: [&str; 2] = [
 ];
 
 impl Documents {
-    fn of(&self, serving: Arc<Serving>) -> Arc<Made> {
+    fn of(&self, server: &Server) -> Arc<Made> {
+        let (serving, remotes) = (server.rows.serving(), server.remotes.now());
         let mut held = self.0.lock();
         if let Some(made) = held.as_ref()
             && Arc::ptr_eq(&made.serving, &serving)
+            && Arc::ptr_eq(&made.remotes, &remotes)
         {
             return made.clone();
         }
-        let core = tagged(&aggregated(&serving.catalog, true));
+        let core = tagged(&aggregated(&serving.catalog, &remotes, true));
         let made = Arc::new(Made {
-            aggregated: [core, tagged(&aggregated(&serving.catalog, false))],
+            aggregated: [core, tagged(&aggregated(&serving.catalog, &remotes, false))],
             openapi: crate::openapi::Documents::new(serving.clone()),
             protobuf: std::sync::OnceLock::new(),
             serving,
+            remotes,
         });
         *held = Some(made.clone());
         made
     }
+}
+
+/// The groups served here and elsewhere, in order of priority.
+fn groups(catalog: &Catalog, remotes: &Remotes) -> Vec<registry::Group> {
+    crate::aggregate::discovery::merged(catalog.groups(), crate::crd::group_priority, remotes)
 }
 
 fn tagged(document: &Value) -> (Bytes, String) {
@@ -130,7 +140,7 @@ pub async fn serve(server: &Server, exchange: &Exchange) -> Result<Response<Body
             server.metrics.render(),
         )),
         ["openapi", "v2"] => openapi_v2(server, exchange),
-        ["openapi", "v3", rest @ ..] => openapi_v3(server, exchange, &rest.join("/")),
+        ["openapi", "v3", rest @ ..] => openapi_v3(server, exchange, &rest.join("/")).await,
         [".well-known", "openid-configuration"] => Ok(openid(server)),
         ["openid", "v1", "jwks"] => {
             let keys = server.authenticator.accounts.key_set().to_string();
@@ -168,7 +178,8 @@ fn object(exchange: &Exchange, value: &Value) -> Result<Response<Body>, ApiError
 fn root(server: &Server, exchange: &Exchange) -> Response<Body> {
     let mut paths: Vec<String> = PATHS.iter().map(|path| (*path).to_owned()).collect();
     paths.extend(["/api", "/api/v1", "/apis", "/apis/"].map(str::to_owned));
-    for group in server.rows.now().groups().into_iter().filter(|g| !g.name.is_empty()) {
+    for group in groups(&server.rows.now(), &server.remotes.now()).into_iter().filter(|g| !g.name.is_empty())
+    {
         paths.push(format!("/apis/{}", group.name));
         paths.extend(group.versions.iter().map(|version| format!("/apis/{}/{version}", group.name)));
     }
@@ -199,7 +210,7 @@ fn aggregated_version(exchange: &Exchange) -> Option<&'static str> {
 
 fn aggregated_answer(server: &Server, exchange: &Exchange, core: bool) -> Option<Response<Body>> {
     let version = aggregated_version(exchange).filter(|version| !version.is_empty())?;
-    let made = server.documents.of(server.rows.serving());
+    let made = server.documents.of(server);
     let (bytes, tag) = &made.aggregated[usize::from(!core)];
     let bytes = if version == "v2" {
         bytes.clone()
@@ -259,14 +270,14 @@ fn api_groups(server: &Server, exchange: &Exchange) -> Result<Response<Body>, Ap
         return Ok(response);
     }
     let catalog = server.rows.now();
-    let groups = catalog.groups();
+    let groups = groups(&catalog, &server.remotes.now());
     let groups: Vec<Value> =
         groups.iter().filter(|g| !g.name.is_empty()).map(|g| group_value(&g.name, &g.versions)).collect();
     object(exchange, &json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}))
 }
 
 fn api_group(server: &Server, exchange: &Exchange, name: &str) -> Result<Response<Body>, ApiError> {
-    let groups = server.rows.now().groups();
+    let groups = groups(&server.rows.now(), &server.remotes.now());
     let group =
         groups.iter().find(|g| g.name == name && !name.is_empty()).ok_or_else(|| no_such_path(exchange))?;
     let mut value = group_value(&group.name, &group.versions);
@@ -325,8 +336,8 @@ fn plain_entries(row: &Arc<Resource>) -> Vec<Value> {
     out
 }
 
-fn aggregated(catalog: &Catalog, core: bool) -> Value {
-    let groups = catalog.groups();
+fn aggregated(catalog: &Catalog, remotes: &Remotes, core: bool) -> Value {
+    let groups = groups(catalog, remotes);
     let items: Vec<Value> = groups
         .iter()
         .filter(|group| group.name.is_empty() == core)
@@ -335,6 +346,9 @@ fn aggregated(catalog: &Catalog, core: bool) -> Value {
                 .versions
                 .iter()
                 .map(|version| {
+                    if let Some(remote) = remotes.get(&(group.name.clone(), version.clone())) {
+                        return crate::aggregate::discovery::version(remote);
+                    }
                     let mut rows: Vec<_> = catalog.version_rows(&group.name, version).collect();
                     rows.sort_by(|a, b| a.plural.cmp(&b.plural));
                     let resources: Vec<Value> = rows.into_iter().map(|row| aggregated_entry(row)).collect();
@@ -447,7 +461,7 @@ fn openid(server: &Server) -> Response<Body> {
 }
 
 fn openapi_v2(server: &Server, exchange: &Exchange) -> Result<Response<Body>, ApiError> {
-    let made = server.documents.of(server.rows.serving());
+    let made = server.documents.of(server);
     let (bytes, tag) = made.openapi.v2();
     let accept = exchange.headers().get(ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or("");
     if let Some(media) = V2_PROTOBUF.iter().find(|media| accept.contains(**media)) {
@@ -457,10 +471,21 @@ fn openapi_v2(server: &Server, exchange: &Exchange) -> Result<Response<Body>, Ap
     Ok(cached(exchange, negotiate::JSON, bytes.clone(), tag))
 }
 
-fn openapi_v3(server: &Server, exchange: &Exchange, path: &str) -> Result<Response<Body>, ApiError> {
-    let made = server.documents.of(server.rows.serving());
+async fn openapi_v3(server: &Server, exchange: &Exchange, path: &str) -> Result<Response<Body>, ApiError> {
+    let made = server.documents.of(server);
     if path.is_empty() {
-        return Ok(respond::bytes(StatusCode::OK, negotiate::JSON, made.openapi.v3_index()));
+        let elsewhere = made.remotes.values().filter_map(|remote| {
+            let hash = remote.openapi_hash.clone()?;
+            Some((format!("apis/{}/{}", remote.group, remote.version), hash))
+        });
+        return Ok(respond::bytes(
+            StatusCode::OK,
+            negotiate::JSON,
+            made.openapi.v3_index(elsewhere.collect()),
+        ));
+    }
+    if let Some(document) = crate::aggregate::openapi(server, path).await {
+        return Ok(respond::bytes(StatusCode::OK, negotiate::JSON, document));
     }
     let (bytes, tag) = made.openapi.v3(path).ok_or_else(|| no_such_path(exchange))?;
     Ok(cached(exchange, negotiate::JSON, bytes, tag))

@@ -4,6 +4,7 @@
 //! clients, and agents also at the far end of proxied connections.
 
 pub mod admission;
+mod aggregate;
 pub mod alloc;
 pub mod authn;
 pub mod authz;

@@ -57,9 +57,12 @@ impl Documents {
         })
     }
 
-    /// The list of v3 documents.
-    pub fn v3_index(&self) -> Vec<u8> {
-        openapi::v3_index(self.v3.iter().map(|(path, version)| (path.as_str(), version.hash.as_str())))
+    /// The list of v3 documents, with those from elsewhere (path and hash).
+    pub fn v3_index(&self, elsewhere: BTreeMap<String, String>) -> Vec<u8> {
+        let mut all: BTreeMap<&str, &str> =
+            self.v3.iter().map(|(path, version)| (path.as_str(), version.hash.as_str())).collect();
+        all.extend(elsewhere.iter().map(|(path, hash)| (path.as_str(), hash.as_str())));
+        openapi::v3_index(all.into_iter())
     }
 
     /// A v3 document and its hash, by its path below `/openapi/v3/`.

@@ -132,6 +132,7 @@ impl Server {
             policies: crate::admission::policy::Cache::default(),
             allocators,
             agents,
+            remotes: crate::aggregate::Table::default(),
             usage: crate::sub::metrics::Answers::default(),
             documents: discovery::Documents::default(),
             metrics: Metrics::new(),

@@ -4,7 +4,7 @@ use api::ApiError;
 use api::error::Reason;
 use base::http::Body;
 use http::header::CONTENT_TYPE;
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use registry::Role;
 use registry::tree::Tree;
 use serde_json::{Value, json};
@@ -101,7 +101,8 @@ pub async fn connect(call: &Call<'_>, role: &Role, body: Body) -> Result<Respons
     let path = if path.is_empty() { format!("/portForward/{namespace}/{name}") } else { path };
     let path = format!("{path}{}", agent_query(query, role));
     let target = node_target(call, &pod)?;
-    let response = agent::pass(call.server, &target, &path, &call.exchange.head, body).await?;
+    let response =
+        agent::pass(call.server, &target, &path, &call.exchange.head, &HeaderMap::new(), body).await?;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS || response.status().is_success() {
         return Ok(response);
     }

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use api::ApiError;
 use base::http::Body;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
-use http::{HeaderValue, Method, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use registry::tree::Tree;
 use serde_json::Value;
 use store::Key;
@@ -53,8 +53,15 @@ pub async fn serve(call: &Call<'_>, body: Body) -> Result<Response<Body>, ApiErr
     let query = call.exchange.head.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
     let raw = raw_rest(call).unwrap_or(path);
     let raw = if raw.is_empty() { "/".to_owned() } else { raw };
-    let response =
-        agent::pass(call.server, &target, &format!("{raw}{query}"), &call.exchange.head, body).await?;
+    let response = agent::pass(
+        call.server,
+        &target,
+        &format!("{raw}{query}"),
+        &call.exchange.head,
+        &HeaderMap::new(),
+        body,
+    )
+    .await?;
     rewrite(call, &target, response).await
 }
 

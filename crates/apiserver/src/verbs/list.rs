@@ -66,7 +66,8 @@ impl Selection {
         if self.fields.is_empty() {
             return true;
         }
-        if served.row.conversion.is_some() {
+        // What is stored in another version has that version's fields.
+        if served.row.conversion.is_some() || (served.row.custom && !served.has_version(object)) {
             let fields = served.row.fields(&served.tree(object));
             return self.fields.matches(|name| fields.iter().find(|f| f.0 == name).map(|f| f.1.as_str()));
         }
@@ -189,14 +190,24 @@ async fn select(call: &Call<'_>, selection: &Selection) -> Result<Page, ApiError
     let snapshot = snapshot(call, token.as_ref(), limit.is_some()).await?;
     let (namespace, after) =
         (namespace(call), token.as_ref().map(|t| (t.namespace.as_str(), t.name.as_str())));
-    let wants = |object: &&Arc<Object>| selection.wants(&call.served, object);
+    let wants = |object: &Arc<Object>| selection.wants(&call.served, object);
     let mut page = Page { objects: Vec::new(), revision: snapshot.revision(), next: None, remaining: None };
-    let mut all = candidates(&snapshot, selection, namespace, after).filter(wants);
+    let converted = match selects_after_conversion(&call.served, selection) {
+        false => None,
+        true => {
+            let found = candidates(&snapshot, selection, namespace, after).cloned().collect();
+            Some(crate::convert::many(call.server, &call.served, found).await?)
+        }
+    };
+    let mut all: Box<dyn Iterator<Item = Arc<Object>>> = match converted {
+        Some(objects) => Box::new(objects.into_iter().filter(wants)),
+        None => Box::new(candidates(&snapshot, selection, namespace, after).filter(|o| wants(o)).cloned()),
+    };
     let Some(limit) = limit else {
-        page.objects = all.cloned().collect();
+        page.objects = all.collect();
         return Ok(page);
     };
-    page.objects = all.by_ref().take(limit).cloned().collect();
+    page.objects = all.by_ref().take(limit).collect();
     if all.next().is_some() {
         let last = page.objects.last().expect("a limit above zero");
         let next = Token {
@@ -211,6 +222,12 @@ async fn select(call: &Call<'_>, selection: &Selection) -> Result<Page, ApiError
         drop_keep(call, &snapshot);
     }
     Ok(page)
+}
+
+/// Whether a webhook has to convert objects before it is known which are selected.
+pub fn selects_after_conversion(served: &Served, selection: &Selection) -> bool {
+    let converts = served.custom.as_ref().is_some_and(|custom| custom.conversion.is_some());
+    converts && selection.fields.0.iter().any(|requirement| !requirement.field.starts_with("metadata."))
 }
 
 fn drop_keep(call: &Call<'_>, snapshot: &Snapshot) {

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use store::{Event, EventKind, HistoryError, Interest, Object, Watch, WatchFrom};
 
 use super::Call;
-use super::list::{Selection, candidates};
+use super::list::{Selection, candidates, selects_after_conversion};
 use super::read;
 use crate::negotiate::{Accept, Format, Offer, View};
 use crate::object::Served;
@@ -116,6 +116,7 @@ fn interest(call: &Call<'_>, selection: &Selection) -> Interest {
         return Interest::Namespace(namespace.into());
     }
     if call.row().conversion.is_none()
+        && !call.row().custom
         && let Some(requirement) =
             selection.fields.0.iter().find(|r| r.equal && !r.field.starts_with("metadata."))
     {
@@ -153,8 +154,11 @@ async fn open(call: &Call<'_>, selection: &Selection) -> Result<(Vec<Arc<Object>
         return Ok((Vec::new(), watch, start));
     }
     let namespace = Some(call.namespace()).filter(|n| !n.is_empty() && call.row().namespaced);
-    let wants = |object: &&Arc<Object>| selection.wants(&call.served, object);
-    let objects = candidates(&snapshot, selection, namespace, None).filter(wants).cloned().collect();
+    let mut objects: Vec<Arc<Object>> = candidates(&snapshot, selection, namespace, None).cloned().collect();
+    if selects_after_conversion(&call.served, selection) {
+        objects = crate::convert::many(call.server, &call.served, objects).await?;
+    }
+    objects.retain(|object| selection.wants(&call.served, object));
     Ok((objects, watch, start))
 }
 
@@ -267,9 +271,18 @@ impl State {
         let mut single: Option<Bytes> = None;
         for event in &batch {
             self.sent = event.revision;
-            let Some(kind) = transition(&self.selection, &self.writer.served, event) else { continue };
-            let served = &self.writer.served;
-            let object = crate::convert::one(&self.server, served, event.object.clone()).await?;
+            let (server, served) = (&self.server, &self.writer.served);
+            let object = crate::convert::one(server, served, event.object.clone()).await?;
+            let mut previous = event.previous.clone();
+            if selects_after_conversion(served, &self.selection)
+                && let Some(before) = previous
+            {
+                previous = Some(crate::convert::one(server, served, before).await?);
+            }
+            let Some(kind) = transition(&self.selection, served, event.kind, &object, previous.as_deref())
+            else {
+                continue;
+            };
             let bytes = match Arc::ptr_eq(&object, &event.object) {
                 true => self.writer.event(kind, event),
                 false => self.writer.object(name(kind), &object),
@@ -290,12 +303,18 @@ impl State {
 }
 
 /// What an event is to a client with this selection.
-fn transition(selection: &Selection, served: &Served, event: &Event) -> Option<EventKind> {
+fn transition(
+    selection: &Selection,
+    served: &Served,
+    kind: EventKind,
+    object: &Object,
+    previous: Option<&Object>,
+) -> Option<EventKind> {
     if selection.is_everything() {
-        return Some(event.kind);
+        return Some(kind);
     }
-    let before = event.previous.as_ref().is_some_and(|object| selection.wants(served, object));
-    let after = event.kind != EventKind::Deleted && selection.wants(served, &event.object);
+    let before = previous.is_some_and(|object| selection.wants(served, object));
+    let after = kind != EventKind::Deleted && selection.wants(served, object);
     match (before, after) {
         (false, false) => None,
         (false, true) => Some(EventKind::Added),
