@@ -15,7 +15,9 @@ use runtime::cri::messages as m;
 use runtime::{Cri, CriError};
 use tokio::sync::mpsc;
 
+use crate::collector::Collector;
 use crate::events::Events;
+use crate::eviction::Pressures;
 use crate::images::{Arriving, Images};
 use crate::objects::Objects;
 use crate::pods::registry::{Registry, Signal};
@@ -98,6 +100,8 @@ pub async fn start_while(parts: Parts, arriving: Arriving) -> Result<Arc<Shared>
         classes: informers.of::<RuntimeClass>(),
         registry: Registry::default(),
         sampler: Sampler::default(),
+        pressures: Pressures::default(),
+        collector: Collector::default(),
         cgroups: Cgroups::detect(),
         config,
         client,
@@ -125,6 +129,7 @@ pub async fn start_while(parts: Parts, arriving: Arriving) -> Result<Arc<Shared>
     shared.tasks.spawn("node lease", node::keep_lease(shared.clone()));
     follow_api(&shared, &informers);
     shared.tasks.spawn("statistics", crate::stats::run(shared.clone()));
+    shared.tasks.spawn("eviction", crate::eviction::run(shared.clone()));
     shared.tasks.spawn("housekeeping", crate::housekeeping::run(shared.clone()));
     server::start(&shared, server_parts).await?;
     Ok(shared)

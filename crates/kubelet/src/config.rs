@@ -11,6 +11,8 @@ use api::k8s::api::core::v1::Taint;
 use machinery::codec::yaml;
 use serde_json::Value;
 
+use crate::eviction::threshold::{self, Settings as Eviction, Texts};
+
 /// Why the settings cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -118,6 +120,15 @@ pub struct Args {
     /// Reserved for Kubernetes: cpu=…,memory=…
     #[arg(long, value_name = "LIST")]
     pub kube_reserved: Option<String>,
+    /// Evict pods at once below these: memory.available<100Mi,nodefs.available<10%
+    #[arg(long, value_name = "LIST")]
+    pub eviction_hard: Option<String>,
+    /// Evict pods below these after a grace period
+    #[arg(long, value_name = "LIST")]
+    pub eviction_soft: Option<String>,
+    /// The grace periods: memory.available=1m30s
+    #[arg(long, value_name = "LIST")]
+    pub eviction_soft_grace_period: Option<String>,
 }
 
 /// The agent's settings, complete.
@@ -191,10 +202,18 @@ pub struct Config {
     pub max_crash_backoff: Duration,
     /// Processes a pod may have.
     pub pod_pids_limit: Option<i64>,
-    /// Share of free disk below which pods are evicted, percent.
-    pub evict_disk_percent: u64,
-    /// Free memory below which pods are evicted, bytes.
-    pub evict_memory_bytes: u64,
+    /// When pods are evicted.
+    pub eviction: Eviction,
+    /// An unused image younger here than this is not removed.
+    pub image_min_age: Duration,
+    /// An image unused for longer than this is removed; `None` = only for room.
+    pub image_max_age: Option<Duration>,
+    /// How often the sizes of logs are looked at.
+    pub log_period: Duration,
+    /// How often static pods' directory is read.
+    pub file_period: Duration,
+    /// How often the node looks at itself.
+    pub node_look: Duration,
 }
 
 impl Default for Config {
@@ -234,8 +253,12 @@ impl Default for Config {
             image_gc_low_percent: 80,
             max_crash_backoff: Duration::from_secs(300),
             pod_pids_limit: None,
-            evict_disk_percent: 10,
-            evict_memory_bytes: 100 << 20,
+            eviction: Eviction::default(),
+            image_min_age: Duration::from_secs(120),
+            image_max_age: None,
+            log_period: Duration::from_secs(10),
+            file_period: Duration::from_secs(5),
+            node_look: Duration::from_secs(10),
         }
     }
 }
@@ -307,6 +330,8 @@ impl Config {
         set(&mut self.log_max_bytes, log_size);
         self.provider_id = text("providerID").or(self.provider_id.take());
         self.pod_pids_limit = number("podPidsLimit").filter(|limit| *limit > 0).or(self.pod_pids_limit);
+        self.apply_periods(file).map_err(|key| bad(&key))?;
+        self.apply_eviction(file).map_err(|detail| ConfigError::File { path: path.to_owned(), detail })?;
         if let Some(driver) = text("cgroupDriver") {
             self.systemd_cgroups = Some(driver == "systemd");
         }
@@ -324,6 +349,52 @@ impl Config {
         self.set_listen(text("address").and_then(|address| address.parse().ok()), port);
         let healthz = number("healthzPort").and_then(|port| u16::try_from(port).ok());
         self.set_healthz(healthz);
+        Ok(())
+    }
+
+    /// Durations; the error is the name of one that is none.
+    fn apply_periods(&mut self, file: &Value) -> Result<(), String> {
+        let read = |pointer: &str| match file.pointer(pointer).and_then(Value::as_str) {
+            None => Ok(None),
+            Some(text) => {
+                let name = pointer.trim_start_matches('/').to_owned();
+                threshold::duration(text).map(Some).ok_or(name)
+            }
+        };
+        // Zero stands for the default.
+        let period = |pointer: &str| read(pointer).map(|period| period.filter(|period| !period.is_zero()));
+        set(&mut self.image_min_age, period("/imageMinimumGCAge")?);
+        self.image_max_age = period("/imageMaximumGCAge")?.or(self.image_max_age);
+        set(&mut self.log_period, period("/containerLogMonitorInterval")?);
+        set(&mut self.file_period, period("/fileCheckFrequency")?);
+        set(&mut self.node_look, period("/nodeStatusUpdateFrequency")?);
+        set(&mut self.status_period, period("/nodeStatusReportFrequency")?);
+        set(&mut self.max_crash_backoff, period("/crashLoopBackOff/maxContainerRestartPeriod")?);
+        set(&mut self.eviction.transition, period("/evictionPressureTransitionPeriod")?);
+        Ok(())
+    }
+
+    /// Eviction thresholds; the error says what is wrong with them.
+    fn apply_eviction(&mut self, file: &Value) -> Result<(), String> {
+        let texts = |key: &str| -> Result<Option<Texts>, String> {
+            let Some(map) = file.get(key).and_then(Value::as_object) else { return Ok(None) };
+            let pair = |(name, value): (&String, &Value)| {
+                let text = value.as_str().ok_or_else(|| format!("{key} has a wrong value"))?;
+                Ok((name.clone(), text.to_owned()))
+            };
+            map.iter().map(pair).collect::<Result<Texts, String>>().map(Some)
+        };
+        if let Some(hard) = texts("evictionHard")? {
+            self.eviction.set_hard(&hard)?;
+        }
+        if let Some(soft) = texts("evictionSoft")? {
+            self.eviction.set_soft(&soft, &texts("evictionSoftGracePeriod")?.unwrap_or_default())?;
+        }
+        if let Some(reclaim) = texts("evictionMinimumReclaim")? {
+            self.eviction.set_reclaim(&reclaim)?;
+        }
+        let grace = file.get("evictionMaxPodGracePeriod").and_then(Value::as_i64);
+        set(&mut self.eviction.max_grace_seconds, grace);
         Ok(())
     }
 
@@ -390,8 +461,32 @@ impl Config {
                 self.reserve(name.to_owned(), quantity);
             }
         }
+        self.apply_eviction_args(args)?;
         self.set_listen(a.address, a.port);
         self.set_healthz(a.healthz_port);
+        Ok(())
+    }
+
+    fn apply_eviction_args(&mut self, args: &Args) -> Result<(), ConfigError> {
+        let pairs = |list: &Option<String>, sign: char| -> Texts {
+            let words = list.iter().flat_map(|list| words(list));
+            words
+                .filter_map(|word| word.split_once(sign).map(|(a, b)| (a.to_owned(), b.to_owned())))
+                .collect()
+        };
+        let bad = |flag, list: &Option<String>| {
+            let value = list.clone().unwrap_or_default();
+            move |detail| ConfigError::Flag { flag, value, detail }
+        };
+        if args.eviction_hard.is_some() {
+            let hard = pairs(&args.eviction_hard, '<');
+            self.eviction.set_hard(&hard).map_err(bad("--eviction-hard", &args.eviction_hard))?;
+        }
+        if args.eviction_soft.is_some() {
+            let graces = pairs(&args.eviction_soft_grace_period, '=');
+            let soft = self.eviction.set_soft(&pairs(&args.eviction_soft, '<'), &graces);
+            soft.map_err(bad("--eviction-soft", &args.eviction_soft))?;
+        }
         Ok(())
     }
 

@@ -2,7 +2,6 @@
 //!
 //! Must not touch what runs, except to end a pod that broke its limit.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,30 +11,24 @@ use base::tasks::blocking;
 use runtime::cri::messages as m;
 
 use crate::amount;
-use crate::node::machine;
 use crate::pods::pod::PodExt;
 use crate::pods::registry::Signal;
 use crate::pods::status::Verdict;
 use crate::shared::Shared;
 
-/// How often logs and volumes are looked at.
-const PERIOD: Duration = Duration::from_secs(10);
 /// How often the disk is looked at for images to remove.
 const IMAGES_PERIOD: Duration = Duration::from_secs(300);
-/// An image younger here than this is not removed.
-const IMAGE_AGE: Duration = Duration::from_secs(120);
 
 /// Keeps house until cancelled.
 pub async fn run(shared: Arc<Shared>) {
     let mut images_at = shared.clock.monotonic() + IMAGES_PERIOD;
-    let mut first_seen = BTreeMap::new();
     loop {
-        shared.clock.sleep(PERIOD).await;
+        shared.clock.sleep(shared.config.log_period).await;
         rotate_logs(&shared).await;
         check_volumes(&shared).await;
         if shared.clock.monotonic() >= images_at {
             images_at = shared.clock.monotonic() + IMAGES_PERIOD;
-            collect_images(&shared, &mut first_seen).await;
+            shared.collector.keep_room(&shared).await;
         }
     }
 }
@@ -135,7 +128,7 @@ async fn check_volumes(shared: &Arc<Shared>) {
             let limit = amount::bytes_text(i64::try_from(limit).unwrap_or(i64::MAX)).0;
             let message = format!("Usage of EmptyDir volume {name:?} exceeds the limit {limit:?}. ");
             shared.events.pod(&entry.pod, client::EventKind::Warning, "Evicted", &message);
-            let verdict = Verdict { reason: "Evicted".into(), message };
+            let verdict = Verdict { reason: "Evicted".into(), message, grace: Some(1), disrupted: false };
             shared.registry.tell(entry.pod.uid(), Signal::Evict(verdict));
         }
     }
@@ -154,57 +147,6 @@ fn size_limits(pod: &Pod) -> Vec<(String, u64)> {
             Some((volume.name.clone(), limit))
         })
         .collect()
-}
-
-/// Removes unused images, largest first, while the disk is too full.
-async fn collect_images(shared: &Shared, first_seen: &mut BTreeMap<String, Duration>) {
-    let disk = machine::filesystem(&shared.config.root_dir);
-    let used_percent = |used: u64| used * 100 / disk.capacity_bytes.max(1);
-    let Ok(answer) = shared.cri.list_images(m::ListImagesRequest { filter: None }).await else { return };
-    let now = shared.clock.monotonic();
-    for image in &answer.images {
-        first_seen.entry(image.id.clone()).or_insert(now);
-    }
-    first_seen.retain(|id, _| answer.images.iter().any(|image| image.id == *id));
-    if used_percent(disk.used_bytes) < shared.config.image_gc_high_percent {
-        return;
-    }
-    let Ok(containers) = shared.cri.list_containers(m::ListContainersRequest { filter: None }).await else {
-        return;
-    };
-    let mut in_use: BTreeSet<String> = BTreeSet::new();
-    for container in containers.containers {
-        in_use.insert(container.image_ref);
-        in_use.extend(container.image.map(|image| image.image));
-    }
-    let old = |id: &str| first_seen.get(id).is_some_and(|since| now.saturating_sub(*since) > IMAGE_AGE);
-    let ours = |image: &m::Image| {
-        image.pinned
-            || image.repo_tags.iter().any(|tag| tag.starts_with("navarch.local/"))
-            || in_use.contains(&image.id)
-            || image.repo_tags.iter().chain(&image.repo_digests).any(|name| in_use.contains(name))
-    };
-    let mut unused: Vec<m::Image> =
-        answer.images.into_iter().filter(|image| !ours(image) && old(&image.id)).collect();
-    unused.sort_by_key(|image| std::cmp::Reverse(image.size));
-    let mut freed = 0;
-    for image in unused {
-        if used_percent(disk.used_bytes.saturating_sub(freed)) < shared.config.image_gc_low_percent {
-            return;
-        }
-        let spec = m::ImageSpec { image: image.id.clone(), ..m::ImageSpec::default() };
-        match shared.cri.remove_image(m::RemoveImageRequest { image: Some(spec) }).await {
-            Ok(_) => {
-                tracing::info!(
-                    image = image.id,
-                    bytes = image.size,
-                    "removed an unused image: the disk is full"
-                );
-                freed += image.size;
-            }
-            Err(error) => tracing::warn!(image = image.id, %error, "image not removed"),
-        }
-    }
 }
 
 #[cfg(test)]

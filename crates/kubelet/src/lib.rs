@@ -4,9 +4,11 @@
 
 pub mod agent;
 pub mod amount;
+pub mod collector;
 pub mod config;
 pub mod container;
 pub mod events;
+pub mod eviction;
 pub mod housekeeping;
 pub mod http_get;
 pub mod images;

@@ -16,9 +16,11 @@ use runtime::cri::messages as m;
 
 use crate::Config;
 use crate::amount::Amounts;
+use crate::collector::Collector;
 use crate::container::fields::Place;
 use crate::container::{files, resources, security};
 use crate::events::Events;
+use crate::eviction::Pressures;
 use crate::images::Images;
 use crate::objects::Objects;
 use crate::pods::registry::Registry;
@@ -94,6 +96,10 @@ pub struct Shared {
     pub registry: Registry,
     /// CPU rates.
     pub sampler: Sampler,
+    /// What runs out.
+    pub pressures: Pressures,
+    /// Unused images.
+    pub collector: Collector,
 }
 
 impl Shared {

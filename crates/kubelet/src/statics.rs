@@ -5,7 +5,6 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use api::k8s::api::core::v1::{Node, Pod, PodStatus};
 use api::k8s::apimachinery::pkg::apis::meta::v1::OwnerReference;
@@ -19,9 +18,6 @@ use crate::pods::pod::{CONFIG_HASH, CONFIG_MIRROR, CONFIG_SOURCE, PodExt};
 use crate::pods::registry::Signal;
 use crate::pods::report;
 use crate::shared::Shared;
-
-/// How often the directory is read.
-const PERIOD: Duration = Duration::from_secs(5);
 
 /// Static pods by uid.
 pub type Known = BTreeMap<String, Arc<Pod>>;
@@ -44,7 +40,7 @@ pub async fn watch(
     wanted: mpsc::UnboundedSender<Wanted>,
 ) {
     loop {
-        shared.clock.sleep(PERIOD).await;
+        shared.clock.sleep(shared.config.file_period).await;
         let node = shared.config.node_name.clone();
         let path = dir.clone();
         let found = base::tasks::blocking(move || read(&path, &node)).await;

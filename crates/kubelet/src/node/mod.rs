@@ -20,8 +20,6 @@ use crate::shared::Shared;
 
 /// The namespace of nodes' leases.
 const LEASES: &str = "kube-node-lease";
-/// How often the node looks at itself.
-const LOOK: Duration = Duration::from_secs(10);
 /// The first pause between looks while it is not ready, and the longest.
 const LOOK_UNREADY: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(500));
 
@@ -47,7 +45,11 @@ pub async fn run(shared: Arc<Shared>) {
         }
         let ready = reported.is_some() && object::is_ready(&status);
         unready = if ready { LOOK_UNREADY.0 } else { (unready * 3 / 2).min(LOOK_UNREADY.1) };
-        shared.clock.sleep(if ready { LOOK } else { unready }).await;
+        let wait = if ready { shared.config.node_look } else { unready };
+        tokio::select! {
+            () = shared.clock.sleep(wait) => {}
+            () = shared.pressures.changed() => {}
+        }
     }
 }
 

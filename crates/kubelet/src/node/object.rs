@@ -15,13 +15,12 @@ use runtime::cri::messages as m;
 use super::machine;
 use crate::amount::{self, Amounts};
 use crate::config::Config;
+use crate::eviction::threshold::{Pressure, Signal};
 use crate::pods::status::seconds;
 use crate::shared::{Machine, Shared};
 
 /// The version that the node reports.
 pub const VERSION: &str = "v1.36.2";
-/// Free space that is never called pressure, bytes.
-const DISK_ENOUGH_BYTES: u64 = 5 << 30;
 /// The most images listed in the status.
 const IMAGES: usize = 50;
 
@@ -38,7 +37,9 @@ pub fn resources(config: &Config, machine_facts: &Machine) -> (Amounts, Amounts)
         put(&format!("hugepages-{size}"), amount::bytes_text(bytes).0);
     }
     let mut allocatable = capacity.clone();
-    let eviction = i64::try_from(config.evict_memory_bytes).unwrap_or(0) * 1000;
+    let held = |signal, capacity| config.eviction.hard(signal).map_or(0, |least| least.of(capacity));
+    let machine_bytes = u64::try_from(machine_facts.memory_bytes).unwrap_or(0);
+    let eviction = i64::try_from(held(Signal::Memory, machine_bytes)).unwrap_or(0) * 1000;
     for (name, quantity) in &mut allocatable {
         let reserved = config.reserved.get(name).map_or(0, |text| amount::milli(text));
         let held_back = reserved + if name == "memory" { eviction } else { 0 };
@@ -53,9 +54,8 @@ pub fn resources(config: &Config, machine_facts: &Machine) -> (Amounts, Amounts)
         };
     }
     if let Some(disk) = allocatable.get_mut("ephemeral-storage") {
-        let share = i64::try_from(100 - config.evict_disk_percent.min(100)).unwrap_or(90);
-        let bytes = i128::from(amount::whole(&disk.0)) * i128::from(share) / 100;
-        *disk = Quantity(bytes.to_string());
+        let bytes = u64::try_from(amount::whole(&disk.0)).unwrap_or(0);
+        *disk = Quantity(bytes.saturating_sub(held(Signal::NodeFs, bytes)).to_string());
     }
     (capacity, allocatable)
 }
@@ -158,14 +158,9 @@ fn info(shared: &Shared) -> NodeSystemInfo {
 }
 
 fn conditions(shared: &Shared, before: Option<&NodeStatus>, ready: Result<(), String>) -> Vec<NodeCondition> {
-    let disk = machine::filesystem(&shared.config.root_dir);
-    // A tenth of a large disk is still room for many images: only what is little in itself is pressure.
-    let disk_low = disk.capacity_bytes > 0
-        && disk.available_bytes < DISK_ENOUGH_BYTES
-        && disk.available_bytes * 100 < disk.capacity_bytes * shared.config.evict_disk_percent;
-    let memory_low =
-        u64::try_from(machine::meminfo("MemAvailable")).unwrap_or(0) < shared.config.evict_memory_bytes;
-    let pids_low = false;
+    let pressures = shared.pressures.now();
+    let [memory_low, disk_low, pids_low] =
+        [Pressure::Memory, Pressure::Disk, Pressure::Pids].map(|pressure| pressures.contains(&pressure));
     let pressure = |kind: &'static str,
                     low: bool,
                     bad: &'static str,

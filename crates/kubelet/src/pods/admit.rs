@@ -2,15 +2,17 @@
 //!
 //! Must not know workers: a pure function of the pod, the node and the pods already here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use api::k8s::api::core::v1::{Node, NodeSelectorRequirement, NodeSelectorTerm, Pod};
 
-use super::pod::PodExt;
+use super::pod::{PodExt, qos};
 use super::status::Verdict;
 use crate::amount::{self, Amounts};
 use crate::container::resources::pod_total;
+use crate::eviction::rank::is_critical;
+use crate::eviction::threshold::Pressure;
 
 /// Sysctls that concern only their own pod (upstream's `sysctl/safe_sysctls.go`).
 const SAFE_SYSCTLS: [&str; 15] = [
@@ -42,21 +44,48 @@ pub struct Facts<'a> {
     pub others: &'a [Arc<Pod>],
     /// Sysctls allowed beside the safe ones.
     pub unsafe_sysctls: &'a [String],
+    /// What the node is running out of.
+    pub pressures: &'a BTreeSet<Pressure>,
 }
 
 fn refuse(reason: &str, message: String) -> Verdict {
-    Verdict { reason: reason.to_owned(), message: format!("Pod was rejected: {message}") }
+    let message = format!("Pod was rejected: {message}");
+    Verdict { reason: reason.to_owned(), message, ..Verdict::default() }
 }
 
 /// `None` when the pod may run.
 pub fn check(pod: &Pod, facts: &Facts<'_>) -> Option<Verdict> {
-    system(pod).or_else(|| sysctls(pod, facts)).or_else(|| fits(pod, facts)).or_else(|| affinity(pod, facts))
+    system(pod)
+        .or_else(|| pressed(pod, facts.pressures))
+        .or_else(|| sysctls(pod, facts))
+        .or_else(|| fits(pod, facts))
+        .or_else(|| affinity(pod, facts))
 }
 
 fn system(pod: &Pod) -> Option<Verdict> {
     let os = pod.spec().os.as_ref()?;
     let message = "Failed to admit pod as the OS field doesn't match node OS".to_owned();
     (os.name != "linux").then(|| refuse("PodOSNotSupported", message))
+}
+
+/// A node that runs out takes only what the system needs; short of memory alone, also pods that asked for some.
+fn pressed(pod: &Pod, pressures: &BTreeSet<Pressure>) -> Option<Verdict> {
+    if pressures.is_empty() || is_critical(pod) {
+        return None;
+    }
+    let memory_alone = pressures.iter().all(|pressure| *pressure == Pressure::Memory);
+    let tolerates = pod.spec().tolerations.iter().flatten().any(|toleration| {
+        let any_key = toleration.key.as_deref().unwrap_or("").is_empty();
+        let key = any_key || toleration.key.as_deref() == Some("node.kubernetes.io/memory-pressure");
+        let effect = toleration.effect.as_deref().unwrap_or("");
+        key && (effect.is_empty() || effect == "NoSchedule")
+            && (!any_key || toleration.operator.as_deref() == Some("Exists"))
+    });
+    if memory_alone && (qos(pod) != "BestEffort" || tolerates) {
+        return None;
+    }
+    let names: Vec<&str> = pressures.iter().map(|pressure| pressure.condition()).collect();
+    Some(refuse("Evicted", format!("The node had condition: [{}]. ", names.join(" "))))
 }
 
 fn sysctls(pod: &Pod, facts: &Facts<'_>) -> Option<Verdict> {
@@ -175,6 +204,7 @@ mod tests {
             |amount: &str| json!({"containers": [{"name": "c", "resources": {"requests": {"cpu": amount}}}]});
         let one = [Arc::new(pod("x", cpu("600m")))];
         let two = [one[0].clone(), Arc::new(pod("y", cpu("1m")))];
+        let none = BTreeSet::new();
         for (spec, others, expect) in [
             (cpu("400m"), &one[..], None),
             (cpu("401m"), &one[..], Some("OutOfcpu")),
@@ -188,9 +218,35 @@ mod tests {
                 Some("SysctlForbidden"),
             ),
         ] {
-            let facts = Facts { allocatable: &allocatable, node: Some(&node), others, unsafe_sysctls: &[] };
+            let facts = Facts {
+                allocatable: &allocatable,
+                node: Some(&node),
+                others,
+                unsafe_sysctls: &[],
+                pressures: &none,
+            };
             let verdict = check(&pod("z", spec.clone()), &facts);
             assert_eq!(verdict.map(|verdict| verdict.reason).as_deref(), expect, "{spec}");
+        }
+    }
+
+    #[test]
+    fn a_node_that_runs_out_refuses() {
+        use Pressure::{Disk, Memory};
+        let tolerant = json!([{"key": "node.kubernetes.io/memory-pressure", "operator": "Exists", "effect": "NoSchedule"}]);
+        let asks = json!([{"name": "c", "resources": {"requests": {"memory": "1Mi"}}}]);
+        for (spec, pressures, expect) in [
+            (json!({"containers": [{"name": "c"}]}), &[Memory][..], true),
+            (json!({"containers": asks}), &[Memory], false),
+            (json!({"containers": [{"name": "c"}], "tolerations": tolerant}), &[Memory], false),
+            (json!({"containers": asks}), &[Disk], true),
+            (json!({"containers": asks, "priority": 2_000_000_000}), &[Disk], false),
+            (json!({"containers": [{"name": "c"}]}), &[], false),
+        ] {
+            let pod: Pod =
+                serde_json::from_value(json!({"metadata": {"name": "p"}, "spec": spec})).expect("a pod");
+            let verdict = pressed(&pod, &pressures.iter().copied().collect());
+            assert_eq!(verdict.is_some(), expect, "{spec} {pressures:?}");
         }
     }
 }

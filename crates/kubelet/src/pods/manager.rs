@@ -102,6 +102,7 @@ fn want(shared: &Arc<Shared>, pod: Arc<Pod>, node: Option<&Informer<Node>>) {
             node: object.as_deref(),
             others: &others,
             unsafe_sysctls: &shared.config.unsafe_sysctls,
+            pressures: &shared.pressures.now(),
         };
         admit::check(&pod, &facts)
     };

@@ -8,7 +8,7 @@ use client::{ClientError, DeleteOptions, Patch};
 use serde_json::{Map, Value, json};
 
 use super::pod::PodExt;
-use super::status::{OWN_CONDITIONS, RESIZE_CONDITIONS};
+use super::status::{DISRUPTION, OWN_CONDITIONS, RESIZE_CONDITIONS};
 use crate::shared::Shared;
 
 /// The strategic merge patch that makes the API's status ours: only our own conditions, and fields that we leave
@@ -32,7 +32,7 @@ pub fn patch(pod: &Pod, status: &PodStatus) -> Value {
         conditions.retain(|condition| {
             let kind = kind_of(condition);
             let kind = kind.as_str();
-            OWN_CONDITIONS.contains(&kind) || RESIZE_CONDITIONS.contains(&kind) || kind == "DisruptionTarget"
+            OWN_CONDITIONS.contains(&kind) || RESIZE_CONDITIONS.contains(&kind) || kind == DISRUPTION
         });
         // Conditions are merged by type: what one no longer says must be taken away.
         for condition in conditions.iter_mut().filter_map(Value::as_object_mut) {

@@ -35,13 +35,20 @@ pub struct Waiting {
     pub message: String,
 }
 
+/// The condition of pods whose place somebody needed.
+pub const DISRUPTION: &str = "DisruptionTarget";
+
 /// An end that was decided outside the containers.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Verdict {
     /// Such as `DeadlineExceeded`.
     pub reason: String,
     /// For people.
     pub message: String,
+    /// How long its containers may take to end, seconds; `None` = as the pod says.
+    pub grace: Option<i64>,
+    /// The node needed its place: the pod says so in a condition.
+    pub disrupted: bool,
 }
 
 /// Everything a status is made from.
@@ -530,9 +537,12 @@ fn conditions(facts: &Facts<'_>, status: &PodStatus) -> Vec<PodCondition> {
     let foreign = pod.status().conditions.iter().flatten();
     let mut out: Vec<PodCondition> = foreign.filter(|condition| !own(&condition.type_)).cloned().collect();
     out.extend(facts.resize.map(|resize| finish(facts, resize_draft(resize))));
-    for kept in
-        facts.old.conditions.iter().flatten().filter(|condition| condition.type_ == "DisruptionTarget")
-    {
+    if let Some(verdict) = facts.verdict.filter(|verdict| verdict.disrupted) {
+        let (reason, message) = (Some("TerminationByKubelet"), Some(verdict.message.clone()));
+        out.retain(|condition| condition.type_ != DISRUPTION);
+        out.push(finish(facts, Draft { kind: DISRUPTION, status: true, reason, message }));
+    }
+    for kept in facts.old.conditions.iter().flatten().filter(|condition| condition.type_ == DISRUPTION) {
         if !out.iter().any(|condition| condition.type_ == kept.type_) {
             out.push(kept.clone());
         }

@@ -507,7 +507,8 @@ impl Worker {
             if self.verdict.is_none() && self.shared.clock.now() >= end && !self.pod.finished() {
                 let message = "Pod was active on the node longer than the specified deadline".to_owned();
                 self.shared.events.pod(&self.pod, EventKind::Normal, "DeadlineExceeded", &message);
-                self.verdict = Some(Verdict { reason: "DeadlineExceeded".into(), message });
+                self.verdict =
+                    Some(Verdict { reason: "DeadlineExceeded".into(), message, ..Verdict::default() });
             } else if self.verdict.is_none() {
                 self.wake_by_time(end);
             }
@@ -521,7 +522,7 @@ impl Worker {
     fn kill(&mut self, kill: &Kill) {
         let seconds = match self.probe_grace(kill) {
             Some(own) => own,
-            None => grace_seconds(&self.pod),
+            None => self.grace(),
         };
         let grace = ops::grace_of(seconds);
         if self.killing.get(&kill.id).is_some_and(|before| *before <= grace) {
@@ -541,6 +542,12 @@ impl Worker {
             ops::kill(&shared, &pod, &ip, &order).await;
             Done::Killed { id: order.id }
         });
+    }
+
+    /// How long containers may take to end, seconds.
+    fn grace(&self) -> i64 {
+        let own = grace_seconds(&self.pod);
+        self.verdict.as_ref().and_then(|verdict| verdict.grace).map_or(own, |grace| grace.min(own))
     }
 
     /// A probe can set its own grace.

@@ -204,6 +204,22 @@ async fn on_disk(shared: &Shared, pods: &[PodUse]) -> BTreeMap<String, OnDisk> {
     blocking(move || wanted.into_iter().map(sum).collect()).await
 }
 
+/// What pods take on disks, their containers' own files included, by uid: bytes and inodes.
+pub async fn on_disks(shared: &Shared, pods: &[PodUse]) -> BTreeMap<String, (u64, u64)> {
+    let layers = super::written_layers(shared).await;
+    let found = on_disk(shared, pods).await;
+    let total = |pod: &PodUse| {
+        let uid = pod.entry.pod.uid().to_owned();
+        let own = found.get(&uid)?;
+        let parts = own.volumes.values().filter(|(claim, _)| claim.is_none()).map(|(_, taken)| *taken);
+        let parts = parts.chain(own.logs.values().copied()).map(|taken| (taken.bytes, taken.inodes));
+        let layers = pod.containers.iter().filter_map(|container| layers.get(&container.id).copied());
+        let sum = parts.chain(layers).fold((0, 0), |sum, part| (sum.0 + part.0, sum.1 + part.1));
+        Some((uid, sum))
+    };
+    pods.iter().filter_map(total).collect()
+}
+
 fn sum(wanted: Directories) -> (String, OnDisk) {
     let taken = |path: &Path| runtime::disk::taken(path);
     let volumes = wanted

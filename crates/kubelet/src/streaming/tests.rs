@@ -76,7 +76,7 @@ impl Node for Fake {
 /// Serves HTTP on loopback; the address.
 async fn listen<F, R>(tasks: &Tasks, handler: F) -> String
 where
-    F: Fn(Request<Incoming>) -> R + Clone + Send + 'static,
+    F: Fn(Request<hyper::body::Incoming>) -> R + Clone + Send + 'static,
     R: Future<Output = Response<Body>> + Send + 'static,
 {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("listens");
@@ -164,7 +164,7 @@ async fn world() -> World {
 }
 
 impl World {
-    async fn send(&self, mut request: Request<Body>) -> Response<Incoming> {
+    async fn send(&self, mut request: Request<Body>) -> Response<hyper::body::Incoming> {
         request.headers_mut().insert("host", "node".parse().expect("a value"));
         let tcp = TcpStream::connect(&self.address).await.expect("connects");
         let (mut sender, connection) =
