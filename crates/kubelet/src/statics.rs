@@ -213,7 +213,7 @@ mod tests {
         let pods = read(dir.path(), "node");
         assert_eq!((pods.len(), pods[0].name(), pods[0].namespace()), (1, "web-node", "default"));
         assert!(pods[0].is_static() && !pods[0].is_mirror());
-        std::fs::write(dir.path().join("a.yaml"), text.replace('x', "y")).expect("written");
+        std::fs::write(dir.path().join("a.yaml"), text.replace('x', "z")).expect("written");
         assert_ne!(read(dir.path(), "node")[0].uid(), pods[0].uid());
     }
 }
