@@ -98,7 +98,7 @@ impl Plane {
         let scheduling = scheduler::run(
             self.client(user.clone(), "kube-scheduler"),
             informers,
-            scheduler::Config::default(),
+            scheduler::Setup::default(),
             clock,
             rng,
             tasks.clone(),

@@ -153,8 +153,8 @@ pub async fn scheduler(args: SchedulerArgs) -> Result<(), CliError> {
     }
     let informers = process.informers(&client);
     let Process { clock, rng, tasks } = &process;
-    let work =
-        scheduler::run(client, informers, args.config.clone(), clock.clone(), rng.clone(), tasks.clone());
+    let setup = scheduler::Setup::of(&args.config);
+    let work = scheduler::run(client, informers, setup, clock.clone(), rng.clone(), tasks.clone());
     tasks.spawn("scheduler", work);
     process.wait().await;
     Ok(())

@@ -12,5 +12,5 @@ async fn main() {
     let https = Https::from_kubeconfig(&config, None, clock.clone(), tasks.clone());
     let client = Client::new(std::sync::Arc::new(https.expect("a kubeconfig")), "scheduler", clock.clone());
     let informers = SharedInformers::new(client.clone(), clock.clone(), rng.clone(), tasks.clone());
-    scheduler::run(client, informers, scheduler::Config::default(), clock, rng, tasks).await;
+    scheduler::run(client, informers, scheduler::Setup::default(), clock, rng, tasks).await;
 }

@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use api::k8s::api::core::v1::{Node, Pod};
+use api::k8s::api::core::v1::Node;
 
 use crate::pod::PodInfo;
 use crate::snapshot::Snapshot;
+use crate::storage::Storage;
 
 /// Where a pod is counted.
 #[derive(Debug)]
@@ -24,6 +25,18 @@ pub struct Cache {
 }
 
 impl Cache {
+    /// An empty cache beside caches of storage.
+    pub fn new(storage: Storage) -> Cache {
+        let mut cache = Cache::default();
+        cache.snapshot.storage = storage;
+        cache
+    }
+
+    /// Storage, to note what was given away.
+    pub fn storage_mut(&mut self) -> &mut Storage {
+        &mut self.snapshot.storage
+    }
+
     /// The state to decide on.
     pub fn snapshot(&self) -> &Snapshot {
         &self.snapshot
@@ -59,15 +72,15 @@ impl Cache {
         self.snapshot.remove_node(name);
     }
 
-    /// A bound pod came or changed. Ended pods use nothing.
-    pub fn set_pod(&mut self, pod: Arc<Pod>) {
-        let info = PodInfo::new(pod);
-        let Some(node) = info.node_name().map(str::to_owned) else { return };
+    /// A bound pod came or changed. Ended pods use nothing. True when it uses less than before.
+    pub fn set_pod(&mut self, info: &Arc<PodInfo>) -> bool {
+        let Some(node) = info.node_name().map(str::to_owned) else { return false };
         if info.is_terminal() {
-            self.remove_pod(&info.uid);
-            return;
+            return self.remove_pod(&info.uid).is_some();
         }
-        self.place(Arc::new(info), node, false);
+        let before = self.placed.get(&info.uid).map(|placed| placed.pod.requests.clone());
+        self.place(info.clone(), node, false);
+        before.is_some_and(|before| before != info.requests)
     }
 
     /// Counts a pod on a node before the binding is written.
@@ -82,13 +95,13 @@ impl Cache {
         }
     }
 
-    /// A pod went. True when it was counted on a node.
-    pub fn remove_pod(&mut self, uid: &str) -> bool {
-        let Some(placed) = self.placed.remove(uid) else { return false };
+    /// A pod went. The node it was counted on, if it was.
+    pub fn remove_pod(&mut self, uid: &str) -> Option<String> {
+        let placed = self.placed.remove(uid)?;
         self.snapshot.change_node(&placed.node, |info| {
             info.remove_pod(uid);
         });
-        true
+        Some(placed.node)
     }
 
     fn place(&mut self, pod: Arc<PodInfo>, node: String, assumed: bool) {
@@ -110,31 +123,31 @@ mod tests {
 
     use super::*;
 
-    fn pod(uid: &str, node: &str, phase: &str) -> Arc<Pod> {
+    fn pod(uid: &str, node: &str, phase: &str) -> Arc<PodInfo> {
         let pod = json!({"metadata": {"name": uid, "uid": uid}, "spec": {"nodeName": node, "containers": [
             {"name": "c", "resources": {"requests": {"cpu": "100m"}}}]}, "status": {"phase": phase}});
-        Arc::new(serde_json::from_value(pod).expect("a pod"))
+        Arc::new(PodInfo::new(Arc::new(serde_json::from_value(pod).expect("a pod"))))
     }
 
     #[test]
     fn counts_each_pod_once() {
         let mut cache = Cache::default();
         let used = |cache: &Cache| cache.snapshot().node("a").map(|info| info.requested.milli_cpu);
-        cache.set_pod(pod("early", "a", "Running"));
+        cache.set_pod(&pod("early", "a", "Running"));
         cache.set_node(Arc::new(serde_json::from_value(json!({"metadata": {"name": "a"}})).expect("a node")));
         assert_eq!(used(&cache), Some(100));
-        cache.assume(Arc::new(PodInfo::new(pod("x", "", "Pending"))), "a");
+        cache.assume(pod("x", "", "Pending"), "a");
         assert_eq!(used(&cache), Some(200));
-        cache.set_pod(pod("x", "a", "Running"));
+        cache.set_pod(&pod("x", "a", "Running"));
         cache.forget("x");
         assert_eq!(used(&cache), Some(200), "seen bound: no longer assumed");
-        cache.set_pod(pod("x", "a", "Succeeded"));
+        cache.set_pod(&pod("x", "a", "Succeeded"));
         assert_eq!(used(&cache), Some(100));
-        cache.assume(Arc::new(PodInfo::new(pod("y", "", "Pending"))), "a");
+        cache.assume(pod("y", "", "Pending"), "a");
         cache.forget("y");
         assert_eq!(used(&cache), Some(100));
-        assert!(cache.remove_pod("early"));
-        assert!(!cache.remove_pod("early"));
+        assert_eq!(cache.remove_pod("early").as_deref(), Some("a"));
+        assert_eq!(cache.remove_pod("early"), None);
         assert_eq!(used(&cache), Some(0));
     }
 }

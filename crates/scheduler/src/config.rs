@@ -1,5 +1,10 @@
 //! The scheduler's configuration; flags carry upstream's names.
 
+use std::time::Duration;
+
+use crate::profile::Profile;
+use crate::queue::Backoff;
+
 /// What `navarch scheduler` takes.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Config {
@@ -17,5 +22,33 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Config { kubeconfig: None, scheduler_name: "default-scheduler".to_owned(), leader_elect: false }
+    }
+}
+
+/// How the scheduler is to work.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// The profiles, one a scheduler name.
+    pub profiles: Vec<Profile>,
+    /// How long pods wait after failed tries.
+    pub backoff: Backoff,
+    /// How long a pod's volumes may take to be bound.
+    pub bind_timeout: Duration,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Setup {
+            profiles: vec![Profile::default()],
+            backoff: Backoff::default(),
+            bind_timeout: Duration::from_secs(600),
+        }
+    }
+}
+
+impl Setup {
+    /// From the flags.
+    pub fn of(config: &Config) -> Setup {
+        Setup { profiles: vec![Profile::new(&config.scheduler_name)], ..Setup::default() }
     }
 }

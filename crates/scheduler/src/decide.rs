@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use base::Rng;
 
-use crate::plugins::{Cycle, Plugin, Refusal};
-use crate::pod::PodInfo;
-use crate::snapshot::{NodeInfo, Snapshot};
+use crate::plugins::{Cycle, Refusal, node};
+use crate::profile::Profile;
+use crate::snapshot::NodeInfo;
 
 /// Below this many feasible nodes sampling never stops, as upstream's `minFeasibleNodesToFind`.
 const MIN_FEASIBLE: usize = 100;
@@ -31,6 +31,8 @@ pub struct Diagnosis {
     pub refusals: BTreeMap<String, Refusal>,
     /// A reason that holds whatever the node.
     pub pre_filter: Option<String>,
+    /// The plugin that gave it.
+    pub by: Option<&'static str>,
     /// What preemption said.
     pub post_filter: Option<String>,
 }
@@ -38,7 +40,7 @@ pub struct Diagnosis {
 impl Diagnosis {
     /// The plugins that refused.
     pub fn plugins(&self) -> BTreeSet<&'static str> {
-        self.refusals.values().map(|refusal| refusal.plugin).collect()
+        self.refusals.values().map(|refusal| refusal.plugin).chain(self.by).collect()
     }
 
     /// The message of the `PodScheduled` condition and the `FailedScheduling` event, as upstream's `FitError`.
@@ -67,59 +69,98 @@ impl Diagnosis {
 }
 
 /// How many feasible nodes are enough.
-pub fn enough_nodes(total: usize) -> usize {
+pub fn enough_nodes(total: usize, percent: Option<usize>) -> usize {
     if total < MIN_FEASIBLE {
         return total;
     }
-    let percent = 50_usize.saturating_sub(total / 125).max(MIN_PERCENT);
-    (total * percent / 100).max(MIN_FEASIBLE)
+    let percent = percent.unwrap_or_else(|| 50_usize.saturating_sub(total / 125).max(MIN_PERCENT));
+    (total * percent.min(100) / 100).max(MIN_FEASIBLE)
 }
 
-/// Chooses a node for `pod`. `start` is the node to look at first; it moves on so that all nodes get their
-/// turn when there are more than a decision looks at.
-pub fn decide(
-    plugins: &[Plugin],
-    pod: &PodInfo,
-    snapshot: &Snapshot,
-    start: &mut usize,
-    rng: &Rng,
-) -> Decision {
+/// What a decision starts from.
+pub struct Round<'a> {
+    /// The plugins and their settings.
+    pub profile: &'a Profile,
+    /// The node to look at first; it moves on so that all nodes get their turn when there are more than a
+    /// decision looks at.
+    pub start: &'a mut usize,
+    /// Chooses among equals.
+    pub rng: &'a Rng,
+}
+
+/// Chooses a node for the cycle's pod.
+pub fn decide(round: &mut Round<'_>, cycle: &Cycle<'_>) -> Decision {
+    let (pod, snapshot, profile) = (cycle.pod, cycle.snapshot, round.profile);
     let total = snapshot.nodes().len();
     if total == 0 {
         let pre_filter = Some("no nodes available to schedule pods".to_owned());
         return Decision::Unschedulable(Diagnosis { pre_filter, ..Diagnosis::default() });
     }
-    let cycle = Cycle::new(pod, snapshot);
+    if let Some(refusal) = pre_filter(profile, cycle) {
+        let (pre_filter, by) = (Some(refusal.reasons.join(", ")), Some(refusal.plugin));
+        return Decision::Unschedulable(Diagnosis { total, pre_filter, by, ..Diagnosis::default() });
+    }
     if let Some(node) = pod.nominated_node().and_then(|name| snapshot.node(name)) {
-        if refusal(plugins, &cycle, node).is_none() {
+        if refusal(profile, cycle, node).is_none() {
             return Decision::Bind(node.name.clone());
         }
     }
-    let (feasible, refusals) = filter(plugins, &cycle, start);
+    let (feasible, refusals) = match node::named(pod) {
+        Some(names) => filter_named(profile, cycle, &names),
+        None => filter(profile, cycle, round.start),
+    };
     if feasible.is_empty() {
         return Decision::Unschedulable(Diagnosis { total, refusals, ..Diagnosis::default() });
     }
-    Decision::Bind(choose(plugins, &cycle, &feasible, rng).to_owned())
+    Decision::Bind(choose(profile, cycle, &feasible, round.rng).to_owned())
+}
+
+/// The first refusal that holds for every node.
+fn pre_filter(profile: &Profile, cycle: &Cycle<'_>) -> Option<Refusal> {
+    let active = profile.plugins.iter().filter(|active| active.pre_filter);
+    active.filter_map(|active| active.plugin.pre_filter).find_map(|pre_filter| pre_filter(cycle))
 }
 
 /// The first refusal of a node.
-pub fn refusal(plugins: &[Plugin], cycle: &Cycle<'_>, node: &NodeInfo) -> Option<Refusal> {
-    plugins.iter().filter_map(|plugin| plugin.filter).find_map(|filter| filter(cycle, node))
+pub fn refusal(profile: &Profile, cycle: &Cycle<'_>, node: &NodeInfo) -> Option<Refusal> {
+    let active = profile.plugins.iter().filter(|active| active.filter);
+    active.filter_map(|active| active.plugin.filter).find_map(|filter| filter(cycle, node))
+}
+
+/// Looks only at the nodes that the pod names: pods of DaemonSets name one of many.
+fn filter_named<'a>(
+    profile: &Profile,
+    cycle: &Cycle<'a>,
+    names: &BTreeSet<String>,
+) -> (Vec<&'a NodeInfo>, BTreeMap<String, Refusal>) {
+    let (mut feasible, mut refusals) = (Vec::new(), BTreeMap::new());
+    for node in cycle.snapshot.nodes() {
+        if !names.contains(&node.name) {
+            let reason = format!("node(s) didn't satisfy plugin(s) [{}]", node::AFFINITY);
+            refusals.insert(node.name.clone(), Refusal::unresolvable(node::AFFINITY, &reason));
+            continue;
+        }
+        match refusal(profile, cycle, node) {
+            None => feasible.push(&**node),
+            Some(refusal) => drop(refusals.insert(node.name.clone(), refusal)),
+        }
+    }
+    (feasible, refusals)
 }
 
 fn filter<'a>(
-    plugins: &[Plugin],
+    profile: &Profile,
     cycle: &Cycle<'a>,
     start: &mut usize,
 ) -> (Vec<&'a NodeInfo>, BTreeMap<String, Refusal>) {
     let nodes = cycle.snapshot.nodes();
-    let enough = enough_nodes(nodes.len());
+    let enough = enough_nodes(nodes.len(), profile.settings.percent_of_nodes);
     let (mut feasible, mut refusals) = (Vec::new(), BTreeMap::new());
     let mut looked = 0;
     for offset in 0..nodes.len() {
         let node: &'a NodeInfo = &nodes[(*start + offset) % nodes.len()];
         looked += 1;
-        match refusal(plugins, cycle, node) {
+        match refusal(profile, cycle, node) {
             None => feasible.push(node),
             Some(refusal) => {
                 refusals.insert(node.name.clone(), refusal);
@@ -133,14 +174,14 @@ fn filter<'a>(
     (feasible, refusals)
 }
 
-fn choose<'a>(plugins: &[Plugin], cycle: &Cycle<'_>, feasible: &[&'a NodeInfo], rng: &Rng) -> &'a str {
+fn choose<'a>(profile: &Profile, cycle: &Cycle<'_>, feasible: &[&'a NodeInfo], rng: &Rng) -> &'a str {
     if let [only] = feasible {
         return &only.name;
     }
     let mut sums = vec![0_i64; feasible.len()];
-    for plugin in plugins {
-        let Some(scores) = plugin.score.and_then(|score| score(cycle, feasible)) else { continue };
-        sums.iter_mut().zip(scores).for_each(|(sum, score)| *sum += score * plugin.weight);
+    for active in profile.plugins.iter().filter(|active| active.score && active.weight > 0) {
+        let Some(scores) = active.plugin.score.and_then(|score| score(cycle, feasible)) else { continue };
+        sums.iter_mut().zip(scores).for_each(|(sum, score)| *sum += score * active.weight);
     }
     let best = sums.iter().copied().max().unwrap_or(0);
     let tied: Vec<&&NodeInfo> =
@@ -156,7 +197,8 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::plugins::DEFAULT_PLUGINS;
+    use crate::pod::PodInfo;
+    use crate::snapshot::Snapshot;
 
     fn node(name: &str, extra: Value) -> Value {
         let mut node = json!({
@@ -197,7 +239,9 @@ mod tests {
 
     fn run(snapshot: &Snapshot, pod: Value) -> String {
         let pod = PodInfo::new(Arc::new(serde_json::from_value(pod).expect("a pod")));
-        match decide(DEFAULT_PLUGINS, &pod, snapshot, &mut 0, &Rng::seeded(1)) {
+        let profile = Profile::default();
+        let mut round = Round { profile: &profile, start: &mut 0, rng: &Rng::seeded(1) };
+        match decide(&mut round, &Cycle::new(&profile.settings, &pod, snapshot)) {
             Decision::Bind(node) => node,
             Decision::Unschedulable(diagnosis) => diagnosis.message(),
         }
@@ -287,6 +331,76 @@ mod tests {
 
     #[test]
     fn sampling_is_bounded() {
-        assert_eq!([5, 100, 1_000, 5_000, 20_000].map(enough_nodes), [5, 100, 420, 500, 1_000]);
+        assert_eq!(
+            [5, 100, 1_000, 5_000, 20_000].map(|total| enough_nodes(total, None)),
+            [5, 100, 420, 500, 1_000]
+        );
+    }
+
+    #[test]
+    fn volumes_decide_where_pods_go() {
+        use api::k8s::api::storage::v1::{CSIDriver, CSIStorageCapacity, StorageClass};
+        let claim = |name: &str, class: &str, more: Value| {
+            let mut claim = json!({
+                "metadata": {"name": name, "namespace": "default", "uid": name},
+                "spec": {"storageClassName": class, "accessModes": ["ReadWriteOnce"],
+                    "resources": {"requests": {"storage": "5Gi"}}},
+            });
+            merge(&mut claim, more);
+            serde_json::from_value::<api::k8s::api::core::v1::PersistentVolumeClaim>(claim).expect("a claim")
+        };
+        let done = json!({"pv.kubernetes.io/bind-completed": "yes"});
+        let bound = json!({"metadata": {"annotations": done}, "spec": {"volumeName": "on-b"}});
+        let alone = json!({"metadata": {"annotations": done},
+            "spec": {"volumeName": "on-b", "accessModes": ["ReadWriteOncePod"]}});
+        let on_b = json!({"metadata": {"name": "on-b"}, "spec": {"nodeAffinity": {"required": {
+            "nodeSelectorTerms": [{"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["b"]}]}]}}}});
+        let class = |name: &str, mode: &str, provisioner: &str| {
+            let class =
+                json!({"metadata": {"name": name}, "provisioner": provisioner, "volumeBindingMode": mode});
+            serde_json::from_value::<StorageClass>(class).expect("a class")
+        };
+        let capacity = |node: &str, size: &str| {
+            let labels = json!({"matchLabels": {"kubernetes.io/hostname": node}});
+            let capacity = json!({"metadata": {"name": node, "namespace": "x"}, "storageClassName": "local",
+                "nodeTopology": labels, "capacity": size});
+            serde_json::from_value::<CSIStorageCapacity>(capacity).expect("a capacity")
+        };
+        let user =
+            pod("user", json!({"volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "alone"}}]}));
+        let mut snapshot = snapshot(vec![node("a", json!({})), node("b", json!({}))], vec![("b", user)]);
+        snapshot.storage.claims = client::Cache::of([
+            claim("bound", "", bound),
+            claim("alone", "", alone),
+            claim("now", "now", json!({})),
+            claim("later", "local", json!({})),
+            claim("static", "static", json!({})),
+        ]);
+        snapshot.storage.volumes = client::Cache::of([serde_json::from_value(on_b).expect("a volume")]);
+        snapshot.storage.classes = client::Cache::of([
+            class("now", "Immediate", "x"),
+            class("local", "WaitForFirstConsumer", "local.x"),
+            class("static", "WaitForFirstConsumer", "kubernetes.io/no-provisioner"),
+        ]);
+        let driver = json!({"metadata": {"name": "local.x"}, "spec": {"storageCapacity": true}});
+        let driver: CSIDriver = serde_json::from_value(driver).expect("a driver");
+        snapshot.storage.drivers = client::Cache::of([driver]);
+        snapshot.storage.capacities = client::Cache::of([capacity("a", "4Gi"), capacity("b", "6Gi")]);
+        let with = |name: &str| {
+            run(
+                &snapshot,
+                pod("p", json!({"volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": name}}]})),
+            )
+        };
+        let none = "0/2 nodes are available:";
+        assert_eq!(with("bound"), "b");
+        assert_eq!(with("later"), "b");
+        assert_eq!(with("gone"), format!("{none} persistentvolumeclaim \"gone\" not found."));
+        assert_eq!(with("now"), format!("{none} pod has unbound immediate PersistentVolumeClaims."));
+        assert_eq!(
+            with("static"),
+            format!("{none} 2 node(s) didn't find available persistent volumes to bind.")
+        );
+        assert!(with("alone").contains("ReadWriteOncePod access mode already in-use"));
     }
 }

@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use api::k8s::api::core::v1::{
     Container, NodeSelector, Pod, PodAffinityTerm, PreferredSchedulingTerm, Toleration,
-    TopologySpreadConstraint,
+    TopologySpreadConstraint, Volume,
 };
 use api::labels::Selector;
 use api::quantity;
+
+use crate::plugins::volumes;
 
 /// What the scheduler assumes a container without a CPU request uses when spreading load, in thousandths.
 const DEFAULT_MILLI_CPU: i64 = 100;
@@ -105,6 +107,15 @@ pub struct Spread {
     pub honor_taints: bool,
 }
 
+/// A claim a pod uses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodClaim {
+    /// The claim's name.
+    pub name: String,
+    /// It is made for this pod alone.
+    pub ephemeral: bool,
+}
+
 /// A host port in use: protocol, address, port.
 pub type HostPort = (String, String, i32);
 
@@ -135,6 +146,10 @@ pub struct PodInfo {
     pub preferred: Vec<AffinityTerm>,
     /// Its spread constraints.
     pub spread: Vec<Spread>,
+    /// The volume claims it uses.
+    pub claims: Vec<PodClaim>,
+    /// It uses disks that others may not write to.
+    pub has_disks: bool,
 }
 
 impl PodInfo {
@@ -175,6 +190,8 @@ impl PodInfo {
             ),
             preferred,
             spread: spread(&pod),
+            claims: claims(&pod),
+            has_disks: pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten()).any(volumes::is_disk),
             namespace,
             pod,
         }
@@ -188,6 +205,12 @@ impl PodInfo {
     /// The node it is bound to.
     pub fn node_name(&self) -> Option<&str> {
         self.pod.spec.as_ref()?.node_name.as_deref().filter(|name| !name.is_empty())
+    }
+
+    /// The scheduler it asks for.
+    pub fn scheduler_name(&self) -> &str {
+        let spec = self.pod.spec.as_ref();
+        spec.and_then(|spec| spec.scheduler_name.as_deref()).unwrap_or("default-scheduler")
     }
 
     /// Its tolerations.
@@ -279,6 +302,19 @@ fn requests(pod: &Pod, nonzero: bool) -> Resources {
     }
     total.add(&Resources::from_list(spec.overhead.as_ref()), 1);
     total
+}
+
+fn claims(pod: &Pod) -> Vec<PodClaim> {
+    let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+    let claim = |volume: &Volume| match (&volume.persistent_volume_claim, &volume.ephemeral) {
+        (Some(source), _) => Some(PodClaim { name: source.claim_name.clone(), ephemeral: false }),
+        (None, Some(_)) => {
+            let pod = pod.metadata.name.as_deref().unwrap_or_default();
+            Some(PodClaim { name: format!("{pod}-{}", volume.name), ephemeral: true })
+        }
+        (None, None) => None,
+    };
+    volumes.filter_map(claim).collect()
 }
 
 fn host_ports(pod: &Pod) -> Vec<HostPort> {

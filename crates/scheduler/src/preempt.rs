@@ -6,8 +6,9 @@ use std::sync::Arc;
 use api::labels::Selector;
 
 use crate::decide::{Diagnosis, refusal};
-use crate::plugins::{Cycle, Plugin};
+use crate::plugins::Cycle;
 use crate::pod::PodInfo;
+use crate::profile::Profile;
 use crate::snapshot::{NodeInfo, Snapshot};
 
 /// How many nodes a preemption looks at, at most.
@@ -37,7 +38,7 @@ pub struct Preemption {
 
 /// Finds the least harmful preemption, or says why there is none.
 pub fn preempt(
-    plugins: &[Plugin],
+    profile: &Profile,
     pod: &PodInfo,
     snapshot: &Snapshot,
     diagnosis: &Diagnosis,
@@ -54,6 +55,10 @@ pub fn preempt(
         return Err("preemption: not eligible due to preemptionPolicy=Never.".to_owned());
     }
     let mut reasons: BTreeMap<String, usize> = BTreeMap::new();
+    if diagnosis.pre_filter.is_some() {
+        reasons.insert("Preemption is not helpful for scheduling".to_owned(), diagnosis.total);
+        return Err(message(&reasons));
+    }
     let mut candidates = Vec::new();
     for (name, refused) in &diagnosis.refusals {
         let Some(node) = snapshot.node(name) else { continue };
@@ -64,7 +69,7 @@ pub fn preempt(
         if candidates.len() >= MAX_CANDIDATES {
             break;
         }
-        match victims_on(plugins, pod, snapshot, node, budgets) {
+        match victims_on(profile, pod, snapshot, node, budgets) {
             Ok(found) => candidates.push(found),
             Err(reason) => *reasons.entry(reason).or_default() += 1,
         }
@@ -88,21 +93,22 @@ fn start_second(pod: &PodInfo) -> i64 {
 }
 
 /// True when the pod would fit if the node were `info`.
-fn fits(plugins: &[Plugin], pod: &PodInfo, snapshot: &Snapshot, info: &NodeInfo) -> bool {
+fn fits(profile: &Profile, pod: &PodInfo, snapshot: &Snapshot, info: &NodeInfo) -> bool {
     let local = pod.spread.is_empty()
         && pod.affinity.is_empty()
         && pod.anti_affinity.is_empty()
+        && pod.claims.is_empty()
         && !snapshot.has_anti_affinity();
     if local {
-        return refusal(plugins, &Cycle::new(pod, snapshot), info).is_none();
+        return refusal(profile, &Cycle::new(&profile.settings, pod, snapshot), info).is_none();
     }
     let mut changed = snapshot.clone();
     changed.change_node(&info.name, |node| *node = info.clone());
-    refusal(plugins, &Cycle::new(pod, &changed), info).is_none()
+    refusal(profile, &Cycle::new(&profile.settings, pod, &changed), info).is_none()
 }
 
 fn victims_on(
-    plugins: &[Plugin],
+    profile: &Profile,
     pod: &PodInfo,
     snapshot: &Snapshot,
     node: &NodeInfo,
@@ -117,8 +123,8 @@ fn victims_on(
     for victim in &lower {
         info.remove_pod(&victim.uid);
     }
-    if !fits(plugins, pod, snapshot, &info) {
-        let refused = refusal(plugins, &Cycle::new(pod, snapshot), &info);
+    if !fits(profile, pod, snapshot, &info) {
+        let refused = refusal(profile, &Cycle::new(&profile.settings, pod, snapshot), &info);
         let reason = refused.and_then(|refused| refused.reasons.into_iter().next());
         return Err(reason.unwrap_or_else(|| "Preemption is not helpful for scheduling".to_owned()));
     }
@@ -130,7 +136,7 @@ fn victims_on(
         breaking.into_iter().map(|p| (p, true)).chain(rest.into_iter().map(|p| (p, false)))
     {
         info.add_pod(candidate.clone());
-        if !fits(plugins, pod, snapshot, &info) {
+        if !fits(profile, pod, snapshot, &info) {
             info.remove_pod(&candidate.uid);
             violations += usize::from(breaks);
             victims.push(candidate);
@@ -162,8 +168,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::decide::{Decision, decide};
-    use crate::plugins::DEFAULT_PLUGINS;
+    use crate::decide::{Decision, Round, decide};
 
     fn pod(name: &str, priority: i32, milli: i64) -> Arc<PodInfo> {
         let object = json!({
@@ -185,9 +190,11 @@ mod tests {
             snapshot.change_node(node, |info| info.add_pod(pod.clone()));
         }
         let new = pod("new", 10, 800);
-        let decision = decide(DEFAULT_PLUGINS, &new, &snapshot, &mut 0, &base::Rng::seeded(1));
+        let profile = Profile::default();
+        let mut round = Round { profile: &profile, start: &mut 0, rng: &base::Rng::seeded(1) };
+        let decision = decide(&mut round, &Cycle::new(&profile.settings, &new, &snapshot));
         let Decision::Unschedulable(diagnosis) = decision else { panic!("it fits: {decision:?}") };
-        let found = preempt(DEFAULT_PLUGINS, &new, &snapshot, &diagnosis, budgets)?;
+        let found = preempt(&profile, &new, &snapshot, &diagnosis, budgets)?;
         Ok((found.node, found.victims.iter().map(|pod| pod.uid.clone()).collect()))
     }
 

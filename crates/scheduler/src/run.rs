@@ -3,27 +3,33 @@
 //! One task owns cache and queue and never waits for a write: bindings run beside it, on the assumption that
 //! they succeed, and report back.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use api::k8s::api::core::v1::{Namespace, Node, Pod};
+use api::k8s::api::core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod};
 use api::k8s::api::policy::v1::PodDisruptionBudget;
+use api::k8s::api::storage::v1::{CSIDriver, CSINode, CSIStorageCapacity, StorageClass, VolumeAttachment};
 use api::labels::Selector;
 use base::{Clock, Rng, Tasks};
 use client::plan::About;
 use client::{
-    Change as CacheChange, Client, ClientError, DeleteOptions, EventKind, Patch, Recorder, SharedInformers,
+    Change as CacheChange, Client, DeleteOptions, EventKind, Informer, Key, Kind, Patch, Recorder,
+    SharedInformers,
 };
 use serde_json::json;
 use tokio::sync::{Semaphore, mpsc};
 
+use crate::bind::{BindError, Binder};
 use crate::cache::Cache;
-use crate::config::Config;
-use crate::decide::{Decision, Diagnosis, decide};
-use crate::plugins::DEFAULT_PLUGINS;
+use crate::config::Setup;
+use crate::decide::{Decision, Diagnosis, Round, decide};
+use crate::plugins::volumes::Binding;
+use crate::plugins::{self, Cycle};
 use crate::pod::PodInfo;
 use crate::preempt::{Budget, Preemption, preempt};
+use crate::profile::Profile;
 use crate::queue::{Change, Queue};
+use crate::storage::Storage;
 
 /// Writes under way at one time; more would only queue in the server.
 const MAX_WRITES: usize = 128;
@@ -35,31 +41,83 @@ enum Input {
     Node(CacheChange<Node>),
     Pod(CacheChange<Pod>),
     Namespace(CacheChange<Namespace>),
-    Bound { pod: Arc<PodInfo>, node: String, outcome: Result<(), ClientError> },
+    Claim(Key),
+    Other(Change),
+    Bound { pod: Arc<PodInfo>, node: String, binding: Binding, outcome: Result<(), BindError> },
+}
+
+/// What changed since pods were last woken: one look at the waiting pods for many changes.
+#[derive(Default)]
+struct Dirty {
+    nodes: BTreeSet<String>,
+    freed: BTreeSet<String>,
+    claims: BTreeSet<Key>,
+    others: BTreeSet<Change>,
 }
 
 /// The scheduling task's state.
 struct Scheduler {
-    config: Config,
+    profiles: BTreeMap<String, Arc<Profile>>,
     client: Client,
-    recorder: Recorder,
+    recorders: BTreeMap<String, Recorder>,
     clock: Clock,
     rng: Rng,
     tasks: Tasks,
-    writes: Arc<Semaphore>,
+    binder: Binder,
     budgets: client::Cache<PodDisruptionBudget>,
     cache: Cache,
     queue: Queue,
+    dirty: Dirty,
     nominated: HashMap<String, (String, Arc<PodInfo>)>,
     start: usize,
     reports: mpsc::UnboundedSender<Input>,
+}
+
+/// Sends each change of a kind to the scheduling task.
+fn forward<K: Kind>(
+    informer: &Informer<K>,
+    sender: &mpsc::UnboundedSender<Input>,
+    wrap: impl Fn(&CacheChange<K>) -> Input + Send + Sync + 'static,
+) {
+    let sender = sender.clone();
+    // The task has ended when nobody receives.
+    informer.on_change(move |change| drop(sender.send(wrap(change))));
+}
+
+/// The caches of storage, complete.
+async fn storage(informers: &SharedInformers, sender: &mpsc::UnboundedSender<Input>) -> Storage {
+    let claims = informers.of::<PersistentVolumeClaim>();
+    let volumes = informers.of::<PersistentVolume>();
+    let classes = informers.of::<StorageClass>();
+    let drivers = informers.of::<CSIDriver>();
+    let capacities = informers.of::<CSIStorageCapacity>();
+    let nodes = informers.of::<CSINode>();
+    let attachments = informers.of::<VolumeAttachment>();
+    tokio::join!(claims.synced(), volumes.synced(), classes.synced(), drivers.synced());
+    tokio::join!(capacities.synced(), nodes.synced(), attachments.synced());
+    forward(&claims, sender, |change| Input::Claim(Key::of(&**change.object())));
+    forward(&volumes, sender, |_| Input::Other(Change::Volume));
+    forward(&classes, sender, |_| Input::Other(Change::Volume));
+    forward(&drivers, sender, |_| Input::Other(Change::Volume));
+    forward(&capacities, sender, |_| Input::Other(Change::Volume));
+    forward(&nodes, sender, |_| Input::Other(Change::StorageNode));
+    forward(&attachments, sender, |_| Input::Other(Change::StorageNode));
+    let mut storage = Storage::default();
+    storage.claims = claims.cache().clone();
+    storage.volumes = volumes.cache().clone();
+    storage.classes = classes.cache().clone();
+    storage.drivers = drivers.cache().clone();
+    storage.capacities = capacities.cache().clone();
+    storage.nodes = nodes.cache().clone();
+    storage.attachments = attachments.cache().clone();
+    storage
 }
 
 /// Schedules pods until `tasks` is cancelled.
 pub async fn run(
     client: Client,
     informers: SharedInformers,
-    config: Config,
+    setup: Setup,
     clock: Clock,
     rng: Rng,
     tasks: Tasks,
@@ -70,27 +128,32 @@ pub async fn run(
     let namespaces = informers.of::<Namespace>();
     let budgets = informers.of::<PodDisruptionBudget>();
     tokio::join!(nodes.synced(), pods.synced(), namespaces.synced());
-    let forward = |wrap: fn(CacheChange<Node>) -> Input| {
-        let sender = sender.clone();
-        move |change: &CacheChange<Node>| drop(sender.send(wrap(change.clone())))
+    let storage = storage(&informers, &sender).await;
+    forward(&nodes, &sender, |change| Input::Node(change.clone()));
+    forward(&namespaces, &sender, |change| Input::Namespace(change.clone()));
+    forward(&pods, &sender, |change| Input::Pod(change.clone()));
+    let binder = Binder {
+        client: client.clone(),
+        writes: Arc::new(Semaphore::new(MAX_WRITES)),
+        claims: storage.claims.clone(),
+        ticks: informers.of::<PersistentVolumeClaim>().ticks(),
+        pods: pods.cache().clone(),
+        clock: clock.clone(),
+        timeout: setup.bind_timeout,
     };
-    nodes.on_change(forward(Input::Node));
-    let out = sender.clone();
-    namespaces.on_change(move |change| drop(out.send(Input::Namespace(change.clone()))));
-    let out = sender.clone();
-    pods.on_change(move |change| drop(out.send(Input::Pod(change.clone()))));
-    let recorder = Recorder::new(client.clone(), &config.scheduler_name, "", clock.clone(), &tasks);
+    let recorder = |name: &String| Recorder::new(client.clone(), name, "", clock.clone(), &tasks);
     let mut scheduler = Scheduler {
-        config,
+        recorders: setup.profiles.iter().map(|p| (p.name.clone(), recorder(&p.name))).collect(),
+        profiles: setup.profiles.into_iter().map(|p| (p.name.clone(), Arc::new(p))).collect(),
         client,
-        recorder,
         clock: clock.clone(),
         rng,
         tasks,
-        writes: Arc::new(Semaphore::new(MAX_WRITES)),
+        binder,
         budgets: budgets.cache().clone(),
-        cache: Cache::default(),
-        queue: Queue::default(),
+        cache: Cache::new(storage),
+        queue: Queue::new(setup.backoff),
+        dirty: Dirty::default(),
         nominated: HashMap::new(),
         start: 0,
         reports: sender,
@@ -99,6 +162,7 @@ pub async fn run(
         while let Ok(input) = inputs.try_recv() {
             scheduler.take(input);
         }
+        scheduler.wake();
         let worked = (0..DECISIONS_PER_TURN).take_while(|_| scheduler.schedule_next()).count();
         if worked > 0 {
             tokio::task::yield_now().await;
@@ -133,25 +197,63 @@ impl Scheduler {
                 let name = namespace.metadata.name.as_deref().unwrap_or_default();
                 self.cache.set_namespace(name, (!gone).then(|| Arc::new(labels)));
             }
-            Input::Bound { pod, node, outcome } => self.bound(&pod, &node, outcome),
+            Input::Claim(key) => drop(self.dirty.claims.insert(key)),
+            Input::Other(change) => drop(self.dirty.others.insert(change)),
+            Input::Bound { pod, node, binding, outcome } => self.bound(&pod, &node, &binding, outcome),
+        }
+    }
+
+    /// Wakes the waiting pods that the changes since the last time can help.
+    fn wake(&mut self) {
+        let now = self.clock.now();
+        let dirty = std::mem::take(&mut self.dirty);
+        let (snapshot, profiles) = (self.cache.snapshot(), &self.profiles);
+        let fits = |names: &BTreeSet<String>, pod: &PodInfo| {
+            let Some(profile) = profiles.get(pod.scheduler_name()) else { return true };
+            names
+                .iter()
+                .filter_map(|name| snapshot.node(name))
+                .any(|node| plugins::may_take(&profile.settings, pod, node))
+        };
+        if !dirty.nodes.is_empty() {
+            self.queue.changed(Change::Node, now, |pod, refused| {
+                refused.contains(plugins::spread::NAME) || fits(&dirty.nodes, pod)
+            });
+        }
+        if !dirty.freed.is_empty() {
+            self.queue.changed(Change::PodGone, now, |pod, refused| {
+                plugins::looks_beyond_node(refused) || fits(&dirty.freed, pod)
+            });
+        }
+        if !dirty.claims.is_empty() {
+            self.queue.changed(Change::Claim, now, |pod, _| {
+                pod.claims.iter().any(|claim| dirty.claims.contains(&Key::new(&pod.namespace, &claim.name)))
+            });
+        }
+        for change in dirty.others {
+            self.queue.changed(change, now, |_, _| true);
         }
     }
 
     fn node_changed(&mut self, change: &CacheChange<Node>) {
         let node = change.object();
         let name = node.metadata.name.as_deref().unwrap_or_default();
-        match change {
-            CacheChange::Deleted(_) => self.cache.remove_node(name),
+        let helps = match change {
+            CacheChange::Deleted(_) => {
+                self.cache.remove_node(name);
+                false
+            }
             CacheChange::Added(node) => {
                 self.cache.set_node(node.clone());
-                self.queue.changed(Change::Node, self.clock.now());
+                true
             }
             CacheChange::Modified { old, new } => {
                 self.cache.set_node(new.clone());
-                if can_take_more(old, new) {
-                    self.queue.changed(Change::Node, self.clock.now());
-                }
+                can_take_more(old, new)
             }
+        };
+        if helps {
+            self.dirty.nodes.insert(name.to_owned());
         }
     }
 
@@ -162,25 +264,26 @@ impl Scheduler {
         if gone {
             self.queue.remove(&info.key);
             self.nominated.remove(&info.uid);
-            if self.cache.remove_pod(&info.uid) {
-                self.queue.changed(Change::PodGone, now);
+            if let Some(node) = self.cache.remove_pod(&info.uid) {
+                self.dirty.freed.insert(node);
             }
             return;
         }
-        if info.node_name().is_some() {
+        if let Some(node) = info.node_name() {
             let new = !self.cache.is_placed(&info.uid);
             self.queue.remove(&info.key);
             self.nominated.remove(&info.uid);
-            self.cache.set_pod(info.pod.clone());
+            let shrunk = self.cache.set_pod(&info);
+            if shrunk {
+                self.dirty.freed.insert(node.to_owned());
+            }
             let labels = change.old().is_none_or(|old| old.metadata.labels != info.pod.metadata.labels);
             if new || labels {
-                self.queue.changed(Change::PodPlaced, now);
+                self.dirty.others.insert(Change::PodPlaced);
             }
             return;
         }
-        let spec = info.pod.spec.as_ref();
-        let scheduler = spec.and_then(|spec| spec.scheduler_name.as_deref()).unwrap_or("default-scheduler");
-        if scheduler == self.config.scheduler_name && !info.is_deleting() {
+        if self.profiles.contains_key(info.scheduler_name()) && !info.is_deleting() {
             self.queue.set(info, now);
         } else {
             self.queue.remove(&info.key);
@@ -190,31 +293,40 @@ impl Scheduler {
     /// Tries the next pod; false when none is ready.
     fn schedule_next(&mut self) -> bool {
         let Some(pod) = self.queue.pop(self.clock.now()) else { return false };
-        if self.cache.is_placed(&pod.uid) {
+        let profile = self.profiles.get(pod.scheduler_name()).cloned();
+        let Some(profile) = profile.filter(|_| !self.cache.is_placed(&pod.uid)) else {
             self.queue.remove(&pod.key);
             return true;
-        }
+        };
         let reserved = self.reserve_nominated(&pod);
-        let snapshot = self.cache.snapshot();
-        let decision = decide(DEFAULT_PLUGINS, &pod, snapshot, &mut self.start, &self.rng);
+        let cycle = Cycle::new(&profile.settings, &pod, self.cache.snapshot());
+        let mut round = Round { profile: &profile, start: &mut self.start, rng: &self.rng };
+        let decision = decide(&mut round, &cycle);
+        let binding = match &decision {
+            Decision::Bind(node) if !pod.claims.is_empty() => {
+                let info = self.cache.snapshot().node(node);
+                info.and_then(|info| plugins::volumes::find(&cycle, info).ok()).unwrap_or_default()
+            }
+            _ => Binding::default(),
+        };
         let found = match &decision {
-            Decision::Unschedulable(diagnosis) if diagnosis.pre_filter.is_none() => {
-                Some(self.find_preemption(&pod, diagnosis))
+            Decision::Unschedulable(diagnosis) if profile.preemption && diagnosis.total > 0 => {
+                Some(self.find_preemption(&profile, &pod, diagnosis))
             }
             _ => None,
         };
-        for (uid, _) in &reserved {
+        for uid in &reserved {
             self.cache.remove_pod(uid);
         }
         match decision {
-            Decision::Bind(node) => self.bind(pod, node),
+            Decision::Bind(node) => self.bind(pod, node, binding),
             Decision::Unschedulable(diagnosis) => self.unschedulable(&pod, diagnosis, found),
         }
         true
     }
 
     /// Counts pods that a preemption has made room for, unless `pod` is more important.
-    fn reserve_nominated(&mut self, pod: &PodInfo) -> Vec<(String, String)> {
+    fn reserve_nominated(&mut self, pod: &PodInfo) -> Vec<String> {
         let others: Vec<(String, Arc<PodInfo>)> = self
             .nominated
             .iter()
@@ -225,49 +337,65 @@ impl Scheduler {
         for (node, other) in others {
             if !self.cache.is_placed(&other.uid) {
                 self.cache.assume(other.clone(), &node);
-                reserved.push((other.uid.clone(), node));
+                reserved.push(other.uid.clone());
             }
         }
         reserved
     }
 
-    fn bind(&mut self, pod: Arc<PodInfo>, node: String) {
+    fn bind(&mut self, pod: Arc<PodInfo>, node: String, binding: Binding) {
         self.cache.assume(pod.clone(), &node);
+        for (volume, claim) in &binding.volumes {
+            let volume = volume.metadata.name.as_deref().unwrap_or_default();
+            self.cache.storage_mut().assume(volume, &Key::of(&**claim).to_string());
+        }
         self.nominated.remove(&pod.uid);
-        let (client, reports, writes) = (self.client.clone(), self.reports.clone(), self.writes.clone());
+        let (binder, reports) = (self.binder.clone(), self.reports.clone());
         self.tasks.spawn("bind", async move {
-            // The semaphore is never closed.
-            let _permit = writes.acquire().await;
-            let name = pod.pod.metadata.name.as_deref().unwrap_or_default();
-            let outcome = client.bind(&pod.namespace, name, &pod.uid, &node).await;
-            let _ = reports.send(Input::Bound { pod, node, outcome });
+            let outcome = binder.bind(&pod, &node, &binding).await;
+            // The task has ended when nobody receives.
+            let _ = reports.send(Input::Bound { pod, node, binding, outcome });
         });
     }
 
-    fn bound(&mut self, pod: &Arc<PodInfo>, node: &str, outcome: Result<(), ClientError>) {
-        match outcome {
-            Ok(()) => {
-                tracing::debug!(pod = %pod.key, node, "bound");
-                let message = format!("Successfully assigned {} to {node}", pod.key);
-                self.recorder.event(&About::of(&*pod.pod), EventKind::Normal, "Scheduled", &message);
-                self.queue.remove(&pod.key);
-                self.queue.changed(Change::PodPlaced, self.clock.now());
-            }
-            Err(error) => {
-                self.cache.forget(&pod.uid);
-                if error.is_not_found() || error.is_conflict() {
-                    // Gone or bound by somebody else: the watch will say.
-                    tracing::debug!(pod = %pod.key, node, %error, "binding refused");
-                } else {
-                    tracing::warn!(pod = %pod.key, node, %error, "binding failed");
-                }
-                self.queue.failed(&pod.key, BTreeSet::new(), self.clock.now());
-                self.queue.changed(Change::PodGone, self.clock.now());
-            }
+    fn bound(&mut self, pod: &Arc<PodInfo>, node: &str, binding: &Binding, outcome: Result<(), BindError>) {
+        for (_, claim) in &binding.volumes {
+            self.cache.storage_mut().forget(&Key::of(&**claim).to_string());
+        }
+        let Err(error) = outcome else {
+            tracing::debug!(pod = %pod.key, node, "bound");
+            let message = format!("Successfully assigned {} to {node}", pod.key);
+            self.event(pod, EventKind::Normal, "Scheduled", &message);
+            self.queue.remove(&pod.key);
+            self.dirty.others.insert(Change::PodPlaced);
+            return;
+        };
+        self.cache.forget(&pod.uid);
+        if error.is_stale() {
+            // Gone or bound by somebody else: the watch will say.
+            tracing::debug!(pod = %pod.key, node, %error, "binding refused");
+        } else {
+            tracing::warn!(pod = %pod.key, node, %error, "binding failed");
+            let message = error.to_string();
+            self.event(pod, EventKind::Warning, "FailedScheduling", &message);
+            self.report_condition(pod, "SchedulerError", &message, None);
+        }
+        self.queue.failed(&pod.key, BTreeSet::new(), self.clock.now());
+        self.dirty.freed.insert(node.to_owned());
+    }
+
+    fn event(&self, pod: &PodInfo, kind: EventKind, reason: &str, message: &str) {
+        if let Some(recorder) = self.recorders.get(pod.scheduler_name()) {
+            recorder.event(&About::of(&*pod.pod), kind, reason, message);
         }
     }
 
-    fn find_preemption(&self, pod: &PodInfo, diagnosis: &Diagnosis) -> Result<Preemption, String> {
+    fn find_preemption(
+        &self,
+        profile: &Profile,
+        pod: &PodInfo,
+        diagnosis: &Diagnosis,
+    ) -> Result<Preemption, String> {
         // Victims of an earlier preemption are still leaving: wait for them.
         if let Some(node) =
             self.nominated.get(&pod.uid).and_then(|(name, _)| self.cache.snapshot().node(name))
@@ -288,7 +416,7 @@ impl Scheduler {
                 .map_or(0, |status| i64::from(status.disruptions_allowed.unwrap_or(0))),
         };
         let budgets: Vec<Budget> = self.budgets.list().iter().map(budget).collect();
-        preempt(DEFAULT_PLUGINS, pod, self.cache.snapshot(), diagnosis, &budgets)
+        preempt(profile, pod, self.cache.snapshot(), diagnosis, &budgets)
     }
 
     fn unschedulable(
@@ -311,15 +439,15 @@ impl Scheduler {
         }
         let message = diagnosis.message();
         tracing::debug!(pod = %pod.key, %message, "unschedulable");
-        self.recorder.event(&About::of(&*pod.pod), EventKind::Warning, "FailedScheduling", &message);
-        self.report_condition(pod, &message, nominate);
+        self.event(pod, EventKind::Warning, "FailedScheduling", &message);
+        self.report_condition(pod, "Unschedulable", &message, nominate);
         let plugins = diagnosis.plugins();
         // Without nodes only a node helps; every plugin's refusal listens to that.
         let plugins = if plugins.is_empty() { BTreeSet::from([crate::plugins::node::NAME]) } else { plugins };
         self.queue.failed(&pod.key, plugins, self.clock.now());
     }
 
-    fn report_condition(&self, pod: &Arc<PodInfo>, message: &str, nominate: Option<String>) {
+    fn report_condition(&self, pod: &Arc<PodInfo>, reason: &str, message: &str, nominate: Option<String>) {
         let status = pod.pod.status.as_ref();
         let known = status.and_then(|status| status.conditions.as_ref()).into_iter().flatten();
         let same = known
@@ -329,7 +457,7 @@ impl Scheduler {
             return;
         }
         let mut condition = json!({
-            "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message,
+            "type": "PodScheduled", "status": "False", "reason": reason, "message": message,
             "lastProbeTime": null, "lastTransitionTime": api::time::format(self.clock.now()),
         });
         if let Some(generation) = pod.pod.metadata.generation {
@@ -343,7 +471,7 @@ impl Scheduler {
     }
 
     fn write_pod_status(&self, pod: &Arc<PodInfo>, body: serde_json::Value) {
-        let (client, writes, pod) = (self.client.clone(), self.writes.clone(), pod.clone());
+        let (client, writes, pod) = (self.client.clone(), self.binder.writes.clone(), pod.clone());
         self.tasks.spawn("pod status", async move {
             // The semaphore is never closed.
             let _permit = writes.acquire().await;
@@ -360,10 +488,13 @@ impl Scheduler {
     fn evict(&self, pod: &PodInfo, preemption: &Preemption) {
         for victim in &preemption.victims {
             let message = format!("Preempted by pod {} on node {}", pod.uid, preemption.node);
-            self.recorder.event(&About::of(&*victim.pod), EventKind::Normal, "Preempted", &message);
+            let recorder = self.recorders.get(pod.scheduler_name());
+            if let Some(recorder) = recorder {
+                recorder.event(&About::of(&*victim.pod), EventKind::Normal, "Preempted", &message);
+            }
             let condition = json!({
                 "type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler",
-                "message": format!("{}: preempting to accommodate a higher priority pod", self.config.scheduler_name),
+                "message": format!("{}: preempting to accommodate a higher priority pod", pod.scheduler_name()),
                 "lastTransitionTime": api::time::format(self.clock.now()),
             });
             let body = json!({"metadata": {"uid": victim.uid}, "status": {"conditions": [condition]}});

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use api::k8s::api::core::v1::{Node, Taint};
 
 use crate::pod::{PodInfo, Resources};
+use crate::storage::Storage;
 
 /// A node and what its pods use.
 #[derive(Clone, Debug)]
@@ -116,6 +117,8 @@ pub struct Snapshot {
     index: HashMap<String, usize>,
     /// Labels of namespaces, for affinity's `namespaceSelector`.
     pub namespaces: HashMap<String, Arc<BTreeMap<String, String>>>,
+    /// Claims, volumes and classes.
+    pub storage: Storage,
     /// Nodes with a pod that has required anti-affinity.
     anti_affinity_nodes: usize,
 }

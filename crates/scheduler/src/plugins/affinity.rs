@@ -9,9 +9,6 @@ use crate::snapshot::{NodeInfo, Snapshot};
 /// The plugin's name.
 pub const NAME: &str = "InterPodAffinity";
 
-/// The weight of other pods' required affinity to this pod when scoring.
-const HARD_AFFINITY_WEIGHT: i64 = 1;
-
 /// Domain: topology key and value.
 type Domain = (String, String);
 
@@ -125,7 +122,7 @@ pub fn score(cycle: &Cycle<'_>, nodes: &[&NodeInfo]) -> Option<Vec<i64>> {
             let theirs = other.preferred.iter().filter(|term| term_matches(term, pod, snapshot));
             theirs.for_each(|term| add(term, term.weight));
             let required = other.affinity.iter().filter(|term| term_matches(term, pod, snapshot));
-            required.for_each(|term| add(term, HARD_AFFINITY_WEIGHT));
+            required.for_each(|term| add(term, cycle.settings.hard_affinity_weight));
         }
     }
     if sums.is_empty() {

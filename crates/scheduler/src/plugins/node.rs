@@ -1,6 +1,8 @@
 //! Plugins that look at the node object: name, cordon, taints, labels, ports, images.
 
-use api::k8s::api::core::v1::{NodeSelectorTerm, Taint, Toleration};
+use std::collections::BTreeSet;
+
+use api::k8s::api::core::v1::{NodeSelectorTerm, PreferredSchedulingTerm, Taint, Toleration};
 use api::nodes;
 
 use super::{Cycle, MAX_SCORE, Refusal, normalize};
@@ -51,16 +53,19 @@ pub fn tolerates_node(pod: &PodInfo, node: &NodeInfo) -> bool {
     node.taints().iter().filter(hard).all(|taint| pod.tolerations().iter().any(|t| tolerates(t, taint)))
 }
 
-/// NodeUnschedulable.
-pub fn unschedulable(cycle: &Cycle<'_>, node: &NodeInfo) -> Option<Refusal> {
+/// True when the node is cordoned and the pod does not tolerate that.
+pub fn keeps_off(pod: &PodInfo, node: &NodeInfo) -> bool {
     if !node.is_unschedulable() {
-        return None;
+        return false;
     }
     let taint = Taint { key: CORDON_TAINT.into(), effect: "NoSchedule".into(), ..Taint::default() };
-    if cycle.pod.tolerations().iter().any(|toleration| tolerates(toleration, &taint)) {
-        return None;
-    }
-    Some(Refusal::unresolvable(UNSCHEDULABLE, "node(s) were unschedulable"))
+    !pod.tolerations().iter().any(|toleration| tolerates(toleration, &taint))
+}
+
+/// NodeUnschedulable.
+pub fn unschedulable(cycle: &Cycle<'_>, node: &NodeInfo) -> Option<Refusal> {
+    let refused = keeps_off(cycle.pod, node);
+    refused.then(|| Refusal::unresolvable(UNSCHEDULABLE, "node(s) were unschedulable"))
 }
 
 /// NodeName.
@@ -109,18 +114,35 @@ pub fn node_matches(pod: &PodInfo, node: &NodeInfo) -> bool {
             .is_none_or(|affinity| affinity.node_selector_terms.iter().any(|term| term_matches(term, node)))
 }
 
+/// The nodes a pod's required affinity names, when every term names one.
+pub fn named(pod: &PodInfo) -> Option<BTreeSet<String>> {
+    let terms = &pod.node_affinity()?.node_selector_terms;
+    let name = |term: &NodeSelectorTerm| {
+        let fields = term.match_fields.as_deref().unwrap_or_default();
+        let named = fields.iter().find(|field| field.key == "metadata.name" && field.operator == "In")?;
+        named.values.as_ref()?.first().cloned()
+    };
+    if terms.is_empty() { None } else { terms.iter().map(name).collect() }
+}
+
 /// NodeAffinity.
 pub fn affinity(cycle: &Cycle<'_>, node: &NodeInfo) -> Option<Refusal> {
+    let added = cycle.settings.added_affinity.as_ref();
+    if added.is_some_and(|added| !nodes::admits(added, &node.name, node.node.metadata.labels.as_ref())) {
+        let reason = "node(s) didn't match scheduler-enforced node affinity";
+        return Some(Refusal::unresolvable(AFFINITY, reason));
+    }
     let reason = "node(s) didn't match Pod's node affinity/selector";
     (!node_matches(cycle.pod, node)).then(|| Refusal::unresolvable(AFFINITY, reason))
 }
 
 /// NodeAffinity's score: the weights of the preferred terms that match.
 pub fn score_affinity(cycle: &Cycle<'_>, nodes: &[&NodeInfo]) -> Option<Vec<i64>> {
-    let terms = cycle.pod.preferred_nodes();
-    if terms.is_empty() {
+    let (own, added) = (cycle.pod.preferred_nodes(), &cycle.settings.added_preferred);
+    if own.is_empty() && added.is_empty() {
         return None;
     }
+    let terms: Vec<&PreferredSchedulingTerm> = own.iter().chain(added).collect();
     let score = |node: &&NodeInfo| {
         let matching = terms.iter().filter(|term| term_matches(&term.preference, node));
         matching.map(|term| i64::from(term.weight)).sum()

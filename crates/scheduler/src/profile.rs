@@ -1,0 +1,105 @@
+//! A profile: which plugins decide for pods of one scheduler name, with which weights and settings.
+
+use api::k8s::api::core::v1::{NodeSelector, PreferredSchedulingTerm};
+
+use crate::plugins::{PLUGINS, Plugin};
+
+/// A plugin of a profile, and which of its parts run.
+#[derive(Clone, Copy, Debug)]
+pub struct Active {
+    /// The plugin.
+    pub plugin: &'static Plugin,
+    /// It may refuse before nodes are looked at.
+    pub pre_filter: bool,
+    /// It may refuse nodes.
+    pub filter: bool,
+    /// It scores nodes.
+    pub score: bool,
+    /// The weight of its score.
+    pub weight: i64,
+}
+
+/// How NodeResourcesFit scores.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Strategy {
+    /// Emptier nodes are better.
+    LeastAllocated,
+    /// Fuller nodes are better.
+    MostAllocated,
+    /// The score at a share of use, by points of (percent used, score 0 to 10), in rising order.
+    RequestedToCapacityRatio(Vec<(i64, i64)>),
+}
+
+/// What the plugins can be told.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// NodeResourcesFit's strategy.
+    pub strategy: Strategy,
+    /// The resources it looks at, with weights.
+    pub fit_resources: Vec<(String, i64)>,
+    /// Extended resources that NodeResourcesFit leaves to others: names, and groups before the slash.
+    pub ignored: Vec<String>,
+    /// The resources NodeResourcesBalancedAllocation keeps in proportion.
+    pub balanced: Vec<String>,
+    /// The weight of other pods' required affinity when InterPodAffinity scores.
+    pub hard_affinity_weight: i64,
+    /// Node affinity that every pod has besides its own.
+    pub added_affinity: Option<NodeSelector>,
+    /// Preferred node affinity that every pod has besides its own.
+    pub added_preferred: Vec<PreferredSchedulingTerm>,
+    /// The share of nodes to look at, percent; `None` = by the size of the cluster.
+    pub percent_of_nodes: Option<usize>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            strategy: Strategy::LeastAllocated,
+            fit_resources: vec![("cpu".to_owned(), 1), ("memory".to_owned(), 1)],
+            ignored: Vec::new(),
+            balanced: vec!["cpu".to_owned(), "memory".to_owned()],
+            hard_affinity_weight: 1,
+            added_affinity: None,
+            added_preferred: Vec::new(),
+            percent_of_nodes: None,
+        }
+    }
+}
+
+/// A profile.
+#[derive(Clone, Debug)]
+pub struct Profile {
+    /// What pods name in `spec.schedulerName`.
+    pub name: String,
+    /// Its plugins, in order.
+    pub plugins: Vec<Active>,
+    /// Their settings.
+    pub settings: Settings,
+    /// Less important pods may be removed for more important ones.
+    pub preemption: bool,
+}
+
+impl Profile {
+    /// All plugins with their default weights.
+    pub fn new(name: &str) -> Profile {
+        let active = |plugin: &'static Plugin| Active {
+            plugin,
+            pre_filter: plugin.pre_filter.is_some(),
+            filter: plugin.filter.is_some(),
+            score: plugin.score.is_some(),
+            weight: plugin.weight,
+        };
+        Profile {
+            name: name.to_owned(),
+            plugins: PLUGINS.iter().map(active).collect(),
+            settings: Settings::default(),
+            preemption: true,
+        }
+    }
+}
+
+impl Default for Profile {
+    fn default() -> Self {
+        Profile::new("default-scheduler")
+    }
+}
