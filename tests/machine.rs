@@ -1,10 +1,12 @@
 //! The real binary on this machine: containerd, runc, CNI, nftables. Run by `./test` as root; ignored elsewhere.
 //!
-//! One cluster serves all scenarios, in order; the last removes it and looks for what was left behind.
+//! One cluster serves all scenarios of one node, in order; the last removes it and looks for what was left behind.
+//! Another has three nodes, in network namespaces of this machine.
 
 mod support;
 
 use serde_json::json;
+use support::links::{Joined, Links};
 use support::{Cluster, busybox, page};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -147,4 +149,113 @@ async fn restart(cluster: &mut Cluster) {
     println!("   {} acknowledged writes are there", acknowledged.len());
     cluster.available("hello", 3).await;
     assert_eq!(cluster.restarts("app=hello").await, before, "pods keep running over a restart");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs root, containerd and nftables; ./test runs it"]
+async fn nodes_from_joining_to_loss() {
+    let before = support::traces();
+    {
+        let mut links = Links::make();
+        let mut first = links.machine("one", 1, 11);
+        first.flags = ["--node-monitor-grace-period", "20s"].map(str::to_owned).to_vec();
+        // On the same network, and behind a router.
+        let (near, far) = (links.machine("two", 1, 12), links.machine("three", 2, 13));
+        let server = format!("https://{}:6443", first.address);
+        let cluster = Cluster::start_in(first).await;
+        let started = base::Clock::system();
+        let token = cluster.navarch(&["token", "create", "--quiet"]).await;
+        let token = token.trim();
+        // With the CA's digest, and with the signature of the token alone.
+        let mut two = Joined::join(&cluster, near, &server, token).await;
+        let bare = token.split('@').next().unwrap_or(token);
+        let three = Joined::join(&cluster, far, &server, bare).await;
+        println!("-- joined: ok, {:.1} s", started.monotonic().as_secs_f64());
+        two.import(&cluster.busybox_archive());
+        three.import(&cluster.busybox_archive());
+        scenario("between nodes", between_nodes(&cluster)).await;
+        scenario("loss of a node", loss(&cluster, &mut two)).await;
+        drop((two, three));
+        cluster.down().await;
+    }
+    let after = support::traces();
+    let left: Vec<&String> = after.difference(&before).collect();
+    assert!(left.is_empty(), "the machine must be as it was: {left:#?}");
+}
+
+const NODES: [&str; 3] = ["one", "two", "three"];
+
+/// Pods reach each other over a shared network and through a tunnel, by address, name and Service; logs, exec and
+/// port-forward reach every node.
+async fn between_nodes(cluster: &Cluster) {
+    let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"},
+        "spec": {"selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": 8000}]}});
+    cluster.create("services", service).await;
+    for node in NODES {
+        // More than fits one packet, so that packets that are too large for the tunnel would show.
+        let script = "mkdir /www && echo $NODE > /www/index.html && head -c 300000 /dev/zero > /www/large && \
+                      echo serving && exec httpd -f -p 8000 -h /www";
+        let mut container = busybox("main", script, json!([]));
+        container["env"] = json!([{"name": "NODE", "value": node}]);
+        let pod = json!({"apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": format!("web-{node}"), "labels": {"app": "web"}},
+            "spec": {"containers": [container], "nodeName": node, "terminationGracePeriodSeconds": 0}});
+        cluster.create("pods", pod).await;
+    }
+    let mut addresses = Vec::new();
+    for node in NODES {
+        let pod = format!("web-{node}");
+        cluster.pod_phase(&pod, "Running").await;
+        cluster.log_line(&pod, "main", "serving").await;
+        let found = cluster.get("pods", &pod).await;
+        addresses.push(found["status"]["podIP"].as_str().expect("an address").to_owned());
+        assert!(cluster.forward(&pod, 8000).await.ends_with(&format!("{node}\n")), "port-forward to {pod}");
+    }
+    for from in NODES {
+        let pod = format!("web-{from}");
+        for (to, address) in NODES.iter().zip(&addresses) {
+            let script =
+                format!("wget -qO- http://{address}:8000/ && wget -qO- http://{address}:8000/large | wc -c");
+            let answer = cluster.exec(&pod, &["sh", "-c", &script]).await;
+            assert_eq!(answer, format!("{to}\n300000\n"), "from {from} to {to}");
+        }
+        let script =
+            "for i in 0 1 2 3 4 5 6 7 8 9 a b c d e f g h i j k l m n; do wget -qO- http://web/; done";
+        let answer = cluster.exec(&pod, &["sh", "-c", script]).await;
+        assert!(NODES.iter().all(|node| answer.contains(node)), "from {from} through the Service: {answer}");
+    }
+    for node in NODES {
+        cluster.delete_pod(&format!("web-{node}")).await;
+    }
+}
+
+/// A node that falls silent loses its pods to others after the time they tolerate; it comes back without a token.
+async fn loss(cluster: &Cluster, two: &mut Joined) {
+    let tolerate = |key: &str| {
+        json!({"key": format!("node.kubernetes.io/{key}"), "operator": "Exists", "effect": "NoExecute",
+            "tolerationSeconds": 2})
+    };
+    let prefer = json!([{"weight": 100, "preference": {"matchExpressions": [
+        {"key": "kubernetes.io/hostname", "operator": "In", "values": ["two"]}]}}]);
+    let others = json!({"nodeSelectorTerms": [{"matchExpressions": [
+        {"key": "kubernetes.io/hostname", "operator": "In", "values": ["two", "three"]}]}]});
+    let affinity = json!({"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": prefer,
+        "requiredDuringSchedulingIgnoredDuringExecution": others}});
+    let template = json!({"metadata": {"labels": {"app": "moving"}}, "spec": {
+        "containers": [busybox("main", "sleep 3600", json!([]))], "affinity": affinity,
+        "terminationGracePeriodSeconds": 0, "tolerations": [tolerate("unreachable"), tolerate("not-ready")]}});
+    let deployment = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "moving"},
+        "spec": {"selector": {"matchLabels": {"app": "moving"}}, "template": template}});
+    cluster.create("deployments", deployment).await;
+    cluster.available("moving", 1).await;
+    let before = cluster.pods("app=moving").await;
+    assert_eq!(cluster.get("pods", &before[0]).await["spec"]["nodeName"], "two");
+    two.kill();
+    cluster.node_lost("two").await;
+    let replaced = cluster.replaced("app=moving", &before[0]).await;
+    cluster.pod_phase(&replaced, "Running").await;
+    assert_eq!(cluster.get("pods", &replaced).await["spec"]["nodeName"], "three");
+    two.start_again();
+    cluster.node_ready("two").await;
+    cluster.gone(&before[0]).await;
 }

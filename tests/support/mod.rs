@@ -11,19 +11,23 @@ use api::Gvr;
 use api::meta::ObjectExt as _;
 use base::{BoxError, Clock, Tasks};
 use client::client::WatchOptions;
+use client::streaming;
 use client::{Client, DeleteOptions, Https, Kubeconfig, ListOptions, Patch, WatchEvent, WriteOptions};
 use serde_json::{Value, json};
 
+pub mod links;
+
+use links::Place;
+
 /// Nothing here takes longer on a slow machine.
 const LIMIT: Duration = Duration::from_secs(120);
-const PORT: u16 = 16499;
-const KUBELET_PORT: u16 = 16498;
 /// The image of Debian's static busybox that the tests make.
 const BUSYBOX: &str = "navarch.test/busybox:1";
 
 /// A running cluster.
 pub struct Cluster {
     dir: tempfile::TempDir,
+    place: Place,
     process: std::process::Child,
     client: Client,
     tasks: Tasks,
@@ -33,26 +37,29 @@ fn binary() -> PathBuf {
     PathBuf::from(env!("CARGO_BIN_EXE_navarch"))
 }
 
-fn spawn(dir: &Path) -> std::process::Child {
+/// Starts a Navarch process in a place, its words in `<directory>/log`.
+fn spawn(dir: &Path, place: &Place, command: &str, more: &[&str]) -> std::process::Child {
     let log = std::fs::OpenOptions::new().create(true).append(true).open(dir.join("log")).expect("a log");
-    let data = dir.join("data");
-    Command::new(binary())
-        .args(["up", "--data-dir", &data.to_string_lossy(), "--node-name", "test-node"])
-        .args(["--secure-port", &PORT.to_string(), "--kubelet-port", &KUBELET_PORT.to_string()])
-        // Beside a cluster that may run on this machine.
-        .args(["--cluster-cidr", "10.251.0.0/16", "--service-cluster-ip-range", "10.252.0.0/16"])
+    place
+        .command()
+        .arg(command)
+        .arg("--data-dir")
+        .arg(dir.join("data"))
+        .args(["--node-name", place.node])
+        .args(&place.flags)
+        .args(more)
         .stdout(Stdio::null())
         .stderr(log)
         .spawn()
         .expect("navarch starts")
 }
 
-async fn connect(dir: &Path, tasks: &Tasks) -> Client {
+async fn connect(dir: &Path, place: &Place, tasks: &Tasks) -> Client {
     let path = dir.join("data/admin.kubeconfig");
     let clock = Clock::system();
     let started = clock.monotonic();
     loop {
-        if let Some(client) = try_connect(&path, &clock, tasks).await {
+        if let Some(client) = try_connect(&path, place, &clock, tasks).await {
             return client;
         }
         let log = || std::fs::read_to_string(dir.join("log")).unwrap_or_default();
@@ -61,9 +68,10 @@ async fn connect(dir: &Path, tasks: &Tasks) -> Client {
     }
 }
 
-async fn try_connect(path: &Path, clock: &Clock, tasks: &Tasks) -> Option<Client> {
-    let config = Kubeconfig::load(path).ok()?;
-    let https = Https::from_kubeconfig(&config, None, clock.clone(), tasks.clone()).ok()?;
+async fn try_connect(path: &Path, place: &Place, clock: &Clock, tasks: &Tasks) -> Option<Client> {
+    let mut settings = Kubeconfig::load(path).ok()?.settings(None).ok()?;
+    settings.server = settings.server.replace("127.0.0.1", &place.address);
+    let https = Https::new(settings, clock.clone(), tasks.clone()).ok()?;
     let client = Client::new(Arc::new(https), "navarch-tests", clock.clone());
     client.get_path::<Value>("/version").await.ok()?;
     Some(client)
@@ -84,21 +92,26 @@ pub fn busybox(name: &str, script: &str, mounts: Value) -> Value {
 impl Cluster {
     /// Starts a cluster and waits for its node.
     pub async fn start() -> Cluster {
+        Cluster::start_in(Place::machine()).await
+    }
+
+    /// Starts a cluster in a place and waits for its node.
+    pub async fn start_in(place: Place) -> Cluster {
         let dir = tempfile::tempdir().expect("a directory");
         let tasks = Tasks::new();
-        let process = spawn(dir.path());
-        let client = connect(dir.path(), &tasks).await;
-        let cluster = Cluster { dir, process, client, tasks };
-        cluster.node_ready().await;
-        let archive = cluster.dir.path().join("busybox.tar");
-        write_busybox(&archive);
-        cluster.navarch(&["image", "import", &archive.to_string_lossy()]).await;
+        let process = spawn(dir.path(), &place, "up", &[]);
+        let client = connect(dir.path(), &place, &tasks).await;
+        let cluster = Cluster { dir, place, process, client, tasks };
+        cluster.node_ready(cluster.place.node).await;
+        let archive = cluster.busybox_archive();
+        write_busybox(Path::new(&archive));
+        cluster.navarch(&["image", "import", &archive]).await;
         cluster
     }
 
     /// Runs a subcommand against this cluster's directory; its output.
     pub async fn navarch(&self, args: &[&str]) -> String {
-        let mut command = tokio::process::Command::new(binary());
+        let mut command = tokio::process::Command::from(self.place.command());
         // Flags first: `image import` takes files to its end.
         let words = args.iter().take_while(|word| !word.contains('/')).count();
         command.args(&args[..words]).arg("--data-dir").arg(self.dir.path().join("data")).args(&args[words..]);
@@ -109,6 +122,53 @@ impl Cluster {
         out
     }
 
+    /// The archive of the busybox image.
+    pub fn busybox_archive(&self) -> String {
+        self.dir.path().join("busybox.tar").to_string_lossy().into_owned()
+    }
+
+    /// What streams to containers need.
+    fn streams(&self) -> streaming::Context {
+        let (client, tasks) = (self.client.clone(), self.tasks.clone());
+        streaming::Context { client, clock: Clock::system(), rng: base::Rng::system(), tasks }
+    }
+
+    /// Runs a command in a pod's only container; what it prints.
+    pub async fn exec(&self, pod: &str, command: &[&str]) -> String {
+        let options = streaming::CommandOptions {
+            namespace: "default".to_owned(),
+            pod: pod.to_owned(),
+            command: command.iter().map(|word| (*word).to_owned()).collect(),
+            stdout: true,
+            stderr: true,
+            ..streaming::CommandOptions::default()
+        };
+        let mut running = streaming::exec(&self.streams(), &options)
+            .await
+            .unwrap_or_else(|error| panic!("exec in {pod}: {error}\n{}", self.log_end()));
+        let mut text = Vec::new();
+        while let Some(output) = running.output.recv().await {
+            match output {
+                streaming::Output::Stdout(bytes) | streaming::Output::Stderr(bytes) => text.extend(bytes),
+                streaming::Output::Exit(_) => break,
+            }
+        }
+        String::from_utf8_lossy(&text).into_owned()
+    }
+
+    /// Sends an HTTP request to a port of a pod through a port-forward; the answer.
+    pub async fn forward(&self, pod: &str, port: u16) -> String {
+        let forward = streaming::port_forward(&self.streams(), "default", pod).await.expect("a port-forward");
+        let mut connection = forward.connect(port).await.expect("a connection");
+        let request = "GET / HTTP/1.1\r\nHost: pod\r\nConnection: close\r\n\r\n";
+        connection.data.writer.send(request.into()).await.expect("sent");
+        let mut text = Vec::new();
+        while let Some(bytes) = connection.data.reader.recv().await {
+            text.extend(bytes);
+        }
+        String::from_utf8_lossy(&text).into_owned()
+    }
+
     /// The end of the cluster's log, for messages of failed checks.
     fn log_end(&self) -> String {
         let log = std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default();
@@ -116,13 +176,19 @@ impl Cluster {
         lines[lines.len().saturating_sub(40)..].join("\n")
     }
 
-    async fn node_ready(&self) {
-        self.when("nodes", "", "test-node", |node| condition(node, "Ready") == "True").await;
+    /// Waits until a node is ready.
+    pub async fn node_ready(&self, name: &str) {
+        self.when("nodes", "", name, |node| condition(node, "Ready") == "True").await;
+    }
+
+    /// Waits until nobody knows how a node is.
+    pub async fn node_lost(&self, name: &str) {
+        self.when("nodes", "", name, |node| condition(node, "Ready") == "Unknown").await;
     }
 
     /// The node's address.
     pub async fn node_address(&self) -> String {
-        let node: Value = self.client.get_at(&gvr("nodes"), "", "test-node").await.expect("the node");
+        let node: Value = self.client.get_at(&gvr("nodes"), "", self.place.node).await.expect("the node");
         node["status"]["addresses"][0]["address"].as_str().expect("an address").to_owned()
     }
 
@@ -223,11 +289,29 @@ impl Cluster {
         let options = DeleteOptions::default();
         let deleted = self.client.delete_at(&gvr("pods"), "default", name, &options).await;
         deleted.unwrap_or_else(|error| panic!("pod {name}: {error}"));
+        self.gone(name).await;
+    }
+
+    /// Waits until a pod is gone.
+    pub async fn gone(&self, name: &str) {
         let (clock, path) = (Clock::system(), gvr("pods"));
         let started = clock.monotonic();
         while self.client.get_at::<Value>(&path, "default", name).await.is_ok() {
             assert!(clock.monotonic() - started < LIMIT, "pod {name} stays\n{}", self.log_end());
             clock.sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Waits until a pod of a selector has another in its place; the other's name.
+    pub async fn replaced(&self, labels: &str, name: &str) -> String {
+        let clock = Clock::system();
+        let started = clock.monotonic();
+        loop {
+            if let Some(other) = self.pods(labels).await.into_iter().find(|other| other != name) {
+                return other;
+            }
+            assert!(clock.monotonic() - started < LIMIT, "pod {name} is not replaced\n{}", self.log_end());
+            clock.sleep(Duration::from_millis(100)).await;
         }
     }
 
@@ -308,9 +392,9 @@ impl Cluster {
 
     /// Starts the process again on the same directory.
     pub async fn start_again(&mut self) {
-        self.process = spawn(self.dir.path());
-        self.client = connect(self.dir.path(), &self.tasks).await;
-        self.node_ready().await;
+        self.process = spawn(self.dir.path(), &self.place, "up", &[]);
+        self.client = connect(self.dir.path(), &self.place, &self.tasks).await;
+        self.node_ready(self.place.node).await;
     }
 
     /// Removes the cluster with `navarch down`.
@@ -326,7 +410,7 @@ impl Drop for Cluster {
         // After a failed check: leave nothing running.
         if self.process.try_wait().is_ok_and(|status| status.is_none()) {
             let data = self.dir.path().join("data");
-            let _ = Command::new(binary()).args(["down", "--data-dir"]).arg(data).output();
+            let _ = self.place.command().args(["down", "--data-dir"]).arg(data).output();
             let _ = self.process.kill();
         }
     }
@@ -403,7 +487,7 @@ fn write_busybox(out: &Path) {
     };
     let mut layer = tar::Builder::new(Vec::new());
     layer.append_data(&mut entry(program.len(), 0o755), "bin/busybox", program.as_slice()).expect("memory");
-    for applet in ["sh", "cat", "echo", "sleep", "nslookup", "wget", "head", "ls"] {
+    for applet in ["sh", "cat", "echo", "sleep", "nslookup", "wget", "head", "ls", "httpd", "wc"] {
         let mut header = entry(0, 0o777);
         header.set_entry_type(tar::EntryType::Symlink);
         layer.append_link(&mut header, format!("bin/{applet}"), "busybox").expect("memory");

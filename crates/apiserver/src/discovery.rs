@@ -139,6 +139,7 @@ pub async fn serve(server: &Server, exchange: &Exchange) -> Result<Response<Body
             "text/plain; version=0.0.4; charset=utf-8",
             server.metrics.render(),
         )),
+        ["navarch", "backup"] if exchange.head.method == Method::GET => Ok(crate::backup::serve(server)),
         ["openapi", "v2"] => openapi_v2(server, exchange),
         ["openapi", "v3", rest @ ..] => openapi_v3(server, exchange, &rest.join("/")).await,
         [".well-known", "openid-configuration"] => Ok(openid(server)),

@@ -8,6 +8,7 @@ mod aggregate;
 pub mod alloc;
 pub mod authn;
 pub mod authz;
+mod backup;
 pub mod boot;
 pub mod config;
 mod convert;

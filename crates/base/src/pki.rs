@@ -143,16 +143,7 @@ impl Ca {
     pub fn new(name: &str, now: Timestamp, lifetime: Duration, rng: &Rng) -> Result<Ca, PkiError> {
         let issue = |source| PkiError::Issue { subject: name.to_owned(), source };
         let key = KeyPair::generate().map_err(issue)?;
-        let mut params = CertificateParams::default();
-        params.distinguished_name = distinguished_name(name, None);
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![
-            KeyUsagePurpose::DigitalSignature,
-            KeyUsagePurpose::KeyEncipherment,
-            KeyUsagePurpose::KeyCertSign,
-        ];
-        params.subject_alt_names = vec![SanType::DnsName(name.to_owned().try_into().map_err(issue)?)];
-        set_validity(&mut params, now, lifetime, rng);
+        let params = authority(name, now, lifetime, rng).map_err(issue)?;
         let cert = params.self_signed(&key).map_err(issue)?.pem();
         Ca::from_pem(Identity { cert, key: key.serialize_pem() })
     }
@@ -168,6 +159,22 @@ impl Ca {
     /// The authority's own certificate and key.
     pub fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    /// Vouches for another authority: a certificate of its name and key, signed by this one. Who trusts this
+    /// authority then believes what the other signed.
+    pub fn cross_sign(
+        &self,
+        other: &Ca,
+        now: Timestamp,
+        lifetime: Duration,
+        rng: &Rng,
+    ) -> Result<String, PkiError> {
+        let name = describe(&other.identity.cert)?.common_name;
+        let issue = |source| PkiError::Issue { subject: name.clone(), source };
+        let params = authority(&name, now, lifetime, rng).map_err(issue)?;
+        let key = KeyPair::from_pem(&other.identity.key).map_err(issue)?;
+        Ok(params.signed_by(&key, &self.issuer).map_err(issue)?.pem())
     }
 
     /// Issues a certificate with a new key.
@@ -221,6 +228,25 @@ impl Ca {
     }
 }
 
+fn authority(
+    name: &str,
+    now: Timestamp,
+    lifetime: Duration,
+    rng: &Rng,
+) -> Result<CertificateParams, rcgen::Error> {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = distinguished_name(name, None);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![
+        KeyUsagePurpose::DigitalSignature,
+        KeyUsagePurpose::KeyEncipherment,
+        KeyUsagePurpose::KeyCertSign,
+    ];
+    params.subject_alt_names = vec![SanType::DnsName(name.to_owned().try_into()?)];
+    set_validity(&mut params, now, lifetime, rng);
+    Ok(params)
+}
+
 /// A new key and a request for a certificate of it, both PEM. Whoever signs decides on its uses.
 pub fn request(subject: &Subject) -> Result<(String, String), PkiError> {
     let issue = |source| PkiError::Issue { subject: subject.common_name.clone(), source };
@@ -262,6 +288,8 @@ pub struct Facts {
     pub common_name: String,
     /// The organisations.
     pub organizations: Vec<String>,
+    /// The common name of who signed it.
+    pub issuer: String,
     /// First second of validity, Unix time.
     pub not_before: i64,
     /// Last second of validity, Unix time.
@@ -274,10 +302,19 @@ pub struct Facts {
 
 /// Reads the first certificate of a PEM text.
 pub fn describe(pem: &str) -> Result<Facts, PkiError> {
-    let bad = |detail: String| PkiError::Pem { what: "a certificate", detail };
-    let (_, pem) =
-        x509_parser::pem::parse_x509_pem(pem.as_bytes()).map_err(|error| bad(error.to_string()))?;
-    let cert = pem.parse_x509().map_err(|error| bad(error.to_string()))?;
+    let missing = || PkiError::Pem { what: "a certificate", detail: "there is none".to_owned() };
+    describe_all(pem)?.into_iter().next().ok_or_else(missing)
+}
+
+/// Reads every certificate of a PEM text.
+pub fn describe_all(pem: &str) -> Result<Vec<Facts>, PkiError> {
+    certificates(pem)?.iter().map(facts).collect()
+}
+
+fn facts(certificate: &CertificateDer<'_>) -> Result<Facts, PkiError> {
+    let parsed = x509_parser::parse_x509_certificate(certificate.as_ref());
+    let (_, cert) =
+        parsed.map_err(|error| PkiError::Pem { what: "a certificate", detail: error.to_string() })?;
     let mut facts = Facts {
         not_before: cert.validity().not_before.timestamp(),
         not_after: cert.validity().not_after.timestamp(),
@@ -286,6 +323,7 @@ pub fn describe(pem: &str) -> Result<Facts, PkiError> {
     let text =
         |value: &x509_parser::x509::AttributeTypeAndValue<'_>| value.as_str().unwrap_or_default().to_owned();
     facts.common_name = cert.subject().iter_common_name().next().map(text).unwrap_or_default();
+    facts.issuer = cert.issuer().iter_common_name().next().map(text).unwrap_or_default();
     facts.organizations = cert.subject().iter_organization().map(text).collect();
     let names = cert.subject_alternative_name().ok().flatten();
     for name in names.iter().flat_map(|names| &names.value.general_names) {
@@ -414,5 +452,30 @@ mod tests {
         assert_ne!(pin(&signed), pin(&identity.cert));
         live.replace(&Identity { cert: signed.clone(), key }).expect("replaced");
         assert_eq!(live.clone().now().cert, signed);
+    }
+
+    #[test]
+    fn an_authority_vouches_for_its_successor() {
+        let (now, rng) = (crate::Clock::system().now(), Rng::seeded(1));
+        let old = Ca::new("old", now, YEAR, &rng).expect("a CA");
+        let new = Ca::new("new", now, YEAR, &rng).expect("a CA");
+        let cross = old.cross_sign(&new, now, YEAR, &rng).expect("signed");
+        let facts = describe(&cross).expect("readable");
+        assert_eq!((facts.common_name.as_str(), facts.issuer.as_str()), ("new", "old"));
+        let subject = Subject { dns_names: vec!["a".into()], server: true, ..Subject::default() };
+        let leaf = new.issue(&subject, now, YEAR, &rng).expect("issued").cert;
+        // Whoever knows the old authority only believes the leaf with the cross certificate beside it.
+        let roots = Arc::new(roots(&old.identity().cert).expect("a root"));
+        let verifier = rustls::client::WebPkiServerVerifier::builder_with_provider(roots, provider());
+        let verifier = verifier.build().expect("a verifier");
+        let check = |between: &str| {
+            let (leaf, between) = (certificates(&leaf).expect("PEM"), certificates(between).expect("PEM"));
+            let name = rustls_pki_types::ServerName::try_from("a").expect("a name");
+            let at =
+                rustls_pki_types::UnixTime::since_unix_epoch(Duration::from_secs(now.as_second() as u64));
+            use rustls::client::danger::ServerCertVerifier as _;
+            verifier.verify_server_cert(&leaf[0], &between, &name, &[], at).is_ok()
+        };
+        assert!(check(&cross) && !check(""));
     }
 }

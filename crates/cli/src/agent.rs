@@ -24,7 +24,11 @@ use crate::token::Token;
 use crate::{containerd, down, join, node};
 
 /// How often it is looked whether a certificate is to be renewed.
-const LOOK: Duration = Duration::from_secs(600);
+const LOOK: Duration = Duration::from_secs(60);
+/// The cluster is asked for its CA at the first look and every so many after it.
+const LOOKS_PER_QUESTION: u32 = 10;
+/// A file that asks for new certificates.
+const RENEW: &str = "renew";
 /// Between tries to get the certificate for the agent's own server.
 const AGAIN: Duration = Duration::from_secs(10);
 /// Share of its life, in percent, after which a certificate is renewed: upstream's kubelet does so at 70 to 90.
@@ -255,45 +259,69 @@ struct Keeper {
     process: Process,
 }
 
+/// Has a node's agent renew its certificates now; false when the directory has none.
+pub fn ask_renewal(data_dir: &Path) -> Result<bool, CliError> {
+    let dir = data_dir.join("agent");
+    if !dir.join("client.crt").exists() {
+        return Ok(false);
+    }
+    pki::write(&dir.join(RENEW), "").map(|()| true)
+}
+
 impl Keeper {
     async fn run(mut self, data_dir: PathBuf) {
+        let mut looks = 0;
         loop {
             let mut pause = LOOK;
-            if let Err(error) = self.renew_client(&data_dir).await {
+            let asked = self.state.path(RENEW).exists();
+            let told = if looks % LOOKS_PER_QUESTION == 0 { cluster::ca(&self.client).await } else { None };
+            let client = self.renew_client(&data_dir, told, asked).await;
+            if let Err(error) = &client {
                 tracing::warn!(%error, "the node's certificate is not renewed yet");
             }
-            if let Err(error) = self.renew_serving().await {
+            let serving = self.renew_serving(asked).await;
+            if let Err(error) = &serving {
                 tracing::warn!(%error, "the agent's server has no certificate of the cluster yet");
                 pause = AGAIN;
             }
+            if asked && client.is_ok() && serving.is_ok() {
+                let _ = fs::remove_file(self.state.path(RENEW));
+            }
+            looks += 1;
             self.process.clock.sleep(pause).await;
         }
     }
 
-    async fn renew_client(&mut self, data_dir: &Path) -> Result<(), CliError> {
+    async fn renew_client(
+        &mut self,
+        data_dir: &Path,
+        told: Option<String>,
+        asked: bool,
+    ) -> Result<(), CliError> {
         let now = self.process.clock.now().as_second();
-        let told = cluster::ca(&self.client).await.filter(|ca| *ca != self.joined.ca);
-        let due = renewal(&self.joined.identity.cert) <= now;
-        if told.is_none() && !due {
+        let changed = told.filter(|ca| *ca != self.joined.ca);
+        // A new CA means that certificates of the old one will not be believed for ever.
+        let due = asked || changed.is_some() || renewal(&self.joined.identity.cert) <= now;
+        if !due {
             return Ok(());
         }
-        if let Some(ca) = told {
+        if let Some(ca) = changed {
             tracing::info!("the cluster's CA has changed");
             self.joined.ca = ca;
+            self.rotating.replace(https(&self.joined, &self.process)?);
+            let _ = fs::remove_file(self.state.path("kubelet.crt"));
         }
-        if due {
-            let made = join::client_certificate(&self.client, &self.names.node, &self.process).await?;
-            self.joined.identity = made;
-            tracing::info!("the node's certificate is renewed");
-        }
+        let made = join::client_certificate(&self.client, &self.names.node, &self.process).await?;
+        self.joined.identity = made;
         self.rotating.replace(https(&self.joined, &self.process)?);
         self.state.save(&self.names.node, &self.joined)?;
+        tracing::info!("the node's certificate is renewed");
         write_kubeconfig(data_dir, &self.joined)
     }
 
-    async fn renew_serving(&self) -> Result<(), CliError> {
+    async fn renew_serving(&self, asked: bool) -> Result<(), CliError> {
         let due = match self.state.identity("kubelet") {
-            Some(identity) => renewal(&identity.cert) <= self.process.clock.now().as_second(),
+            Some(identity) => asked || renewal(&identity.cert) <= self.process.clock.now().as_second(),
             None => true,
         };
         if !due {

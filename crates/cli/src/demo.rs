@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use api::k8s::api::apps::v1::Deployment;
 use api::k8s::api::core::v1::{Node, Service};
-use api::wire::Wire;
 use base::{Clock, Rng, Tasks};
 use client::{Client, Https, Kind, Kubeconfig, ListOptions, Meta, SharedInformers};
 use http::{Request, header};

@@ -63,12 +63,21 @@ fn read_pid(path: &Path) -> Option<i32> {
     fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
+/// True when a Navarch process serves a data directory.
+pub fn running(data_dir: &Path) -> bool {
+    read_pid(&pid_file(data_dir)).is_some_and(|pid| program(pid) == "navarch")
+}
+
+/// The name of a process' program; empty when there is none.
+fn program(pid: i32) -> String {
+    fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim().to_owned()
+}
+
 /// Ends a process with SIGTERM, after `limit` with SIGKILL, if it is the program we think it is: a pid may
 /// belong to somebody else by now.
-pub async fn stop_process(pid: i32, program: &str, limit: Duration, clock: &Clock) {
+pub async fn stop_process(pid: i32, name: &str, limit: Duration, clock: &Clock) {
     let Some(process) = Pid::from_raw(pid) else { return };
-    let command = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-    if command.trim() != program {
+    if program(pid) != name {
         return;
     }
     for (signal, limit) in [(Signal::TERM, limit), (Signal::KILL, Duration::from_secs(5))] {

@@ -59,7 +59,8 @@ pub async fn discover(server: &str, token: &Token, process: &Process) -> Result<
                     name an address it has (`--tls-san` of `navarch up` adds one)";
         failed(&format!("connecting to {server}"), error, next)
     })?;
-    ca_of(&data).ok_or_else(|| failed("reading the cluster's CA", Doubt::Empty, Doubt::Empty.next()))
+    let told = ca_of(&data).map(|ca| ca.trim_end().to_owned());
+    told.ok_or_else(|| failed("reading the cluster's CA", Doubt::Empty, Doubt::Empty.next()))
 }
 
 fn unreachable(server: &str, error: &ClientError) -> CliError {

@@ -4,12 +4,15 @@
 //! stopping them.
 
 pub mod agent;
+pub mod backup;
+pub mod certs;
 pub mod cluster;
 pub mod containerd;
 pub mod control;
 pub mod demo;
 pub mod down;
 pub mod error;
+pub mod flags;
 pub mod hello;
 pub mod host;
 pub mod image;
@@ -71,6 +74,15 @@ enum Command {
     /// Tokens with which other machines join as nodes.
     #[command(subcommand)]
     Token(token::TokenCommand),
+    /// Look after the certificates of a data directory.
+    #[command(subcommand)]
+    Certs(certs::CertsCommand),
+    /// Write the whole running cluster, objects and keys, to one file.
+    Backup(backup::BackupArgs),
+    /// Fill a data directory from a backup.
+    Restore(backup::RestoreArgs),
+    /// Make a backup of what can be read of a store that does not open any more.
+    Salvage(backup::SalvageArgs),
     /// Run the API server alone.
     Apiserver(Box<single::ApiserverArgs>),
     /// Run the scheduler alone.
@@ -161,6 +173,10 @@ async fn run(command: Command) -> Result<(), CliError> {
         Command::Server(args) => up::run(args, false).await,
         Command::Agent(args) => agent::run(args).await,
         Command::Token(command) => token::run(command).await,
+        Command::Certs(command) => certs::run(&command),
+        Command::Backup(args) => backup::backup(&args).await,
+        Command::Restore(args) => backup::restore(&args),
+        Command::Salvage(args) => backup::salvage(&args),
         Command::Down(args) => down::run(&args).await,
         Command::Demo(args) => demo::run(&args).await,
         Command::Kubeconfig(args) => kubeconfig(&args),

@@ -20,6 +20,9 @@ const CA_LIFETIME: Duration = Duration::from_secs(3_650 * 86_400);
 /// Everything they sign lasts one year and is renewed at start in its last 120 days.
 const LEAF_LIFETIME: Duration = Duration::from_secs(365 * 86_400);
 
+/// The authority's certificate by its predecessor.
+const CROSS: &str = "ca-cross.crt";
+
 /// What certificates must name.
 #[derive(Clone, Debug)]
 pub struct Names {
@@ -49,11 +52,15 @@ pub struct Pki {
     pub admin: LiveIdentity,
     /// The key that signs service-account tokens.
     pub service_account_key: String,
+    /// The authority's certificate by its predecessor, PEM; empty when nobody needs it.
+    cross: String,
 }
 
 /// Where keys are read, made and written.
 struct Keeper<'a> {
     dir: &'a Path,
+    /// Goes with certificates of the authority: who knows its predecessor only can follow.
+    cross: &'a str,
     clock: &'a Clock,
     rng: &'a Rng,
 }
@@ -84,19 +91,25 @@ impl Keeper<'_> {
     }
 
     fn leaf(&self, name: &str, ca: &Ca, subject: &Subject) -> Result<LiveIdentity, CliError> {
-        if let Some(identity) = self.load(name).filter(|found| self.still_fits(found, subject)) {
+        let issuer = base::pki::describe(&ca.identity().cert)?.common_name;
+        let fits = |found: &Identity| self.still_fits(found, subject, &issuer);
+        if let Some(identity) = self.load(name).filter(fits) {
             return Ok(LiveIdentity::new(&identity)?);
         }
-        let identity = ca.issue(subject, self.clock.now(), LEAF_LIFETIME, self.rng)?;
+        let mut identity = ca.issue(subject, self.clock.now(), LEAF_LIFETIME, self.rng)?;
+        if base::pki::describe(self.cross).is_ok_and(|cross| cross.common_name == issuer) {
+            identity.cert.push_str(self.cross);
+        }
         self.save(name, &identity)?;
         Ok(LiveIdentity::new(&identity)?)
     }
 
-    /// True while a certificate has a third of its life left and names what it must.
-    fn still_fits(&self, identity: &Identity, subject: &Subject) -> bool {
+    /// True while a certificate has a third of its life left, names what it must, and is of this authority.
+    fn still_fits(&self, identity: &Identity, subject: &Subject, issuer: &str) -> bool {
         let soon = self.clock.now() + 120 * DAY;
         base::pki::describe(&identity.cert).is_ok_and(|facts| {
             facts.not_after > soon.as_second()
+                && facts.issuer == issuer
                 && subject.addresses.iter().all(|address| facts.addresses.contains(address))
                 && subject.dns_names.iter().all(|name| facts.dns_names.contains(name))
         })
@@ -137,7 +150,8 @@ pub fn ensure(
     rng: &Rng,
 ) -> Result<Pki, CliError> {
     make_private_dir(dir)?;
-    let keeper = Keeper { dir, clock, rng };
+    let cross = fs::read_to_string(dir.join(CROSS)).unwrap_or_default();
+    let keeper = Keeper { dir, cross: &cross, clock, rng };
     let ca = keeper.ca("ca", "kubernetes")?;
     let front_proxy_ca = keeper.ca("front-proxy-ca", "front-proxy-ca")?;
     let sa_path = dir.join("sa.key");
@@ -162,6 +176,7 @@ pub fn ensure(
         ca,
         front_proxy_ca,
         service_account_key,
+        cross: cross.clone(),
     })
 }
 
@@ -183,7 +198,7 @@ impl Pki {
             server: true,
             ..Subject::default()
         };
-        Keeper { dir, clock, rng }.leaf("kubelet", &self.ca, &server)
+        Keeper { dir, cross: &self.cross, clock, rng }.leaf("kubelet", &self.ca, &server)
     }
 
     /// Takes over what another look at the files has found or made.
@@ -200,6 +215,42 @@ impl Pki {
         }
         Ok(changed)
     }
+}
+
+/// True for the files that `navarch certs rotate` leaves alone.
+pub fn is_authority(file: &str) -> bool {
+    matches!(file, "ca.crt" | "front-proxy-ca.crt" | CROSS)
+}
+
+/// Gives a cluster a new authority. The old one stays trusted, and vouches for the new one towards who does not
+/// know that yet: nothing breaks, in whatever order machines and pods hear of it.
+pub fn rotate_ca(dir: &Path, clock: &Clock, rng: &Rng) -> Result<(), CliError> {
+    let keeper = Keeper { dir, cross: "", clock, rng };
+    let old = keeper.ca("ca", "kubernetes")?;
+    if base::pki::certificates(&old.identity().cert)?.len() > 1 {
+        return Err(CliError::Join {
+            what: "making a new authority".to_owned(),
+            detail: "an earlier change is not complete".to_owned(),
+            next: "first `navarch certs forget-ca`, when every node has a new certificate".to_owned(),
+        });
+    }
+    let now = clock.now();
+    let new = Ca::new(&format!("kubernetes-{}", now.as_second()), now, CA_LIFETIME, rng)?;
+    write(&dir.join(CROSS), &old.cross_sign(&new, now, CA_LIFETIME, rng)?)?;
+    let both = format!("{}{}", new.identity().cert, old.identity().cert);
+    keeper.save("ca", &Identity { cert: both, key: new.identity().key.clone() })
+}
+
+/// Trusts the newest authority only; how many were forgotten.
+pub fn forget_ca(dir: &Path) -> Result<usize, CliError> {
+    let path = dir.join("ca.crt");
+    let text = fs::read_to_string(&path).map_err(|source| CliError::file("read", &path, source))?;
+    let known = base::pki::certificates(&text)?.len();
+    const END: &str = "-----END CERTIFICATE-----\n";
+    let first = text.find(END).map_or(text.as_str(), |at| &text[..at + END.len()]);
+    write(&path, first)?;
+    let _ = fs::remove_file(dir.join(CROSS));
+    Ok(known.saturating_sub(1))
 }
 
 /// Shows `newer` from now on, if it differs.
@@ -264,6 +315,18 @@ mod tests {
         assert_eq!(cert(&first.apiserver), cert(&moved.apiserver));
         let facts = base::pki::describe(&cert(&moved.apiserver)).expect("readable");
         assert!(facts.dns_names.contains(&"kubernetes.default.svc.cluster.local".to_owned()));
+        rotate_ca(dir.path(), &clock, &rng).expect("a new authority");
+        let after = make(&names);
+        let chain = base::pki::describe_all(&cert(&after.apiserver)).expect("readable");
+        assert_eq!(chain.len(), 2, "the server shows that its authority is the old one's successor");
+        assert_eq!(
+            (chain[0].issuer.as_str(), chain[1].issuer.as_str()),
+            (chain[1].common_name.as_str(), "kubernetes")
+        );
+        assert_eq!(base::pki::certificates(&after.ca.identity().cert).expect("PEM").len(), 2);
+        assert!(rotate_ca(dir.path(), &clock, &rng).is_err(), "one change at a time");
+        assert_eq!(forget_ca(dir.path()).expect("forgotten"), 1);
+        assert_eq!(cert(&make(&names).apiserver), cert(&after.apiserver));
         use std::os::unix::fs::PermissionsExt as _;
         let mode = fs::metadata(dir.path().join("ca.key")).expect("a file").permissions().mode();
         assert_eq!(mode & 0o777, 0o600);

@@ -63,6 +63,9 @@ pub struct ControllerManagerArgs {
     /// The key that signs the tokens of Secrets of type kubernetes.io/service-account-token.
     #[arg(long, value_name = "FILE")]
     service_account_private_key_file: Option<PathBuf>,
+    /// A node that says nothing for this long is not ready, and its pods are replaced elsewhere in time.
+    #[arg(long, default_value = "50s", value_parser = crate::flags::duration, value_name = "DURATION")]
+    node_monitor_grace_period: std::time::Duration,
     /// Elect a leader by Lease first; needed when several run.
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = true, action = clap::ArgAction::Set)]
     leader_elect: bool,
@@ -178,6 +181,7 @@ pub async fn controller_manager(args: ControllerManagerArgs) -> Result<(), CliEr
         },
         cluster_cidrs: if args.allocate_node_cidrs { args.cluster_cidr.clone() } else { Vec::new() },
         controllers: args.controllers.clone(),
+        node_grace: args.node_monitor_grace_period,
         ..controllers::Config::default()
     };
     let client = process.client(&args.kubeconfig, "kube-controller-manager")?;

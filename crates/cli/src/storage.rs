@@ -2,6 +2,7 @@
 //! provisioner may do. Objects that exist stay as they are, so that what an administrator changed is kept.
 
 use api::Gvr;
+use api::volumes::LOCAL;
 use client::{Client, WriteOptions};
 use serde_json::{Value, json};
 
@@ -29,13 +30,13 @@ fn objects() -> [(Gvr, Value); 4] {
     let class = json!({
         "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass",
         "metadata": {"name": "local", "annotations": {"storageclass.kubernetes.io/is-default-class": "true"}},
-        "provisioner": controllers::LOCAL_PROVISIONER, "reclaimPolicy": "Delete",
+        "provisioner": LOCAL, "reclaimPolicy": "Delete",
         "volumeBindingMode": "WaitForFirstConsumer", "allowVolumeExpansion": true,
     });
     // Tells schedulers, ours and upstream's, to look at the CSIStorageCapacities of the nodes.
     let driver = json!({
         "apiVersion": "storage.k8s.io/v1", "kind": "CSIDriver",
-        "metadata": {"name": controllers::LOCAL_PROVISIONER},
+        "metadata": {"name": LOCAL},
         "spec": {"attachRequired": false, "podInfoOnMount": false, "storageCapacity": true},
     });
     let subject = json!({"kind": "ServiceAccount", "namespace": "kube-system", "name": controllers::LOCAL_VOLUMES_ACCOUNT});

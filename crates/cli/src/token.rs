@@ -6,7 +6,6 @@
 use std::time::Duration;
 
 use api::Gvr;
-use api::meta::ObjectExt as _;
 use base::{Rng, pki};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -51,8 +50,8 @@ pub struct CreateArgs {
     #[command(flatten)]
     connect: ConnectArgs,
     /// How long it can be used, such as 30m or 24h; 0 for ever.
-    #[arg(long, default_value = "24h", value_name = "DURATION")]
-    ttl: String,
+    #[arg(long, default_value = "24h", value_parser = crate::flags::duration, value_name = "DURATION")]
+    ttl: Duration,
     /// What it is for.
     #[arg(long, default_value = "", value_name = "TEXT")]
     description: String,
@@ -171,10 +170,7 @@ pub async fn run(command: TokenCommand) -> Result<(), CliError> {
 }
 
 async fn create(args: &CreateArgs, process: &Process) -> Result<(), CliError> {
-    let bad = |why: String| CliError::Flag { flag: "ttl", value: args.ttl.clone(), why };
-    let nanos = machinery::codec::scalar::parse_duration(&args.ttl).map_err(bad)?;
-    let nanos = u64::try_from(nanos).map_err(|_| bad("must not be negative".to_owned()))?;
-    let expires = (nanos > 0).then(|| process.clock.now() + Duration::from_nanos(nanos));
+    let expires = (!args.ttl.is_zero()).then(|| process.clock.now() + args.ttl);
     let config = args.connect.config()?;
     let settings = config.settings(None)?;
     let client = process.client_of(&config, "navarch-token")?;
@@ -265,6 +261,8 @@ async fn delete(connect: &ConnectArgs, tokens: &[String], process: &Process) -> 
 
 #[cfg(test)]
 mod tests {
+    use api::meta::ObjectExt as _;
+
     use super::*;
 
     #[test]

@@ -53,6 +53,9 @@ pub struct UpArgs {
     /// The cluster's DNS domain.
     #[arg(long, default_value = "cluster.local", value_name = "DOMAIN")]
     pub cluster_domain: String,
+    /// A node that says nothing for this long is not ready, and its pods are replaced elsewhere in time.
+    #[arg(long, default_value = "50s", value_parser = crate::flags::duration, value_name = "DURATION")]
+    pub node_monitor_grace_period: Duration,
     /// Keep nothing on disk: the cluster's objects end with the process.
     #[arg(long, conflicts_with = "etcd_servers")]
     pub in_memory: bool,
@@ -260,6 +263,7 @@ fn controllers_config(args: &UpArgs, pki: &Pki, names: &Names) -> Result<control
         root_ca: pki.ca.identity().cert.clone(),
         token_signer: Some(crate::control::token_signer(&pki.service_account_key)?),
         approve_serving: Some(reserved),
+        node_grace: args.node_monitor_grace_period,
         ..controllers::Config::default()
     })
 }

@@ -2,6 +2,7 @@
 //! engine keeps things.
 
 use std::collections::{HashMap, VecDeque};
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -11,7 +12,7 @@ use base::clock::Clock;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, mpsc, oneshot};
 
-use crate::engine::{BackupSummary, Engine, Forget, write_backup};
+use crate::engine::{BackupSummary, Engine, Forget, write_backup, write_objects};
 use crate::table::Table;
 use crate::watch::{Ring, Waiters};
 use crate::writer::{Command, Writer, run_writer};
@@ -555,16 +556,34 @@ impl Store {
     /// Writes all objects of one revision to one file, while reads and writes go on. The file is on
     /// disk when this returns; [`crate::restore`] makes a store of it.
     pub async fn backup(&self, path: &Path) -> Result<BackupSummary, CommitError> {
+        let path = path.to_path_buf();
+        self.backup_with(move |revision, objects| write_backup(&path, revision, objects)).await
+    }
+
+    /// Writes the same to `out`, in a thread of its own. What comes out must arrive whole: its end
+    /// tells that it did.
+    pub async fn backup_into(
+        &self,
+        out: impl io::Write + Send + 'static,
+    ) -> Result<BackupSummary, CommitError> {
+        let name = Path::new("a backup");
+        self.backup_with(move |revision, objects| write_objects(out, name, revision, objects)).await
+    }
+
+    async fn backup_with<W>(&self, write: W) -> Result<BackupSummary, CommitError>
+    where
+        W: FnOnce(u64, Objects<'_>) -> Result<BackupSummary, EngineError> + Send + 'static,
+    {
+        self.latest().await?;
         let (revision, snapshots) = self.snapshot_all().await?;
         let version = self.core().options.indexer.version();
-        let path = path.to_path_buf();
         let (done, wait) = oneshot::channel();
         std::thread::Builder::new()
             .name("store-backup".into())
             .spawn(move || {
                 let objects = snapshots.iter().flat_map(|snapshot| snapshot.range(None, None));
-                let objects = objects.map(|object| (Arc::clone(object), version));
-                let _ = done.send(write_backup(&path, revision, objects));
+                let objects = Box::new(objects.map(|object| (Arc::clone(object), version)));
+                let _ = done.send(write(revision, objects));
             })
             .map_err(|source| Arc::new(EngineError::Thread(source)))?;
         let summary = wait.await.map_err(|_| CommitError::Closed)?;
@@ -604,6 +623,9 @@ impl Store {
         let _ = self.ask(|reply| Command::Close { reply }).await;
     }
 }
+
+/// Objects for a backup, each with the version of the indexer that made its attributes.
+type Objects<'a> = Box<dyn Iterator<Item = (Arc<Object>, u32)> + 'a>;
 
 fn snapshot(cell: &Cell, table: Table, published: u64) -> Snapshot {
     // The table may be ahead of what had been published when that was read; it is never behind.

@@ -2,7 +2,7 @@
 //! know which engine it came from.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{BufWriter, Write as _};
+use std::io::{self, BufWriter};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -52,6 +52,19 @@ fn write_file(
     let options = options.write(true).create(true).truncate(true).mode(FILE_MODE);
     let file = options.open(path).map_err(failed("create", path))?;
     let mut out = BufWriter::new(file);
+    let summary = write_objects(&mut out, path, revision, objects)?;
+    let file = out.into_inner().map_err(|error| failed("write", path)(error.into_error()))?;
+    file.sync_all().map_err(failed("sync", path))?;
+    Ok(summary)
+}
+
+/// Writes a backup anywhere; `path` is for the words of an error.
+pub(crate) fn write_objects(
+    mut out: impl io::Write,
+    path: &Path,
+    revision: u64,
+    objects: impl Iterator<Item = (Arc<Object>, u32)>,
+) -> Result<BackupSummary, EngineError> {
     let header = Header { number: 0, base_revision: revision, previous_length: 0 };
     out.write_all(&header.encode()).map_err(failed("write", path))?;
     let mut frame = FrameWriter::default();
@@ -74,9 +87,13 @@ fn write_file(
     }
     // A frame without records ends the file: one that is cut off is not a backup.
     flush(&mut frame, &mut summary.bytes)?;
-    let file = out.into_inner().map_err(|error| failed("write", path)(error.into_error()))?;
-    file.sync_all().map_err(failed("sync", path))?;
+    out.flush().map_err(failed("write", path))?;
     Ok(summary)
+}
+
+/// Reads a backup through; an error when anything of it is damaged or missing.
+pub fn check(path: &Path) -> Result<BackupSummary, EngineError> {
+    read_backup(path, |_, _| Ok(()))
 }
 
 /// Reads a backup and hands over each object with the version of the indexer that made its
@@ -138,7 +155,7 @@ pub const RESTORE_JUMP: u64 = 1_000_000_000;
 /// The directory appears whole or not at all.
 pub fn restore(backup: &Path, options: DiskOptions) -> Result<BackupSummary, EngineError> {
     // First a look at the whole file: nothing is created from a damaged one.
-    let summary = read_backup(backup, |_, _| Ok(()))?;
+    let summary = check(backup)?;
     let dir = options.dir.clone();
     make_way(&dir)?;
     let draft = dir.with_extension("restoring");

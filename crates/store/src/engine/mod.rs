@@ -9,8 +9,8 @@ mod segment;
 
 use std::sync::Arc;
 
-pub(crate) use backup::write_backup;
-pub use backup::{BackupSummary, RESTORE_JUMP, restore};
+pub use backup::{BackupSummary, RESTORE_JUMP, check, restore};
+pub(crate) use backup::{write_backup, write_objects};
 pub use disk::{Disk, DiskOp, DiskOptions, Fault};
 pub use salvage::{Salvage, salvage};
 
