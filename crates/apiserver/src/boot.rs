@@ -8,6 +8,7 @@ use api::ApiError;
 use api::user::UserInfo;
 use http::{Method, Request};
 use serde_json::{Value, json};
+use store::{HistoryError, Interest, Key, WatchFrom};
 
 use crate::authz::bootstrap;
 use crate::server::Server;
@@ -16,6 +17,8 @@ use crate::server::Server;
 const EVENT_TTL: Duration = Duration::from_secs(3600);
 /// How often old events are looked for.
 const EXPIRE_EVERY: Duration = Duration::from_secs(60);
+/// The pause before a failed repair is tried again.
+const REPAIR_AFTER: Duration = Duration::from_secs(2);
 
 /// Who does this.
 fn loopback() -> UserInfo {
@@ -25,17 +28,11 @@ fn loopback() -> UserInfo {
 impl Server {
     /// Creates what is missing; the server then tells that it is ready.
     pub async fn start(&self) -> Result<(), ApiError> {
-        for name in ["default", "kube-system", "kube-public", "kube-node-lease"] {
-            self.ensure(
-                "/api/v1/namespaces",
-                json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}),
-            )
-            .await?;
-        }
+        self.ensure_namespaces().await?;
         for object in bootstrap::objects() {
             self.ensure(&collection(self, &object), object).await?;
         }
-        for object in boot_objects(self) {
+        for object in boot_objects(self).into_iter().chain(crate::fairness::objects()) {
             self.ensure(&collection(self, &object), object).await?;
         }
         // An address that cannot be an endpoint (loopback) leaves the service without; all else works.
@@ -44,10 +41,78 @@ impl Server {
         }
         self.follow_definitions().await;
         self.check_policies();
+        self.follow_flows();
         self.follow_services();
         self.expire_events();
+        self.keep_service();
         self.ready.store(true, Ordering::Release);
         Ok(())
+    }
+
+    async fn ensure_namespaces(&self) -> Result<(), ApiError> {
+        for name in ["default", "kube-system", "kube-public", "kube-node-lease"] {
+            self.ensure(
+                "/api/v1/namespaces",
+                json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}),
+            )
+            .await?;
+        }
+        Ok(())
+    }
+
+    /// Makes the service of this API again when somebody deletes it or its endpoints: every pod depends on it.
+    fn keep_service(&self) {
+        let server = self.clone();
+        self.tasks.spawn("service of the API", async move {
+            while !server.tasks.cancel_token().is_cancelled() {
+                if matches!(server.keep_service_once().await, HistoryError::Closed) {
+                    return;
+                }
+                server.clock.sleep(REPAIR_AFTER).await;
+            }
+        });
+    }
+
+    /// Follows the three objects until a watch ends.
+    async fn keep_service_once(&self) -> HistoryError {
+        let object = || Interest::Object("default".into(), "kubernetes".into());
+        let open = |resource: &str| self.store.watch(resource, object(), WatchFrom::Now);
+        let (mut service, mut endpoints, mut slice) =
+            match (open("services"), open("endpoints"), open("discovery.k8s.io/endpointslices")) {
+                (Ok(a), Ok(b), Ok(c)) => (a, b, c),
+                (Err(error), ..) | (_, Err(error), _) | (.., Err(error)) => return error,
+            };
+        loop {
+            self.repair_service().await;
+            let (mut a, mut b, mut c) = (Vec::new(), Vec::new(), Vec::new());
+            let ended = tokio::select! {
+                () = self.tasks.cancel_token().cancelled() => return HistoryError::Closed,
+                result = service.next_batch(&mut a) => result,
+                result = endpoints.next_batch(&mut b) => result,
+                result = slice.next_batch(&mut c) => result,
+            };
+            if let Err(error) = ended {
+                return error;
+            }
+        }
+    }
+
+    async fn repair_service(&self) {
+        let missing = ["services", "endpoints", "discovery.k8s.io/endpointslices"]
+            .iter()
+            .any(|resource| self.store.get(&Key::new(*resource, "default", "kubernetes")).is_none());
+        if !missing {
+            return;
+        }
+        let result = async {
+            for object in boot_objects(self).into_iter().filter(|object| object["kind"] == "Service") {
+                self.ensure(&collection(self, &object), object).await?;
+            }
+            self.publish_endpoints().await
+        };
+        if let Err(error) = result.await {
+            tracing::warn!(%error, "default/kubernetes cannot be made again");
+        }
     }
 
     /// Lets events go that nobody has written for a while: nothing else ever deletes them.

@@ -129,12 +129,18 @@ pub struct Flags {
     /// Accepted for scripts; has no effect.
     #[arg(long)]
     pub feature_gates: Vec<String>,
-    /// Accepted for scripts; has no effect.
+    /// What the audit log tells of which requests (a Policy of audit.k8s.io/v1).
     #[arg(long)]
     pub audit_policy_file: Option<PathBuf>,
-    /// Accepted for scripts; has no effect.
+    /// Where the audit log goes; `-` is standard output.
     #[arg(long)]
     pub audit_log_path: Option<PathBuf>,
+    /// Megabytes after which a new audit log begins; 0 means never.
+    #[arg(long, default_value_t = 0)]
+    pub audit_log_maxsize: u64,
+    /// Old audit logs that are kept; 0 means all.
+    #[arg(long, default_value_t = 0)]
+    pub audit_log_maxbackup: usize,
     /// Accepted for scripts; has no effect.
     #[arg(long)]
     pub etcd_cafile: Option<PathBuf>,
@@ -205,6 +211,10 @@ pub struct Config {
     pub max_requests_inflight: usize,
     /// Changing requests at work at one time.
     pub max_mutating_requests_inflight: usize,
+    /// Text of the audit policy.
+    pub audit_policy: Option<String>,
+    /// Where the audit log goes.
+    pub audit_log: Option<crate::audit::Log>,
 }
 
 impl Default for Config {
@@ -238,6 +248,8 @@ impl Default for Config {
             advertise: None,
             max_requests_inflight: 400,
             max_mutating_requests_inflight: 200,
+            audit_policy: None,
+            audit_log: None,
         }
     }
 }
@@ -329,6 +341,12 @@ impl Config {
             advertise: address.map(|ip| (ip, flags.secure_port)),
             max_requests_inflight: flags.max_requests_inflight.max(1),
             max_mutating_requests_inflight: flags.max_mutating_requests_inflight.max(1),
+            audit_policy: read(&flags.audit_policy_file)?,
+            audit_log: flags.audit_log_path.clone().map(|path| crate::audit::Log {
+                path,
+                max_bytes: flags.audit_log_maxsize << 20,
+                backups: flags.audit_log_maxbackup,
+            }),
         })
     }
 }

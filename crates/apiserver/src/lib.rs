@@ -6,6 +6,7 @@
 pub mod admission;
 mod aggregate;
 pub mod alloc;
+pub mod audit;
 pub mod authn;
 pub mod authz;
 mod backup;
@@ -14,6 +15,7 @@ pub mod config;
 mod convert;
 mod crd;
 mod discovery;
+mod fairness;
 mod listen;
 pub mod negotiate;
 pub mod object;

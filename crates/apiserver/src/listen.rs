@@ -36,6 +36,10 @@ const DRAIN: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 pub struct Peer(pub Option<Arc<UserInfo>>, pub Option<Arc<str>>);
 
+/// The client's address, in a request's extensions.
+#[derive(Clone, Copy)]
+pub struct Address(pub std::net::SocketAddr);
+
 /// A body that broke off. (A type of its own: boxed errors confuse the proof that connections may change threads.)
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -77,6 +81,7 @@ impl Server {
 
     async fn connection(&self, stream: TcpStream, acceptor: TlsAcceptor) {
         let _ = stream.set_nodelay(true);
+        let address = stream.peer_addr().ok().map(Address);
         let Some(Ok(tls)) = self.clock.timeout(HANDSHAKE, acceptor.accept(stream)).await else { return };
         let peer = certificate::peer(self, tls.get_ref().1.peer_certificates().unwrap_or(&[]));
         let server = self.clone();
@@ -85,6 +90,9 @@ impl Server {
             async move {
                 let mut request = request.map(base::http::wrap);
                 request.extensions_mut().insert(peer);
+                if let Some(address) = address {
+                    request.extensions_mut().insert(address);
+                }
                 let response = server.call(request).await;
                 Ok::<_, std::convert::Infallible>(response.map(|body| body.map_err(Broken).boxed_unsync()))
             }

@@ -11,7 +11,6 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use jiff::Timestamp;
 use parking_lot::Mutex;
-use tokio::sync::Semaphore;
 
 use api::ApiError;
 use api::user::UserInfo;
@@ -19,9 +18,11 @@ use store::Store;
 
 use crate::admission::Admission;
 use crate::alloc::Allocators;
+use crate::audit::{Audit, Record};
 use crate::authn::Authenticator;
 use crate::authz::Authorizer;
 use crate::config::Config;
+use crate::fairness::{Fairness, Turn};
 use crate::negotiate::{Accept, Offer};
 use crate::object::Rows;
 use crate::request::{Query, RequestInfo};
@@ -53,8 +54,8 @@ pub struct Inner {
     pub(crate) remotes: crate::aggregate::Table,
     pub(crate) usage: crate::sub::metrics::Answers,
     pub(crate) ready: std::sync::atomic::AtomicBool,
-    reading: Semaphore,
-    writing: Semaphore,
+    pub(crate) fairness: Fairness,
+    pub(crate) audit: Option<Arc<Audit>>,
 }
 
 impl std::ops::Deref for Server {
@@ -81,6 +82,10 @@ pub struct Exchange {
     pub warnings: Mutex<Vec<String>>,
     /// What admission wants the audit log to say.
     pub annotations: Mutex<BTreeMap<String, String>>,
+    /// What the audit log is to be told.
+    pub record: Option<Record>,
+    /// The place among the requests at work.
+    pub turn: Option<Turn>,
 }
 
 impl Exchange {
@@ -123,9 +128,10 @@ impl Server {
         let admission = Admission::new(&config);
         let allocators = Allocators::new(&config);
         let agents = crate::sub::agent::Agents::new(&config)?;
+        let audit = Audit::open(&config, &clock, &tasks).map_err(ApiError::internal)?;
         let inner = Inner {
-            reading: Semaphore::new(config.max_requests_inflight),
-            writing: Semaphore::new(config.max_mutating_requests_inflight),
+            fairness: Fairness::new(&config),
+            audit,
             authenticator,
             authorizer,
             admission,
@@ -171,6 +177,8 @@ impl Server {
             now,
             warnings: Mutex::new(Vec::new()),
             annotations: Mutex::default(),
+            record: None,
+            turn: None,
         };
         let started = self.clock.monotonic();
         let result = self.steps(&mut exchange, body).await;
@@ -180,14 +188,21 @@ impl Server {
         };
         finish(&exchange, &mut response);
         self.count(&exchange, &response, started);
-        response
+        match &self.audit {
+            Some(audit) => audit.end(self, &mut exchange, response).await,
+            None => response,
+        }
     }
 
     /// The request path. Decode, admit, validate, store and encode follow in [`verbs::dispatch`].
     async fn steps(&self, exchange: &mut Exchange, body: Body) -> Result<Response<Body>, ApiError> {
         exchange.user = authn::authenticate(self, exchange).await?;
-        let _permit = self.limit(exchange).await?;
+        let body = match &self.audit {
+            Some(audit) => audit.begin(self, exchange, body).await?,
+            None => body,
+        };
         authn::impersonate(self, exchange).await?;
+        exchange.turn = self.fairness.turn(self, exchange).await?;
         authz::authorize(self, exchange).await?;
         let body = match crate::aggregate::serve(self, exchange, body).await? {
             Ok(response) => return Ok(response),
@@ -197,22 +212,6 @@ impl Server {
             return verbs::dispatch(self, exchange, body).await;
         }
         discovery::serve(self, exchange).await
-    }
-
-    /// Keeps the number of requests at work bounded. Watches and streams are not counted, as upstream's long
-    /// running requests are not.
-    async fn limit(&self, exchange: &Exchange) -> Result<Option<tokio::sync::SemaphorePermit<'_>>, ApiError> {
-        let info = &exchange.info;
-        let long = info.verb == "watch"
-            || matches!(info.subresource.as_str(), "exec" | "attach" | "portforward" | "proxy" | "log");
-        if long || !info.is_resource || exchange.user.in_group("system:masters") {
-            return Ok(None);
-        }
-        let pool = if info.read_only() { &self.reading } else { &self.writing };
-        match self.clock.timeout(QUEUE_WAIT, pool.acquire()).await {
-            Some(Ok(permit)) => Ok(Some(permit)),
-            _ => Err(ApiError::too_many_requests("Too many requests, please try again later.", 1)),
-        }
     }
 
     fn refusal(&self, exchange: &Exchange, error: &ApiError) -> Response<Body> {
@@ -261,8 +260,6 @@ impl Server {
     }
 }
 
-/// How long a request waits for its turn before it is turned away.
-const QUEUE_WAIT: Duration = Duration::from_secs(30);
 const REQUESTS_HELP: &str = "Counter of apiserver requests broken out for each verb, group, version, resource, subresource and HTTP response code.";
 const DURATION_HELP: &str =
     "Response latency distribution in seconds for each verb, group, version, resource and subresource.";
@@ -277,5 +274,8 @@ fn finish(exchange: &Exchange, response: &mut Response<Body>) {
         }
     }
     let headers = response.headers_mut();
+    if let Some(turn) = &exchange.turn {
+        turn.tell(headers);
+    }
     headers.entry("cache-control").or_insert(HeaderValue::from_static("no-cache, private"));
 }

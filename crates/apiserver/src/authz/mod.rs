@@ -155,7 +155,13 @@ impl Authorizer {
 pub async fn authorize(server: &Server, exchange: &Exchange) -> Result<(), ApiError> {
     let mut attributes = Attributes::of(&exchange.info);
     attributes.field_selector = exchange.query.text("fieldSelector").to_owned();
-    require(server, &exchange.user, &attributes).await
+    let decision = server.authorizer.decide(server, &exchange.user, &attributes);
+    if exchange.record.is_some() {
+        let verdict = if decision.allowed { "allow" } else { "forbid" };
+        exchange.annotate("authorization.k8s.io/decision", verdict);
+        exchange.annotate("authorization.k8s.io/reason", decision.reason.clone());
+    }
+    if decision.allowed { Ok(()) } else { Err(forbidden(&exchange.user, &attributes, &decision.reason)) }
 }
 
 /// 403 unless the user may.

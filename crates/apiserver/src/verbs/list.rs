@@ -66,8 +66,9 @@ impl Selection {
         if self.fields.is_empty() {
             return true;
         }
-        // What is stored in another version has that version's fields.
-        if served.row.conversion.is_some() || (served.row.custom && !served.has_version(object)) {
+        // Custom resources may be stored in another version, or from before their definition named the fields.
+        let own = |r: &api::fields::Requirement| !r.field.starts_with("metadata.");
+        if served.row.conversion.is_some() || (served.row.custom && self.fields.0.iter().any(own)) {
             let fields = served.row.fields(&served.tree(object));
             return self.fields.matches(|name| fields.iter().find(|f| f.0 == name).map(|f| f.1.as_str()));
         }
@@ -109,14 +110,46 @@ impl Token {
         URL_SAFE_NO_PAD.encode(json!({"v": "meta.k8s.io/v1", "rv": revision, "start": start}).to_string())
     }
 
-    fn decode(text: &str) -> Option<Token> {
-        let bytes = URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).ok()?;
-        let value: Value = serde_json::from_slice(&bytes).ok()?;
-        let revision = value["rv"].as_i64().filter(|r| *r != 0)?;
-        let start = value["start"].as_str()?.trim_end_matches('\u{0}');
-        let (namespace, name) = start.split_once('/')?;
+    /// Reads a token; what is wrong with it in upstream's words.
+    fn decode(text: &str) -> Result<Token, String> {
+        let invalid = |why: &str| format!("continue key is not valid: {why}");
+        let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|error| {
+            invalid(&format!("illegal base64 data at input byte {}", bad_byte(text, &error)))
+        })?;
+        let value =
+            machinery::codec::json::decode_any(&bytes).map_err(|error| invalid(&error.to_string()))?;
+        let value = value.value;
+        match value["v"].as_str().unwrap_or("") {
+            "meta.k8s.io/v1" => {}
+            other => {
+                return Err(format!("{} {other}", invalid("server does not recognize this encoded version")));
+            }
+        }
+        let revision = value["rv"]
+            .as_i64()
+            .filter(|r| *r != 0)
+            .ok_or_else(|| invalid("incorrect encoded start resourceVersion (version meta.k8s.io/v1)"))?;
+        let start = value["start"].as_str().unwrap_or("");
+        if start.is_empty() {
+            return Err(invalid("encoded start key empty (version meta.k8s.io/v1)"));
+        }
+        let place = start.trim_end_matches('\u{0}');
+        // Nobody gets out of the resource's own keys by way of a token.
+        let steps = place.strip_prefix('/').unwrap_or(place);
+        if steps.split('/').any(|step| matches!(step, "." | "..")) {
+            return Err(invalid(start));
+        }
+        let (namespace, name) = place.split_once('/').ok_or_else(|| invalid(start))?;
         let revision = u64::try_from(revision).ok();
-        Some(Token { revision, namespace: namespace.to_owned(), name: name.to_owned() })
+        Ok(Token { revision, namespace: namespace.to_owned(), name: name.to_owned() })
+    }
+}
+
+/// The byte at which Go's decoder gives up.
+fn bad_byte(text: &str, error: &base64::DecodeError) -> usize {
+    match error {
+        base64::DecodeError::InvalidByte(at, _) => *at,
+        _ => text.len() / 4 * 4,
     }
 }
 
@@ -183,9 +216,10 @@ async fn select(call: &Call<'_>, selection: &Selection) -> Result<Page, ApiError
     let limit = query.integer("limit")?.filter(|l| *l > 0).map(|l| usize::try_from(l).unwrap_or(usize::MAX));
     let token = match query.text("continue") {
         "" => None,
-        text => Some(Token::decode(text).ok_or_else(|| {
-            ApiError::bad_request("invalid continue token: continue key is not valid: it is malformed")
-        })?),
+        text => Some(
+            Token::decode(text)
+                .map_err(|why| ApiError::bad_request(format!("invalid continue token: {why}")))?,
+        ),
     };
     let snapshot = snapshot(call, token.as_ref(), limit.is_some()).await?;
     let (namespace, after) =
@@ -425,9 +459,10 @@ mod tests {
     #[test]
     fn tokens_round_trip() {
         let token = Token { revision: Some(7), namespace: "a".into(), name: "b".into() };
-        assert_eq!(Token::decode(&token.encode()), Some(token.clone()));
+        assert_eq!(Token::decode(&token.encode()), Ok(token.clone()));
         let token = Token { revision: None, namespace: String::new(), ..token };
-        assert_eq!(Token::decode(&token.encode()), Some(token));
-        assert_eq!(Token::decode("x"), None);
+        assert_eq!(Token::decode(&token.encode()), Ok(token));
+        let error = Token::decode("x!").expect_err("no token");
+        assert_eq!(error, "continue key is not valid: illegal base64 data at input byte 1");
     }
 }

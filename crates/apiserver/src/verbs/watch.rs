@@ -138,10 +138,13 @@ async fn open(call: &Call<'_>, selection: &Selection) -> Result<(Vec<Arc<Object>
         None => revision.is_none(),
     };
     if let (Some(revision), false) = (revision, wants_state) {
-        let watch = store
-            .watch(&resource, interest, WatchFrom::Revision(revision))
-            .map_err(|e| gone(revision, &e))?;
-        return Ok((Vec::new(), watch, revision));
+        let from = WatchFrom::Revision(revision);
+        let watch = match store.watch(&resource, interest.clone(), from) {
+            // Nothing is told until that revision has passed, as upstream's cache does.
+            Err(HistoryError::Future { .. }) => store.watch(&resource, interest, WatchFrom::Now),
+            other => other,
+        };
+        return Ok((Vec::new(), watch.map_err(|error| gone(revision, &error))?, revision));
     }
     if let Some(revision) = revision {
         read::not_older_than(call.server, revision).await?;
@@ -167,7 +170,6 @@ fn gone(revision: u64, error: &HistoryError) -> ApiError {
         HistoryError::Compacted { oldest, .. } => {
             ApiError::expired(format!("too old resource version: {revision} ({oldest})"))
         }
-        HistoryError::Future { current, .. } => read::too_large(revision, *current),
         other => ApiError::internal(other),
     }
 }
@@ -209,7 +211,8 @@ impl State {
             }
             if self.bookmarks && now >= self.next_bookmark {
                 self.next_bookmark = now + BOOKMARK_EVERY;
-                if let Some(revision) = self.watch.progress().filter(|r| *r > self.sent) {
+                let past = self.sent.max(self.initial_revision);
+                if let Some(revision) = self.watch.progress().filter(|r| *r > past) {
                     self.sent = revision;
                     return Some(self.writer.bookmark(revision, false));
                 }
@@ -270,6 +273,9 @@ impl State {
         let mut out: Option<BytesMut> = None;
         let mut single: Option<Bytes> = None;
         for event in &batch {
+            if event.revision <= self.initial_revision {
+                continue;
+            }
             self.sent = event.revision;
             let (server, served) = (&self.server, &self.writer.served);
             let object = crate::convert::one(server, served, event.object.clone()).await?;
