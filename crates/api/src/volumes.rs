@@ -22,6 +22,15 @@ pub const PROVISIONED_BY: &str = "pv.kubernetes.io/provisioned-by";
 /// The provisioner of classes whose volumes people make.
 pub const NO_PROVISIONER: &str = "kubernetes.io/no-provisioner";
 
+/// The provisioner of volumes that are directories of nodes.
+pub const LOCAL: &str = "local.navarch.io";
+/// On a node: where it keeps such directories.
+pub const LOCAL_DIRECTORY: &str = "local.navarch.io/directory";
+/// On a node, followed by a volume's name: its directory is to go, or is [`LOCAL_REMOVED`].
+pub const LOCAL_REMOVE: &str = "remove.local.navarch.io/";
+/// The node has removed the directory.
+pub const LOCAL_REMOVED: &str = "done";
+
 type Amounts = BTreeMap<String, resource::Quantity>;
 
 /// The annotation of an object.

@@ -34,4 +34,4 @@ pub mod worker;
 pub use certificates::serving::SERVING_APPROVER;
 pub use context::{ClientFor, Config, Context, TokenSigner};
 pub use table::{ROWS, Row, WATCHER, run, start_all, start_with};
-pub use volume::local::{ACCOUNT as LOCAL_VOLUMES_ACCOUNT, PROVISIONER as LOCAL_PROVISIONER};
+pub use volume::LOCAL_ACCOUNT as LOCAL_VOLUMES_ACCOUNT;

@@ -141,6 +141,7 @@ fn follow_api(shared: &Arc<Shared>, informers: &SharedInformers) {
     let pods = informers.scoped::<Pod>(Scope { fields: by_node, ..Scope::default() });
     let by_name = format!("metadata.name={}", shared.config.node_name);
     let own_node = informers.scoped::<Node>(Scope { fields: by_name, ..Scope::default() });
+    shared.tasks.spawn("local volumes", volumes::local::run(shared.clone(), own_node.clone()));
     let (wanted, statics_wanted) = mpsc::unbounded_channel();
     if let Some(dir) = shared.config.manifest_dir.clone() {
         // Known before any mirror is seen: a mirror without its pod would be deleted.

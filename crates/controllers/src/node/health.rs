@@ -10,6 +10,7 @@ use client::{EventKind, Key, Meta, Patch, Plan, Step};
 use jiff::Timestamp;
 use serde_json::json;
 
+use super::zone::Eviction;
 use crate::pods;
 
 /// A node that never reported has this long to begin.
@@ -44,11 +45,6 @@ pub fn heartbeat(node: &Node) -> Option<Timestamp> {
     condition(node, "Ready")?.last_heartbeat_time.as_ref().map(|time| time.0)
 }
 
-/// True when no node is healthy: then the fault is likely ours, and nothing is evicted.
-pub fn all_down(nodes: &[Arc<Node>]) -> bool {
-    !nodes.iter().any(|node| ready_state(node) == "True")
-}
-
 /// Tells that a node has come.
 pub fn registered(node: &Node, plan: &mut Plan) {
     let name = node.name();
@@ -70,12 +66,13 @@ pub fn removed(name: &str) -> Plan {
     plan
 }
 
-/// What to do about one node that has been silent for `silence`.
+/// What to do about one node that has been silent for `silence`. `evict` is asked whether its pods may be removed,
+/// and told whether that has begun.
 pub fn plan(
     node: &Node,
     silence: Duration,
     grace: Duration,
-    all_down: impl FnOnce() -> bool,
+    evict: impl FnOnce(bool) -> Eviction,
     pods: impl FnOnce() -> Vec<Arc<Pod>>,
     now: Timestamp,
 ) -> Plan {
@@ -92,7 +89,7 @@ pub fn plan(
     } else {
         plan.requeue(limit - silence);
     }
-    let taints = wanted_taints(&after, all_down, now);
+    let taints = wanted_taints(&after, evict, now, &mut plan);
     if taints != node.spec.as_ref().and_then(|spec| spec.taints.clone()).unwrap_or_default() {
         // The version guards taints that somebody else sets meanwhile.
         let version = &node.metadata.resource_version;
@@ -130,7 +127,12 @@ fn mark_unknown(node: &mut Node, now: Timestamp) {
 }
 
 /// The node's taints with those that follow from its conditions.
-fn wanted_taints(node: &Node, all_down: impl FnOnce() -> bool, now: Timestamp) -> Vec<Taint> {
+fn wanted_taints(
+    node: &Node,
+    evict: impl FnOnce(bool) -> Eviction,
+    now: Timestamp,
+    plan: &mut Plan,
+) -> Vec<Taint> {
     let spec = node.spec.clone().unwrap_or_default();
     let mut wanted: Vec<(&str, &str)> = Vec::new();
     for (kind, status, taint) in CONDITION_TAINTS {
@@ -146,10 +148,16 @@ fn wanted_taints(node: &Node, all_down: impl FnOnce() -> bool, now: Timestamp) -
         "Unknown" => Some(UNREACHABLE),
         _ => None,
     };
-    if let Some(key) = evicting
-        && !all_down()
-    {
-        wanted.push((key, "NoExecute"));
+    if let Some(key) = evicting {
+        let begun = spec.taints.iter().flatten().any(|taint| {
+            taint.effect == "NoExecute" && (taint.key == NOT_READY || taint.key == UNREACHABLE)
+        });
+        match evict(begun) {
+            Eviction::Now => wanted.push((key, "NoExecute")),
+            Eviction::Later(wait) => drop(plan.requeue(wait)),
+            Eviction::Paused if begun => wanted.push((key, "NoExecute")),
+            Eviction::Paused | Eviction::Never => {}
+        }
     }
     let managed = |taint: &Taint| match taint.effect.as_str() {
         "NoSchedule" => {
@@ -214,7 +222,8 @@ mod tests {
     fn silent_nodes_become_unknown_and_tainted() {
         let (now, grace) = (Timestamp::UNIX_EPOCH, Duration::from_secs(50));
         let plan = |node: &Node, silence, down| {
-            super::plan(node, Duration::from_secs(silence), grace, || down, Vec::new, now)
+            let evict = |_| if down { Eviction::Never } else { Eviction::Now };
+            super::plan(node, Duration::from_secs(silence), grace, evict, Vec::new, now)
         };
         let healthy = plan(&node("True"), 10, false);
         assert!(healthy.is_empty() && healthy.requeue_after == Some(Duration::from_secs(40)));
@@ -236,7 +245,7 @@ mod tests {
         }))
         .expect("a spec");
         let grace = Duration::from_secs(50);
-        let plan = super::plan(&bad, Duration::ZERO, grace, || false, Vec::new, now);
+        let plan = super::plan(&bad, Duration::ZERO, grace, |_| Eviction::Now, Vec::new, now);
         let text = taints(&plan);
         assert!(
             text.contains("mine") && text.contains("unschedulable") && !text.contains("not-ready"),

@@ -4,6 +4,7 @@
 mod evict;
 mod health;
 mod ipam;
+mod zone;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -48,6 +49,8 @@ struct Health {
     heard: Arc<Mutex<BTreeMap<String, Duration>>>,
     clock: Clock,
     grace: Duration,
+    /// How fast nodes may be emptied.
+    pacer: Mutex<zone::Pacer>,
     /// Nodes whose coming was told.
     told: Mutex<BTreeSet<String>>,
 }
@@ -63,8 +66,11 @@ impl Reconcile for Health {
         let heard = *self.heard.lock().entry(key.name.to_string()).or_insert(at);
         let silence = at.saturating_sub(heard);
         let pods = || self.pods.by_index(BY_NODE, &key.name);
-        let all_down = || health::all_down(&self.nodes.list());
-        let mut plan = health::plan(&node, silence, self.grace, all_down, pods, now);
+        let evict = |begun: bool| {
+            let nodes = self.nodes.list();
+            if begun { zone::Pacer::keep(&nodes) } else { self.pacer.lock().ask(&node, &nodes, at) }
+        };
+        let mut plan = health::plan(&node, silence, self.grace, evict, pods, now);
         if self.told.lock().insert(key.name.to_string()) {
             health::registered(&node, &mut plan);
         }
@@ -112,6 +118,7 @@ pub fn start_health(context: &Context) {
         heard,
         clock: context.clock.clone(),
         grace: context.config.node_grace,
+        pacer: Mutex::default(),
         told: Mutex::default(),
     };
     setup.start(Arc::new(controller), 4);

@@ -4,9 +4,9 @@ use api::k8s::api::apps::v1::{StatefulSet, StatefulSetSpec};
 use api::k8s::api::core::v1::{
     PersistentVolumeClaim, PersistentVolumeClaimVolumeSource, Pod, PodTemplateSpec, Volume,
 };
-use api::k8s::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use client::Meta;
 
+use super::retention;
 use crate::history;
 use crate::owner::controller_ref;
 use crate::pods;
@@ -75,10 +75,8 @@ fn mount_claims(set: &StatefulSet, spec: &StatefulSetSpec, ordinal: i32, pod: &m
     pod_spec.volumes = Some(volumes);
 }
 
-/// The claims of an ordinal.
+/// The claims of an ordinal, as they are made.
 pub fn claims(set: &StatefulSet, spec: &StatefulSetSpec, ordinal: i32) -> Vec<PersistentVolumeClaim> {
-    let policy = spec.persistent_volume_claim_retention_policy.as_ref();
-    let with_set = policy.and_then(|policy| policy.when_deleted.as_deref()) == Some("Delete");
     let one = |template: &PersistentVolumeClaim| {
         let mut claim = template.clone();
         claim.metadata.name = Some(claim_name(template, set.name(), ordinal));
@@ -89,11 +87,7 @@ pub fn claims(set: &StatefulSet, spec: &StatefulSetSpec, ordinal: i32) -> Vec<Pe
             .get_or_insert_default()
             .extend(spec.selector.match_labels.clone().unwrap_or_default());
         claim.status = None;
-        if with_set {
-            let reference =
-                OwnerReference { controller: None, block_owner_deletion: None, ..controller_ref(set) };
-            claim.metadata.owner_references = Some(vec![reference]);
-        }
+        claim.metadata.owner_references = retention::initial(set, spec);
         claim
     };
     spec.volume_claim_templates.iter().flatten().map(one).collect()

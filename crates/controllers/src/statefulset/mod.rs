@@ -2,13 +2,14 @@
 
 mod identity;
 mod plan;
+mod retention;
 
 use std::sync::Arc;
 
 use api::k8s::api::apps::v1::{ControllerRevision, StatefulSet};
 use api::k8s::api::core::v1::{PersistentVolumeClaim, Pod};
 use api::labels::Selector;
-use client::{Cache, Key, Meta, Plan, Reconcile, ReconcileError};
+use client::{Cache, Change, Key, Meta, Plan, Reconcile, ReconcileError};
 use jiff::Timestamp;
 
 use crate::context::{Context, controller_of, index_orphans, is_kind};
@@ -69,6 +70,23 @@ pub fn start(context: &Context) {
         let revision = change.object();
         let owner = controller_of(&**revision).filter(|owner| is_kind::<StatefulSet>(owner));
         owner.map(|owner| Key::new(revision.namespace(), &owner.name)).into_iter().collect()
+    });
+    // A claim that went may be what a new pod waits for.
+    let all = sets.cache().clone();
+    setup.map(&claims, move |change| {
+        let claim = change.object();
+        let uses = |set: &Arc<StatefulSet>| {
+            let templates = set.spec.iter().flat_map(|spec| spec.volume_claim_templates.iter().flatten());
+            templates.into_iter().any(|template| {
+                let prefix = format!("{}-{}-", template.name(), set.name());
+                claim.name().starts_with(&prefix)
+            })
+        };
+        if !matches!(change, Change::Deleted(_)) {
+            return Vec::new();
+        }
+        let sets = all.namespace(claim.namespace());
+        sets.iter().filter(|set| uses(set)).map(|set| Key::of(&**set)).collect()
     });
     let controller = Controller {
         sets: sets.cache().clone(),

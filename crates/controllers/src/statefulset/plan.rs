@@ -10,7 +10,7 @@ use client::plan::{About, Mode, Report};
 use client::{DeleteOptions, EventKind, Key, Meta, Patch, Plan, Step};
 use jiff::Timestamp;
 
-use super::identity;
+use super::{identity, retention};
 use crate::history::{self, History, REVISION_LABEL};
 use crate::owner::{Claimed, controller_ref};
 use crate::{pods, template};
@@ -232,6 +232,9 @@ impl<'a> Work<'a> {
         if pods::phase(pod) == "Pending" {
             self.create_claims(ordinal);
         }
+        if self.healthy(pod) {
+            self.correct_claims(ordinal, pod, false);
+        }
         if !identity::has_identity(pod) {
             let patch = Patch::Merge(identity::identity_patch(pod, ordinal));
             self.steps.push(Step::patch::<Pod>(&Key::of(pod), "", patch));
@@ -241,6 +244,12 @@ impl<'a> Work<'a> {
 
     fn create(&mut self, ordinal: i32) {
         let (set, spec) = (self.view.set, self.view.spec);
+        let name = identity::pod_name(set.name(), ordinal);
+        let known = |claim: &PersistentVolumeClaim| (self.view.claim)(claim.name());
+        let claims = identity::claims(set, spec, ordinal);
+        if claims.iter().filter_map(known).any(|claim| retention::is_stale(spec, &claim, &name)) {
+            return;
+        }
         self.create_claims(ordinal);
         let (template, revision) = if self.is_current(ordinal) {
             (&self.current_template, &self.current)
@@ -270,6 +279,16 @@ impl<'a> Work<'a> {
                 let status = self.view.set.status.as_ref();
                 ordinal < start + status.and_then(|status| status.current_replicas).unwrap_or(0)
             }
+        }
+    }
+
+    /// Gives the claims of a pod the owners that the retention policy asks for.
+    fn correct_claims(&mut self, ordinal: i32, pod: &Pod, condemned: bool) {
+        let (set, spec) = (self.view.set, self.view.spec);
+        for claim in identity::claims(set, spec, ordinal) {
+            let known = (self.view.claim)(claim.name());
+            let after = known.and_then(|known| retention::corrected(set, spec, &known, pod, condemned));
+            self.steps.extend(after.map(|after| Step::update(&after, "")));
         }
     }
 
@@ -313,6 +332,9 @@ impl<'a> Work<'a> {
     fn remove_condemned(&mut self) -> bool {
         let unhealthy = self.first_unhealthy();
         let condemned = std::mem::take(&mut self.condemned);
+        for (ordinal, pod) in &condemned {
+            self.correct_claims(*ordinal, pod, true);
+        }
         for (_, pod) in &condemned {
             if pod.is_deleting() {
                 if self.ordered {

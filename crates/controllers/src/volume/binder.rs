@@ -327,6 +327,19 @@ fn unbind(volume: &PersistentVolume, plan: &mut Plan) {
     plan.update(&after);
 }
 
+/// Tells who is to make a bound volume larger; the provisioner of local volumes does so itself.
+pub fn expand(claim: &PersistentVolumeClaim, volume: &PersistentVolume) -> Plan {
+    let mut plan = Plan::none();
+    if is_bound(claim)
+        && volumes::capacity(volume) < volumes::requested(claim)
+        && volume.annotation(PROVISIONED_BY) != Some(volumes::LOCAL)
+    {
+        let text = "waiting for an external controller to expand this PVC";
+        plan.event(claim, EventKind::Normal, "ExternalExpanding", text);
+    }
+    plan
+}
+
 fn set_volume_phase(volume: &PersistentVolume, phase: &str, message: &str, plan: &mut Plan) {
     if volume.status.as_ref().and_then(|status| status.phase.as_deref()) == Some(phase) {
         return;

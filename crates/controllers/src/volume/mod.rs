@@ -1,19 +1,21 @@
-//! Volumes: claims are bound to volumes that fit, both are kept while in use, claims of ephemeral volumes are
-//! made. Watches claims, volumes, storage classes and pods.
+//! Volumes: claims are bound to volumes that fit, volumes are made of nodes' directories, both are kept while in
+//! use, claims of ephemeral volumes are made. Watches claims, volumes, storage classes and pods.
 
 mod binder;
-pub mod local;
+mod local;
 mod protection;
 
 use std::sync::Arc;
 
-use api::k8s::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
-use api::k8s::api::storage::v1::StorageClass;
+use api::k8s::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
+use api::k8s::api::storage::v1::{CSIStorageCapacity, StorageClass};
 use client::{Cache, Change, Key, Meta, Plan, Reconcile, ReconcileError};
 use jiff::Timestamp;
 
 use crate::context::Context;
 
+/// The service account of the provisioner of local volumes.
+pub const LOCAL_ACCOUNT: &str = "local-volume-provisioner";
 /// The index of pods by `namespace/claim`.
 const BY_CLAIM: &str = "claim";
 
@@ -151,6 +153,127 @@ pub fn start_binder(context: &Context) {
         pods: pods.cache().clone(),
     };
     // One worker: two claims must not take one volume.
+    setup.start(Arc::new(controller), 1);
+}
+
+struct Local {
+    claims: Cache<PersistentVolumeClaim>,
+    volumes: Cache<PersistentVolume>,
+    classes: Cache<StorageClass>,
+    nodes: Cache<Node>,
+}
+
+impl Reconcile for Local {
+    fn reconcile(&self, key: &Key, _: Timestamp) -> Result<Plan, ReconcileError> {
+        let world = local::World { volumes: &self.volumes.list(), nodes: &self.nodes.list() };
+        if key.namespace.is_empty() {
+            let volume = self.volumes.get_key(key);
+            return Ok(volume.map(|volume| local::reclaim(&volume, &world)).unwrap_or_default());
+        }
+        let Some(claim) = self.claims.get_key(key) else { return Ok(Plan::none()) };
+        let class = self.classes.get("", api::volumes::class_of(&claim));
+        Ok(local::claim(&claim, class.as_deref(), &world))
+    }
+}
+
+struct Room {
+    nodes: Cache<Node>,
+    volumes: Cache<PersistentVolume>,
+    classes: Cache<StorageClass>,
+    capacities: Cache<CSIStorageCapacity>,
+}
+
+impl Reconcile for Room {
+    fn reconcile(&self, key: &Key, _: Timestamp) -> Result<Plan, ReconcileError> {
+        let Some(node) = self.nodes.get_key(key) else { return Ok(Plan::none()) };
+        let known = |name: &str| self.capacities.get(local::CAPACITY_NAMESPACE, name);
+        Ok(local::room(&node, &self.volumes.list(), &self.classes.list(), &known))
+    }
+}
+
+/// Starts the provisioner of local volumes: directories of the nodes pods go to.
+pub fn start_local(context: &Context) {
+    let mut setup = context.setup(LOCAL_ACCOUNT, "local-volume-provisioner");
+    let claims = setup.watch::<PersistentVolumeClaim>();
+    let volumes = setup.watch::<PersistentVolume>();
+    let classes = setup.read::<StorageClass>();
+    let nodes = setup.watch::<Node>();
+    setup.enqueue(&claims);
+    setup.enqueue(&volumes);
+    // A node that removed a directory, or went, may let volumes go.
+    let all = volumes.cache().clone();
+    setup.map(&nodes, move |change| {
+        let node = change.object();
+        let gone = matches!(change, Change::Deleted(_));
+        let mine = |volume: &Arc<PersistentVolume>| {
+            volume.is_deleting() && (gone || local::removal(node, volume.name()).is_some())
+        };
+        if gone || local::has_removals(node) {
+            all.list().iter().filter(|volume| mine(volume)).map(|volume| Key::of(&**volume)).collect()
+        } else {
+            Vec::new()
+        }
+    });
+    let controller = Local {
+        claims: claims.cache().clone(),
+        volumes: volumes.cache().clone(),
+        classes: classes.cache().clone(),
+        nodes: nodes.cache().clone(),
+    };
+    // One worker: two claims must not take the same room.
+    setup.start(Arc::new(controller), 1);
+    start_room(context);
+}
+
+/// Tells schedulers how much room for local volumes each node has.
+fn start_room(context: &Context) {
+    let mut setup = context.setup(LOCAL_ACCOUNT, "local-volume-capacity");
+    let nodes = setup.read::<Node>();
+    let volumes = setup.read::<PersistentVolume>();
+    let classes = setup.read::<StorageClass>();
+    let capacities = setup.watch::<CSIStorageCapacity>();
+    setup.map(&nodes, |change| {
+        let changed = |old: &Arc<Node>| local::room_facts(old) != local::room_facts(change.object());
+        if change.old().is_none_or(changed) { vec![Key::of(&**change.object())] } else { Vec::new() }
+    });
+    setup.map(&volumes, |change| {
+        local::node_of(change.object()).map(|name| Key::new("", name)).into_iter().collect()
+    });
+    let all = nodes.cache().clone();
+    setup.map(&classes, move |_| all.list().iter().map(|node| Key::of(&**node)).collect());
+    let controller = Room {
+        nodes: nodes.cache().clone(),
+        volumes: volumes.cache().clone(),
+        classes: classes.cache().clone(),
+        capacities: capacities.cache().clone(),
+    };
+    setup.start(Arc::new(controller), 1);
+}
+
+struct Expander {
+    claims: Cache<PersistentVolumeClaim>,
+    volumes: Cache<PersistentVolume>,
+}
+
+impl Reconcile for Expander {
+    fn reconcile(&self, key: &Key, _: Timestamp) -> Result<Plan, ReconcileError> {
+        let Some(claim) = self.claims.get_key(key) else { return Ok(Plan::none()) };
+        let volume = api::volumes::volume_name(&claim).and_then(|name| self.volumes.get("", name));
+        Ok(volume.map(|volume| binder::expand(&claim, &volume)).unwrap_or_default())
+    }
+}
+
+/// Starts the controller that tells who is to expand a volume.
+pub fn start_expander(context: &Context) {
+    let mut setup = context.setup("expand-controller", "volume_expand");
+    let claims = setup.read::<PersistentVolumeClaim>();
+    let volumes = setup.read::<PersistentVolume>();
+    setup.map(&claims, |change| {
+        let size = |claim: &Arc<PersistentVolumeClaim>| api::volumes::requested(claim);
+        let grown = change.old().is_some_and(|old| size(old) < size(change.object()));
+        if grown { vec![Key::of(&**change.object())] } else { Vec::new() }
+    });
+    let controller = Expander { claims: claims.cache().clone(), volumes: volumes.cache().clone() };
     setup.start(Arc::new(controller), 1);
 }
 

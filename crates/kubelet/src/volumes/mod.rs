@@ -3,6 +3,7 @@
 //! Must not know the runtime beyond its mount message.
 
 pub mod atomic;
+pub mod local;
 pub mod payload;
 pub mod subpath;
 
@@ -163,6 +164,7 @@ impl Store {
         if let Some(name) = claim_name(pod, volume) {
             let volume =
                 claims.get(&name).ok_or(VolumeError::Missing { what: "persistentvolumeclaim", name })?;
+            local::make(&self.root.with_file_name(local::DIRECTORY), volume)?;
             return persistent(pod, volume);
         }
         if volume.empty_dir.is_some() {
