@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use store::{HistoryError, Interest, Key, WatchFrom};
 
 use crate::authz::bootstrap;
+use crate::authz::reconcile::{self, Repair};
 use crate::server::Server;
 
 /// How long an event is kept after it was last written: the default of upstream's `--event-ttl`.
@@ -30,7 +31,7 @@ impl Server {
     pub async fn start(&self) -> Result<(), ApiError> {
         self.ensure_namespaces().await?;
         for object in bootstrap::objects() {
-            self.ensure(&collection(self, &object), object).await?;
+            self.reconcile(&collection(self, &object), object).await?;
         }
         for object in boot_objects(self).into_iter().chain(crate::fairness::objects()) {
             self.ensure(&collection(self, &object), object).await?;
@@ -133,6 +134,27 @@ impl Server {
     /// True once the boot objects exist.
     pub fn is_ready(&self) -> bool {
         self.ready.load(Ordering::Acquire)
+    }
+
+    /// Creates a bootstrap role or binding, or gives it back what it lacks.
+    async fn reconcile(&self, path: &str, wanted: Value) -> Result<(), ApiError> {
+        let own = format!("{path}/{}", wanted["metadata"]["name"].as_str().unwrap_or(""));
+        let (code, found) = self.internal(Method::GET, &own, None).await;
+        if code != 200 {
+            return self.ensure(path, wanted).await;
+        }
+        let (code, status) = match reconcile::repair(&wanted, &found) {
+            Repair::Keep => return Ok(()),
+            Repair::Update(object) => self.internal(Method::PUT, &own, Some(object)).await,
+            Repair::Replace => {
+                self.internal(Method::DELETE, &own, None).await;
+                self.internal(Method::POST, path, Some(wanted)).await
+            }
+        };
+        match code {
+            200 | 201 | 409 => Ok(()),
+            code => Err(ApiError::from_status(code, &status)),
+        }
     }
 
     /// Creates an object unless it exists.

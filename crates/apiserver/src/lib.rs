@@ -11,6 +11,7 @@ pub mod authn;
 pub mod authz;
 mod backup;
 pub mod boot;
+mod compress;
 pub mod config;
 mod convert;
 mod crd;

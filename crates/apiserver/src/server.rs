@@ -26,7 +26,7 @@ use crate::fairness::{Fairness, Turn};
 use crate::negotiate::{Accept, Offer};
 use crate::object::Rows;
 use crate::request::{Query, RequestInfo};
-use crate::{authn, authz, discovery, negotiate, respond, verbs};
+use crate::{authn, authz, compress, discovery, negotiate, respond, verbs};
 
 /// The largest body of a request, as upstream's (etcd's) limit.
 pub const BODY_LIMIT: usize = 3 * 1024 * 1024;
@@ -189,8 +189,11 @@ impl Server {
         finish(&exchange, &mut response);
         self.count(&exchange, &response, started);
         match &self.audit {
-            Some(audit) => audit.end(self, &mut exchange, response).await,
-            None => response,
+            Some(audit) => {
+                let response = audit.end(self, &mut exchange, response).await;
+                compress::apply(&exchange, response)
+            }
+            None => compress::apply(&exchange, response),
         }
     }
 

@@ -359,6 +359,18 @@ async fn wait<F: Future<Output = bool>>(mut check: impl FnMut() -> F) {
 }
 
 #[tokio::test]
+async fn the_service_of_the_api_comes_back() {
+    let api = Api::new().await;
+    let path = "/api/v1/namespaces/default/services/kubernetes";
+    let before = api.get(path).await.json();
+    let gone = api.admin(Method::DELETE, path, "application/json", "").await;
+    assert_eq!(gone.code, 200, "{}", gone.message());
+    let back = || async { api.get(path).await.json()["metadata"]["uid"] != before["metadata"]["uid"] };
+    wait(|| async { api.get(path).await.code == 200 && back().await }).await;
+    assert_eq!(api.get(path).await.json()["spec"]["clusterIP"], before["spec"]["clusterIP"]);
+}
+
+#[tokio::test]
 async fn applies_conflict_and_take_over() {
     let api = Api::new().await;
     let path = format!("{MAPS}/a");
@@ -452,9 +464,11 @@ async fn validating_policies_refuse_warn_and_take_parameters() {
             "paramRef": {"name": "limits", "namespace": "default", "parameterNotFoundAction": "Deny"}}});
     let made = api.create(&format!("{ADMISSION}/validatingadmissionpolicybindings"), binding).await;
     assert_eq!(made.code, 201, "{}", made.message());
-    let fine = api.create(maps, json!({"metadata": {"name": "fine"}, "data": {"a": "1", "secret": "2"}})).await;
+    let fine =
+        api.create(maps, json!({"metadata": {"name": "fine"}, "data": {"a": "1", "secret": "2"}})).await;
     assert_eq!(fine.code, 201, "{}", fine.message());
-    let much = api.create(maps, json!({"metadata": {"name": "much"}, "data": {"a": "1", "b": "2", "c": "3"}})).await;
+    let much =
+        api.create(maps, json!({"metadata": {"name": "much"}, "data": {"a": "1", "b": "2", "c": "3"}})).await;
     assert_eq!((much.code, much.json()["reason"].as_str()), (422, Some("Invalid")));
     assert_eq!(
         much.message(),
@@ -463,7 +477,8 @@ async fn validating_policies_refuse_warn_and_take_parameters() {
     let warn = json!({"spec": {"validationActions": ["Warn", "Audit"]}});
     let path = format!("{ADMISSION}/validatingadmissionpolicybindings/sizes-here");
     api.admin(Method::PATCH, &path, "application/merge-patch+json", warn.to_string()).await;
-    let much = api.create(maps, json!({"metadata": {"name": "much"}, "data": {"a": "1", "b": "2", "c": "3"}})).await;
+    let much =
+        api.create(maps, json!({"metadata": {"name": "much"}, "data": {"a": "1", "b": "2", "c": "3"}})).await;
     assert_eq!(much.code, 201);
     let warning = much.headers["warning"].to_str().expect("text");
     assert!(warning.contains("Validation failed for ValidatingAdmissionPolicy 'sizes'"), "{warning}");
@@ -479,10 +494,18 @@ async fn mutating_policies_merge_patch_and_run_again() {
     let api = Api::new().await;
     let maps = "/api/v1/namespaces/default/configmaps";
     for (name, again, mutations) in [
-        ("a-count", "IfNeeded", json!([{"patchType": "ApplyConfiguration", "applyConfiguration": {"expression":
-            "Object{metadata: Object.metadata{annotations: {'size': string(size(object.data))}}}"}}])),
-        ("b-add", "Never", json!([{"patchType": "JSONPatch", "jsonPatch": {"expression":
-            "[JSONPatch{op: 'add', path: '/data/' + jsonpatch.escapeKey('x.y'), value: 'added'}]"}}])),
+        (
+            "a-count",
+            "IfNeeded",
+            json!([{"patchType": "ApplyConfiguration", "applyConfiguration": {"expression":
+            "Object{metadata: Object.metadata{annotations: {'size': string(size(object.data))}}}"}}]),
+        ),
+        (
+            "b-add",
+            "Never",
+            json!([{"patchType": "JSONPatch", "jsonPatch": {"expression":
+            "[JSONPatch{op: 'add', path: '/data/' + jsonpatch.escapeKey('x.y'), value: 'added'}]"}}]),
+        ),
     ] {
         let policy = json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingAdmissionPolicy", "metadata": {"name": name},
             "spec": {"matchConstraints": config_maps(), "reinvocationPolicy": again, "mutations": mutations}});

@@ -4,6 +4,7 @@ pub mod bootstrap;
 mod node;
 pub use node::node_name;
 pub mod rbac;
+pub mod reconcile;
 
 use std::collections::BTreeMap;
 

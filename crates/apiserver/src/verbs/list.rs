@@ -369,6 +369,7 @@ fn answer(call: &Call<'_>, accept: &Accept, page: Page, include: Include) -> Res
                 row.list_kind
             );
             let body = ListBody {
+                least: page.objects.iter().map(|o| o.json.len() / 2).sum(),
                 served: served.clone(),
                 head: Some(head.into()),
                 objects: page.objects,
@@ -417,6 +418,8 @@ struct ListBody {
     objects: Vec<Arc<Object>>,
     at: usize,
     ended: bool,
+    /// Bytes that there will be at least.
+    least: usize,
 }
 
 impl http_body::Body for ListBody {
@@ -449,6 +452,14 @@ impl http_body::Body for ListBody {
             self.at += 1;
         }
         Poll::Ready(Some(Ok(Frame::data(out.freeze()))))
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        let mut hint = http_body::SizeHint::new();
+        if self.at == 0 {
+            hint.set_lower(self.least as u64);
+        }
+        hint
     }
 }
 
