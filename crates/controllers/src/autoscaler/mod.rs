@@ -2,27 +2,29 @@
 //! asks the metrics API every 15 seconds.
 
 mod load;
+mod metric;
 mod plan;
+mod usage;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::k8s::api::autoscaling::v2::HorizontalPodAutoscaler;
+use api::Gvr;
+use api::k8s::api::autoscaling::v2::{CrossVersionObjectReference, HorizontalPodAutoscaler, MetricSpec};
 use api::k8s::api::core::v1::Pod;
 use api::labels::Selector;
-use api::{Gvr, Quantity};
 use base::Clock;
 use client::plan::About;
-use client::{Cache, Client, ClientError, Discovery, EventKind, Key, ListOptions, Meta, Queue, Recorder};
+use client::{Cache, Client, ClientError, Discovery, EventKind, Key, Meta, Queue, Recorder};
 use parking_lot::Mutex;
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::context::Context;
 use crate::worker;
-use load::{PodLoad, Usage};
-use plan::{History, Reading};
+use metric::{Fetched, Scaled};
+use plan::{History, Wanted};
+use usage::Source;
 
 const WORKERS: usize = 5;
 /// How often an autoscaler looks, as upstream.
@@ -37,22 +39,6 @@ struct Autoscaler {
     discovery: Mutex<Arc<Discovery>>,
     histories: Mutex<BTreeMap<Key, History>>,
 }
-
-#[derive(Serialize, Deserialize, Default)]
-#[serde(default)]
-struct PodMetrics {
-    metadata: api::k8s::apimachinery::pkg::apis::meta::v1::ObjectMeta,
-    containers: Vec<ContainerMetrics>,
-}
-
-#[derive(Serialize, Deserialize, Default)]
-#[serde(default)]
-struct ContainerMetrics {
-    name: String,
-    usage: BTreeMap<String, String>,
-}
-
-api::wire!(PodMetrics);
 
 impl Autoscaler {
     async fn sync(&self, key: Key) -> Result<Option<Duration>, ClientError> {
@@ -115,76 +101,148 @@ impl Autoscaler {
             plan::set_condition(after, "ScalingActive", false, "ScalingDisabled", text, now);
             return Ok(());
         }
-        let selector = scale["status"]["selector"].as_str().unwrap_or("").to_owned();
-        let readings = self.read(scaler, &selector, current).await;
-        let wanted = {
-            let mut histories = self.histories.lock();
-            let history = histories.entry(Key::of(scaler)).or_default();
-            plan::decide(after, current, &readings, history, self.clock.monotonic(), now)
+        let wanted = match plan::out_of_limits(scaler, current) {
+            Some(wanted) => wanted,
+            None => match self.judge(scaler, after, &scale, current).await {
+                Some(wanted) => wanted,
+                None => return Ok(()),
+            },
         };
-        for reading in readings.iter().filter_map(|reading| reading.as_ref().err()) {
-            self.tell(scaler, EventKind::Warning, "FailedGetResourceMetric", reading);
-        }
-        let Some(wanted) = wanted else { return Ok(()) };
         after.status.get_or_insert_default().desired_replicas = wanted.replicas;
         if wanted.replicas == current {
             return Ok(());
         }
         scale["spec"]["replicas"] = json!(wanted.replicas);
-        let _: Value = self.client.update_at(&gvr, namespace, &name, "scale", &scale).await?;
-        plan::scaled(after, wanted.replicas, now);
-        let text = format!("New size: {}; reason: {}", wanted.replicas, wanted.reason);
+        let written: Result<Value, ClientError> =
+            self.client.update_at(&gvr, namespace, &name, "scale", &scale).await;
+        let (size, reason) = (wanted.replicas, wanted.reason);
+        if let Err(error) = written {
+            let text = format!("the HPA controller was unable to update the target scale: {error}");
+            plan::set_condition(after, "AbleToScale", false, "FailedUpdateScale", &text, now);
+            let text = format!("New size: {size}; reason: {reason}; error: {error}");
+            self.tell(scaler, EventKind::Warning, "FailedRescale", &text);
+            after.status.get_or_insert_default().desired_replicas = current;
+            return Ok(());
+        }
+        plan::scaled(after, size, now);
+        let text = format!("New size: {size}; reason: {reason}");
         self.tell(scaler, EventKind::Normal, "SuccessfulRescale", &text);
         let mut histories = self.histories.lock();
-        histories.entry(Key::of(scaler)).or_default().note(wanted.replicas - current, self.clock.monotonic());
+        histories.entry(Key::of(scaler)).or_default().note(size - current, self.clock.monotonic());
         Ok(())
     }
 
-    /// What each metric of the autoscaler says.
-    async fn read(
+    /// The target's selector; when it cannot be used, the condition says why.
+    fn selector(
         &self,
         scaler: &HorizontalPodAutoscaler,
-        selector: &str,
-        current: i32,
-    ) -> Vec<Result<Reading, String>> {
-        let metrics = scaler.spec.metrics.clone().unwrap_or_default();
-        let usage = self.usage(scaler.namespace(), selector).await;
-        let parsed = Selector::parse(selector).unwrap_or_else(|_| Selector::nothing());
-        let mut pods = self.pods.namespace(scaler.namespace());
-        pods.retain(|pod| parsed.matches_opt(pod.meta().labels.as_ref()));
-        let now = self.clock.now();
-        let read = |metric| {
-            let (resource, container, target) = plan::resource_metric(metric)?;
-            let usage = usage.as_ref().map_err(|error| {
-                let text = "unable to get metrics for resource";
-                format!("failed to get {resource} utilization: {text} {resource}: {error}")
-            })?;
-            let loads: Vec<PodLoad> = pods
-                .iter()
-                .map(|pod| load::of(pod, usage.get(pod.name()), &resource, container.as_deref(), now))
-                .collect();
-            plan::reading(&resource, container.as_deref(), &target, &loads, current)
+        after: &mut HorizontalPodAutoscaler,
+        text: &str,
+    ) -> Option<Selector> {
+        let (reason, event, condition) = match Selector::parse(text) {
+            Ok(selector) if !text.is_empty() => return Some(selector),
+            Ok(_) => {
+                let condition = "the HPA target's scale is missing a selector".to_owned();
+                ("SelectorRequired", "selector is required".to_owned(), condition)
+            }
+            Err(error) => {
+                let what = "couldn't convert selector into a corresponding internal selector object";
+                ("InvalidSelector", format!("{what}: {error}"), format!("{what}: {error}"))
+            }
         };
-        metrics.iter().map(read).collect()
+        self.tell(scaler, EventKind::Warning, reason, &event);
+        plan::set_condition(after, "ScalingActive", false, "InvalidSelector", &condition, self.clock.now());
+        None
     }
 
-    async fn usage(&self, namespace: &str, selector: &str) -> Result<BTreeMap<String, Usage>, ClientError> {
-        let gvr = Gvr::new("metrics.k8s.io", "v1beta1", "pods");
-        let options = ListOptions { labels: selector.to_owned(), ..ListOptions::default() };
-        let list = self.client.list_at::<PodMetrics>(&gvr, namespace, &options, false).await?;
-        let amount =
-            |text: &String| text.parse::<Quantity>().map(|quantity| quantity.milli_value()).unwrap_or(0);
-        let container = |metrics: ContainerMetrics| {
-            let usage =
-                metrics.usage.iter().map(|(resource, text)| (resource.clone(), amount(text))).collect();
-            (metrics.name, usage)
+    /// The number that the metrics ask for; `None` when they allow no judgement.
+    async fn judge(
+        &self,
+        scaler: &HorizontalPodAutoscaler,
+        after: &mut HorizontalPodAutoscaler,
+        scale: &Value,
+        current: i32,
+    ) -> Option<Wanted> {
+        let now = self.clock.now();
+        let selector = scale["status"]["selector"].as_str().unwrap_or("");
+        let parsed = self.selector(scaler, after, selector)?;
+        let mut pods = self.pods.namespace(scaler.namespace());
+        pods.retain(|pod| parsed.matches_opt(pod.meta().labels.as_ref()));
+        let status_replicas = scale["status"]["replicas"].as_i64().and_then(|n| i32::try_from(n).ok());
+        let scaled = Scaled {
+            pods: &pods,
+            wanted: current,
+            current: status_replicas.unwrap_or(0),
+            tolerance: plan::tolerance(scaler.spec.behavior.as_ref()),
+            now,
         };
-        let pod = |metrics: PodMetrics| {
-            let name = metrics.metadata.name.unwrap_or_default();
-            (name, metrics.containers.into_iter().map(container).collect())
+        let metrics = scaler.spec.metrics.clone().unwrap_or_default();
+        let fetched = self.fetch(scaler, &metrics, selector).await;
+        let pairs = metrics.iter().zip(fetched);
+        let readings: Vec<_> =
+            pairs.map(|(metric, fetched)| metric::read(metric, fetched, &scaled)).collect();
+        for unread in readings.iter().filter_map(|reading| reading.as_ref().err()) {
+            self.tell(scaler, EventKind::Warning, unread.reason, &unread.error);
+        }
+        let combined = plan::combine(&readings, current);
+        after.status.get_or_insert_default().current_metrics = Some(combined.metrics);
+        if let Some((reason, text)) = combined.reason {
+            plan::set_condition(after, "ScalingActive", false, reason, &text, now);
+        }
+        let Some((wish, metric)) = combined.wish else {
+            let text = combined.unread.unwrap_or_else(|| "no metrics are set".to_owned());
+            self.tell(scaler, EventKind::Warning, "FailedComputeMetricsReplicas", &text);
+            return None;
         };
-        Ok(list.items.into_iter().map(pod).collect())
+        let mut histories = self.histories.lock();
+        let history = histories.entry(Key::of(scaler)).or_default();
+        Some(plan::decide(after, current, (wish, &metric), history, self.clock.monotonic(), now))
     }
+
+    /// What the metrics are judged by; usage is asked for once.
+    async fn fetch(
+        &self,
+        scaler: &HorizontalPodAutoscaler,
+        metrics: &[MetricSpec],
+        selector: &str,
+    ) -> Vec<Fetched> {
+        let discovery = self.discovery.lock().clone();
+        let source = Source { client: &self.client, discovery: &discovery, namespace: scaler.namespace() };
+        let by_usage =
+            metrics.iter().any(|metric| metric.resource.is_some() || metric.container_resource.is_some());
+        let usage =
+            if by_usage { source.resources(selector).await } else { Err("no usage is needed".to_owned()) };
+        let usage = Arc::new(usage);
+        let mut out = Vec::with_capacity(metrics.len());
+        for metric in metrics {
+            out.push(if let Some(pods) = &metric.pods {
+                let of_metric = pods.metric.selector.as_ref();
+                Fetched::Pods(source.pods(&pods.metric.name, selector, of_metric).await)
+            } else if let Some(object) = &metric.object {
+                let (of, metric) = (&object.described_object, &object.metric);
+                Fetched::Value(match resource_of(&discovery, of) {
+                    Ok(name) => source.object(&metric.name, &name, &of.name, metric.selector.as_ref()).await,
+                    Err(error) => Err(error),
+                })
+            } else if let Some(external) = &metric.external {
+                let metric = &external.metric;
+                Fetched::Value(source.external(&metric.name, metric.selector.as_ref()).await)
+            } else {
+                Fetched::Usage(usage.clone())
+            });
+        }
+        out
+    }
+}
+
+/// An object's resource as the custom metrics API names it.
+fn resource_of(discovery: &Discovery, of: &CrossVersionObjectReference) -> Result<String, String> {
+    let version = of.api_version.clone().unwrap_or_default();
+    let group = version.rsplit_once('/').map_or("", |(group, _)| group);
+    let found = discovery.by_kind(group, &of.kind);
+    let resource = found.map(|found| found.resource.gvr.resource.to_string());
+    let resource = resource.ok_or_else(|| format!("no matches for kind {:?} in group {group:?}", of.kind))?;
+    Ok(if group.is_empty() { resource } else { format!("{resource}.{group}") })
 }
 
 /// Starts the controller.

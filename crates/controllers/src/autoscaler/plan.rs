@@ -4,32 +4,20 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use api::Quantity;
 use api::k8s::api::autoscaling::v2::{
-    ContainerResourceMetricStatus, HPAScalingRules, HorizontalPodAutoscaler,
-    HorizontalPodAutoscalerCondition, MetricSpec, MetricStatus, MetricTarget, MetricValueStatus,
-    ResourceMetricStatus,
+    HPAScalingRules, HorizontalPodAutoscaler, HorizontalPodAutoscalerBehavior,
+    HorizontalPodAutoscalerCondition, MetricStatus,
 };
 use api::k8s::apimachinery::pkg::apis::meta::v1::Time;
 use jiff::Timestamp;
 
-use super::load::{self, Goal, PodLoad};
+use super::load::Tolerance;
+use super::metric::{Reading, Unread};
 
 /// Before scaling down, the highest wish of this time counts.
 const DOWN_WINDOW: Duration = Duration::from_secs(300);
 /// Entries of a history at most.
 const MAX_HISTORY: usize = 1_000;
-
-/// What one metric says.
-#[derive(Clone, Debug)]
-pub struct Reading {
-    /// Replicas asked for.
-    pub replicas: i32,
-    /// In words, for events: `cpu resource utilization (percentage of request)`.
-    pub name: String,
-    /// For the status.
-    pub status: MetricStatus,
-}
 
 /// Past wishes and changes of one autoscaler, by a monotonic clock.
 #[derive(Clone, Debug, Default)]
@@ -97,130 +85,101 @@ pub fn scaled(scaler: &mut HorizontalPodAutoscaler, replicas: i32, now: Timestam
     scaler.status.get_or_insert_default().last_scale_time = Some(Time(now));
 }
 
-/// The resource, container and target of a metric; other kinds of metric are not served here.
-pub fn resource_metric(metric: &MetricSpec) -> Result<(String, Option<String>, MetricTarget), String> {
-    if let Some(source) = &metric.resource {
-        return Ok((source.name.clone(), None, source.target.clone()));
-    }
-    if let Some(source) = &metric.container_resource {
-        return Ok((source.name.clone(), Some(source.container.clone()), source.target.clone()));
-    }
-    Err(format!("metrics of type {} need an adapter for custom metrics, and there is none", metric.type_))
+/// How far from one a ratio changes nothing, by the behavior.
+pub fn tolerance(behavior: Option<&HorizontalPodAutoscalerBehavior>) -> Tolerance {
+    let default = Tolerance::default();
+    let of = |rules: Option<&HPAScalingRules>| {
+        let text = rules.and_then(|rules| rules.tolerance.as_ref())?;
+        text.0.parse::<api::Quantity>().ok().map(|quantity| quantity.as_f64())
+    };
+    let (up, down) =
+        behavior.map_or((None, None), |rules| (rules.scale_up.as_ref(), rules.scale_down.as_ref()));
+    Tolerance { up: of(up).unwrap_or(default.up), down: of(down).unwrap_or(default.down) }
 }
 
-/// What one resource metric says.
-pub fn reading(
-    resource: &str,
-    container: Option<&str>,
-    target: &MetricTarget,
-    loads: &[PodLoad],
-    current: i32,
-) -> Result<Reading, String> {
-    let average = target.average_value.as_ref().and_then(|text| text.0.parse::<Quantity>().ok());
-    let (goal, name) = match (target.average_utilization, average) {
-        (Some(percent), _) => {
-            (Goal::Utilization(percent), format!("{resource} resource utilization (percentage of request)"))
+/// Several metrics as one wish.
+pub struct Combined {
+    /// Replicas asked for, and the metric that asks.
+    pub wish: Option<(i32, String)>,
+    /// What could not be read, of how many.
+    pub unread: Option<String>,
+    /// The condition's reason when that keeps the autoscaler from working.
+    pub reason: Option<(&'static str, String)>,
+    /// For the status.
+    pub metrics: Vec<MetricStatus>,
+}
+
+/// The largest wish; with part of the metrics unknown, the others may only add.
+pub fn combine(readings: &[Result<Reading, Unread>], current: i32) -> Combined {
+    let good: Vec<&Reading> = readings.iter().filter_map(|reading| reading.as_ref().ok()).collect();
+    let bad: Vec<&Unread> = readings.iter().filter_map(|reading| reading.as_ref().err()).collect();
+    let mut wish: Option<(i32, String)> = None;
+    for reading in &good {
+        if wish.as_ref().is_none_or(|(replicas, _)| reading.replicas > *replicas) {
+            wish = Some((reading.replicas, reading.name.clone()));
         }
-        (None, Some(average)) => (Goal::Average(average.milli_value()), format!("{resource} resource")),
-        (None, None) => return Err("neither a utilization nor an average value is set".to_owned()),
-    };
-    let (replicas, shown) = load::replicas(&goal, loads, current)
-        .map_err(|error| format!("failed to get {resource} utilization: {error}"))?;
-    let used: Vec<i64> = loads
-        .iter()
-        .filter_map(|load| if let PodLoad::Known { used, .. } = load { Some(*used) } else { None })
-        .collect();
-    let mean = used.iter().sum::<i64>() / i64::try_from(used.len().max(1)).unwrap_or(1);
-    let value = Quantity::from_milli(if matches!(goal, Goal::Average(_)) { shown } else { mean });
-    let present = MetricValueStatus {
-        average_value: Some(api::k8s::apimachinery::pkg::api::resource::Quantity(value.to_string())),
-        average_utilization: match goal {
-            Goal::Utilization(_) => i32::try_from(shown).ok(),
-            Goal::Average(_) => None,
-        },
-        value: None,
-    };
-    let name_of = resource.to_owned();
-    let status = match container {
-        None => MetricStatus {
-            type_: "Resource".to_owned(),
-            resource: Some(ResourceMetricStatus { name: name_of, current: present }),
-            ..MetricStatus::default()
-        },
-        Some(container) => MetricStatus {
-            type_: "ContainerResource".to_owned(),
-            container_resource: Some(ContainerResourceMetricStatus {
-                name: name_of,
-                container: container.to_owned(),
-                current: present,
-            }),
-            ..MetricStatus::default()
-        },
-    };
-    Ok(Reading { replicas, name, status })
+    }
+    let unread = bad.first().map(|first| {
+        let (count, all) = (bad.len(), readings.len());
+        format!("invalid metrics ({count} invalid out of {all}), first error is: {}", first.error)
+    });
+    let stuck = good.is_empty() || wish.as_ref().is_some_and(|(replicas, _)| *replicas < current);
+    let first = bad.first().filter(|_| stuck);
+    let reason = first.map(|first| {
+        let text = format!("the HPA was unable to compute the replica count: {}", first.error);
+        (first.reason, text)
+    });
+    if reason.is_some() {
+        wish = None;
+    }
+    let metrics = good.iter().map(|reading| reading.status.clone()).collect();
+    Combined { wish, unread, reason, metrics }
 }
 
-/// The number of replicas to have; `None` when the metrics do not allow a judgement.
+/// The number of replicas to have, from a wish that metrics make.
 pub fn decide(
     scaler: &mut HorizontalPodAutoscaler,
     current: i32,
-    readings: &[Result<Reading, String>],
+    (wish, metric): (i32, &str),
     history: &mut History,
     at: Duration,
     now: Timestamp,
-) -> Option<Wanted> {
-    let spec = scaler.spec.clone();
-    let (least, most) = (spec.min_replicas.unwrap_or(1), spec.max_replicas);
-    let good: Vec<&Reading> = readings.iter().filter_map(|reading| reading.as_ref().ok()).collect();
-    let bad = readings.iter().find_map(|reading| reading.as_ref().err());
-    let highest = good.iter().max_by_key(|reading| reading.replicas);
-    scaler.status.get_or_insert_default().current_metrics =
-        Some(good.iter().map(|reading| reading.status.clone()).collect());
-    let (mut wish, mut reason) = match (highest, bad) {
-        // With part of the metrics unknown, the others may only add.
-        (Some(highest), Some(error)) if highest.replicas < current => return fail(scaler, error, now),
-        (Some(highest), _) => (highest.replicas, format!("{} above target", highest.name)),
-        (None, error) => return fail(scaler, error.map_or("no metrics are set", String::as_str), now),
-    };
-    let name = highest.map_or("", |highest| highest.name.as_str());
-    let text = format!("the HPA was able to successfully calculate a replica count from {name}");
+) -> Wanted {
+    let text = format!("the HPA was able to successfully calculate a replica count from {metric}");
     set_condition(scaler, "ScalingActive", true, "ValidMetricFound", &text, now);
-    if wish < current {
-        reason = "All metrics below target".to_owned();
-    }
-    if current > most {
-        (wish, reason) = (most, "Current number of replicas above Spec.MaxReplicas".to_owned());
-    } else if current < least {
-        (wish, reason) = (least, "Current number of replicas below Spec.MinReplicas".to_owned());
-    } else {
-        wish = stabilize(scaler, &spec.behavior.unwrap_or_default(), wish, current, history, at, now);
-    }
-    let bounded = wish.clamp(least, most.max(least));
-    let (limited, why, text) = match wish.cmp(&bounded) {
-        std::cmp::Ordering::Less => {
-            (true, "TooFewReplicas", "the desired replica count is less than the minimum replica count")
-        }
-        std::cmp::Ordering::Greater => {
-            (true, "TooManyReplicas", "the desired replica count is more than the maximum replica count")
-        }
-        std::cmp::Ordering::Equal => {
-            (false, "DesiredWithinRange", "the desired count is within the acceptable range")
-        }
+    let reason = match wish.cmp(&current) {
+        std::cmp::Ordering::Greater => format!("{metric} above target"),
+        std::cmp::Ordering::Less => "All metrics below target".to_owned(),
+        std::cmp::Ordering::Equal => String::new(),
     };
-    set_condition(scaler, "ScalingLimited", limited, why, text, now);
-    Some(Wanted { replicas: bounded, reason })
+    let limits = Limits {
+        least: scaler.spec.min_replicas.unwrap_or(1),
+        most: scaler.spec.max_replicas,
+        behavior: scaler.spec.behavior.clone().unwrap_or_default(),
+    };
+    let held = stabilize(scaler, &limits.behavior, wish, current, history, at, now);
+    let (replicas, why, text) = limits.rate(held, current, history, at);
+    set_condition(scaler, "ScalingLimited", replicas != held, why, text, now);
+    Wanted { replicas, reason }
 }
 
-fn fail(scaler: &mut HorizontalPodAutoscaler, error: &str, now: Timestamp) -> Option<Wanted> {
-    let text = format!("the HPA was unable to compute the replica count: {error}");
-    set_condition(scaler, "ScalingActive", false, "FailedGetResourceMetric", &text, now);
-    None
+/// A number outside of the limits needs no metrics.
+pub fn out_of_limits(scaler: &HorizontalPodAutoscaler, current: i32) -> Option<Wanted> {
+    let (least, most) = (scaler.spec.min_replicas.unwrap_or(1), scaler.spec.max_replicas);
+    let wanted = |replicas, reason: &str| Some(Wanted { replicas, reason: reason.to_owned() });
+    if current > most {
+        wanted(most, "Current number of replicas above Spec.MaxReplicas")
+    } else if current < least {
+        wanted(least, "Current number of replicas below Spec.MinReplicas")
+    } else {
+        None
+    }
 }
 
-/// Holds a wish back: by recent wishes, then by how much may change in a time.
+/// Holds a wish back by recent ones.
 fn stabilize(
     scaler: &mut HorizontalPodAutoscaler,
-    behavior: &api::k8s::api::autoscaling::v2::HorizontalPodAutoscalerBehavior,
+    behavior: &HorizontalPodAutoscalerBehavior,
     wish: i32,
     current: i32,
     history: &mut History,
@@ -231,15 +190,11 @@ fn stabilize(
         let set = rules.and_then(|rules| rules.stabilization_window_seconds);
         set.map_or(default, |seconds| Duration::from_secs(u64::from(seconds.unsigned_abs())))
     };
-    let (up, down) = (behavior.scale_up.as_ref(), behavior.scale_down.as_ref());
-    let (up_window, down_window) = (seconds(up, Duration::ZERO), seconds(down, DOWN_WINDOW));
+    let up_window = seconds(behavior.scale_up.as_ref(), Duration::ZERO);
+    let down_window = seconds(behavior.scale_down.as_ref(), DOWN_WINDOW);
     let within = |window: Duration| {
-        let since = at.saturating_sub(window);
-        history
-            .wishes
-            .iter()
-            .filter(move |(when, _)| *when >= since && !window.is_zero())
-            .map(|(_, wish)| *wish)
+        let recent = history.wishes.iter().filter(move |(when, _)| at.saturating_sub(*when) < window);
+        recent.map(|(_, wish)| *wish)
     };
     let lowest_up = within(up_window).min().unwrap_or(wish).min(wish);
     let highest_down = within(down_window).max().unwrap_or(wish).max(wish);
@@ -250,24 +205,72 @@ fn stabilize(
     if history.wishes.len() > MAX_HISTORY {
         history.wishes.pop_front();
     }
-    let (reason, text) = if held > wish {
-        (
-            "ScaleDownStabilized",
-            "recent recommendations were higher than current one, applying the highest recent recommendation",
-        )
-    } else if held < wish {
+    let (reason, text) = if held == wish {
+        ("ReadyForNewScale", "recommended size matches current size")
+    } else if wish >= current {
         (
             "ScaleUpStabilized",
             "recent recommendations were lower than current one, applying the lowest recent recommendation",
         )
     } else {
-        ("ReadyForNewScale", "recommended size matches current size")
+        (
+            "ScaleDownStabilized",
+            "recent recommendations were higher than current one, applying the highest recent recommendation",
+        )
     };
     set_condition(scaler, "AbleToScale", true, reason, text, now);
-    if held > current {
-        held.min(bound(up, current, history, at, true))
-    } else {
-        held.max(bound(down, current, history, at, false))
+    held
+}
+
+/// How far and how fast the number may change.
+struct Limits {
+    least: i32,
+    most: i32,
+    behavior: HorizontalPodAutoscalerBehavior,
+}
+
+impl Limits {
+    /// The number that is allowed now, and why it is no other.
+    fn rate(
+        &self,
+        held: i32,
+        current: i32,
+        history: &History,
+        at: Duration,
+    ) -> (i32, &'static str, &'static str) {
+        let within = ("DesiredWithinRange", "the desired count is within the acceptable range");
+        if held > current {
+            let limit = bound(self.behavior.scale_up.as_ref(), current, history, at, true).max(current);
+            let (allowed, why, text) = if self.most > limit {
+                let text = "the desired replica count is increasing faster than the maximum scale rate";
+                (limit, "ScaleUpLimit", text)
+            } else {
+                (
+                    self.most,
+                    "TooManyReplicas",
+                    "the desired replica count is more than the maximum replica count",
+                )
+            };
+            if held > allowed {
+                return (allowed, why, text);
+            }
+        } else if held < current {
+            let limit = bound(self.behavior.scale_down.as_ref(), current, history, at, false).min(current);
+            let (allowed, why, text) = if self.least < limit {
+                let text = "the desired replica count is decreasing faster than the maximum scale rate";
+                (limit, "ScaleDownLimit", text)
+            } else {
+                (
+                    self.least,
+                    "TooFewReplicas",
+                    "the desired replica count is less than the minimum replica count",
+                )
+            };
+            if held < allowed {
+                return (allowed, why, text);
+            }
+        }
+        (held, within.0, within.1)
     }
 }
 
@@ -313,26 +316,70 @@ mod tests {
 
     use super::*;
 
+    fn scaler(behavior: serde_json::Value) -> HorizontalPodAutoscaler {
+        let spec = json!({"minReplicas": 2, "maxReplicas": 20, "behavior": behavior,
+            "scaleTargetRef": {"kind": "Deployment", "name": "d"}});
+        serde_json::from_value(json!({"spec": spec})).expect("valid")
+    }
+
     #[test]
     fn limits_windows_and_policies() {
-        let spec = json!({"minReplicas": 2, "maxReplicas": 20, "scaleTargetRef": {"kind": "Deployment", "name": "d"}});
-        let mut scaler: HorizontalPodAutoscaler =
-            serde_json::from_value(json!({"spec": spec})).expect("valid");
+        let mut scaler = scaler(json!({}));
         let mut history = History::default();
         let mut ask = |replicas: i32, current: i32, second: u64| {
-            let status = MetricStatus::default();
-            let reading = Reading { replicas, name: "cpu".into(), status };
             let at = Duration::from_secs(second);
-            let wanted =
-                decide(&mut scaler, current, &[Ok(reading)], &mut history, at, Timestamp::UNIX_EPOCH);
-            let wanted = wanted.expect("decided").replicas;
+            let wish = (replicas, "cpu");
+            let wanted = decide(&mut scaler, current, wish, &mut history, at, Timestamp::UNIX_EPOCH).replicas;
             history.note(wanted - current, at);
-            wanted
+            let status = scaler.status.clone().unwrap_or_default();
+            let limited = status.conditions.unwrap_or_default().into_iter();
+            let limited = limited.filter(|condition| condition.type_ == "ScalingLimited");
+            (wanted, limited.filter_map(|condition| condition.reason).collect::<String>())
         };
-        assert_eq!(ask(10, 3, 1_000), 7, "at most four more in 15 s");
-        assert_eq!(ask(10, 7, 1_030), 10);
-        assert_eq!(ask(1, 10, 1_060), 10, "recent wishes were higher");
-        assert_eq!(ask(1, 10, 1_400), 2, "the minimum");
-        assert_eq!(ask(1, 30, 1_500), 20, "the maximum");
+        let is = |wanted: i32, reason: &str| (wanted, reason.to_owned());
+        assert_eq!(ask(10, 3, 1_000), is(7, "ScaleUpLimit"), "at most four more in 15 s");
+        assert_eq!(ask(10, 7, 1_030), is(10, "DesiredWithinRange"));
+        assert_eq!(ask(1, 10, 1_060), is(10, "DesiredWithinRange"), "recent wishes were higher");
+        assert_eq!(ask(1, 10, 1_400), is(2, "TooFewReplicas"), "the minimum");
+        assert_eq!(ask(90, 15, 1_500), is(20, "TooManyReplicas"), "the maximum");
+        assert_eq!(out_of_limits(&scaler, 30).map(|wanted| wanted.replicas), Some(20));
+        assert_eq!(out_of_limits(&scaler, 1).map(|wanted| wanted.replicas), Some(2));
+        assert!(out_of_limits(&scaler, 2).is_none());
+    }
+
+    #[test]
+    fn behavior_is_kept() {
+        let mut scaler = scaler(json!({
+            "scaleUp": {"stabilizationWindowSeconds": 60, "selectPolicy": "Min", "tolerance": "200m", "policies": [
+                {"type": "Pods", "value": 1, "periodSeconds": 15}, {"type": "Percent", "value": 100, "periodSeconds": 15}]},
+            "scaleDown": {"selectPolicy": "Disabled"}}));
+        let tolerance = tolerance(scaler.spec.behavior.as_ref());
+        assert!(tolerance.holds(1.15) && !tolerance.holds(0.85));
+        let mut history = History::default();
+        let mut ask = |replicas: i32, current: i32, second: u64| {
+            let at = Duration::from_secs(second);
+            decide(&mut scaler, current, (replicas, "m"), &mut history, at, Timestamp::UNIX_EPOCH).replicas
+        };
+        assert_eq!(ask(5, 5, 0), 5);
+        assert_eq!(ask(9, 5, 30), 5, "a minute ago fewer were wished for");
+        assert_eq!(ask(9, 5, 61), 6, "one at a time");
+        assert_eq!(ask(2, 5, 600), 5, "never down");
+    }
+
+    #[test]
+    fn unknown_metrics_only_keep_from_shrinking() {
+        let good = |replicas| Ok(Reading { replicas, name: "cpu".into(), status: MetricStatus::default() });
+        let bad = || Err(Unread { reason: "FailedGetPodsMetric", error: "no adapter".into() });
+        let check = |readings: &[Result<Reading, Unread>], current, wish: Option<i32>, unread: bool| {
+            let combined = combine(readings, current);
+            assert_eq!(combined.wish.map(|wish| wish.0), wish, "{readings:?}");
+            assert_eq!((combined.unread.is_some(), combined.reason.is_some()), (unread, wish.is_none()));
+        };
+        check(&[good(3), good(5)], 4, Some(5), false);
+        check(&[good(5), bad()], 4, Some(5), true);
+        check(&[good(3), bad()], 4, None, true);
+        check(&[bad()], 4, None, true);
+        let text = "invalid metrics (1 invalid out of 2), first error is: no adapter";
+        assert_eq!(combine(&[good(5), bad()], 4).unread.as_deref(), Some(text));
     }
 }
