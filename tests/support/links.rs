@@ -60,11 +60,11 @@ impl Links {
     pub fn make() -> Links {
         ip(&format!("netns add {ROUTER}"));
         let links = Links { namespaces: vec![ROUTER.to_owned()] };
-        ip(&format!("link add nvt-up type veth peer name up netns {ROUTER}"));
+        ip(&format!("link add nvt-up type veth peer name out netns {ROUTER}"));
         ip(&format!("addr add {NET}.0.1/24 dev nvt-up"));
         ip("link set nvt-up up");
-        ip(&format!("-n {ROUTER} addr add {NET}.0.2/24 dev up"));
-        ip(&format!("-n {ROUTER} link set up up"));
+        ip(&format!("-n {ROUTER} addr add {NET}.0.2/24 dev out"));
+        ip(&format!("-n {ROUTER} link set out up"));
         for net in [1, 2] {
             ip(&format!("-n {ROUTER} link add br{net} type bridge"));
             ip(&format!("-n {ROUTER} addr add {NET}.{net}.1/24 dev br{net}"));

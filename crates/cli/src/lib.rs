@@ -22,6 +22,7 @@ pub mod pause;
 pub mod pki;
 pub mod process;
 pub mod rotating;
+pub mod simulate;
 pub mod single;
 pub mod storage;
 pub mod token;
@@ -100,6 +101,8 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENTS")]
         words: Vec<String>,
     },
+    /// Thousands of hollow nodes and a load of pods, to see what a control plane can bear.
+    Simulate(simulate::SimulateArgs),
     /// Work with container images.
     #[command(subcommand)]
     Image(ImageCommand),
@@ -174,6 +177,7 @@ async fn run(command: Command) -> Result<(), CliError> {
         Command::Agent(args) => agent::run(args).await,
         Command::Token(command) => token::run(command).await,
         Command::Certs(command) => certs::run(&command),
+        Command::Simulate(args) => simulate::run(args).await,
         Command::Backup(args) => backup::backup(&args).await,
         Command::Restore(args) => backup::restore(&args),
         Command::Salvage(args) => backup::salvage(&args),
