@@ -168,7 +168,7 @@ pub const PARENTS: &[Parent] = &[
 
 /// All commands.
 pub fn table() -> impl Iterator<Item = &'static Command> {
-    verbs::TABLES.iter().flat_map(|table| table.iter())
+    verbs::TABLES.iter().copied().flatten().copied().flatten()
 }
 
 /// A command line that has been read.
@@ -231,9 +231,7 @@ pub fn read(line: &[String]) -> Result<Read, Error> {
             used.push(second);
             command = Some(found);
         } else if command.is_none() {
-            let message = format!("unknown command \"{} {}\"", parent.name, line[second]);
-            let command = format!("kubectl {}", parent.name);
-            return Err(Error::Flags { command, message });
+            return Err(Error::misuse(parent.name, &format!("unknown command {:?}", line[second])));
         }
     }
     if name == "help" {
@@ -307,7 +305,13 @@ mod tests {
             let mut letters = std::collections::BTreeMap::new();
             let mut longs = std::collections::BTreeSet::new();
             for flag in command.flags.iter().copied().flatten().chain(GLOBAL) {
-                assert!(longs.insert(flag.long), "{}: --{} is there twice", command.name, flag.long);
+                // Bindings speak of users of their own.
+                assert!(
+                    longs.insert(flag.long) || flag.long == "user",
+                    "{}: --{} is there twice",
+                    command.name,
+                    flag.long
+                );
                 if flag.short != ' ' {
                     let other = letters.insert(flag.short, flag.long);
                     assert!(other.is_none(), "{}: -{} means two things", command.name, flag.short);

@@ -97,9 +97,9 @@ pub fn settings(args: &Args) -> Result<Settings, Error> {
     if cluster.is_none() && args.given("cluster") {
         return Err(Error::Usage(format!("no server found for cluster \"{cluster_name}\"")));
     }
-    let user_name = args.text_if("user").unwrap_or(&context.user);
+    let user_name = args.alone("user").unwrap_or(&context.user);
     let user = config.users.iter().find(|entry| entry.name == user_name);
-    if user.is_none() && args.given("user") {
+    if user.is_none() && args.alone("user").is_some() {
         return Err(Error::Usage(format!("auth info \"{user_name}\" does not exist")));
     }
     let mut cluster = cluster.map(|entry| entry.cluster.clone()).unwrap_or_default();

@@ -70,6 +70,11 @@ impl Error {
         Error::Usage(message.into())
     }
 
+    /// The same, with a hint where to read on.
+    pub fn misuse(command: &str, message: &str) -> Error {
+        Error::Usage(format!("{message}\nSee 'kubectl {command} -h' for help and examples"))
+    }
+
     /// A manifest, a file or a value cannot be used.
     pub fn input(message: impl Into<String>) -> Error {
         Error::Input(message.into())
@@ -132,7 +137,12 @@ impl Error {
                 let lines: Vec<String> = errors.iter().map(|error| error.message(server)).collect();
                 (lines.join("\n"), 1)
             }
-            Error::Client(ClientError::Api(error)) if error.is(Reason::Invalid) => (invalid(error), 1),
+            Error::Client(ClientError::Api(error))
+            | Error::During { source: ClientError::Api(error), .. }
+                if error.is(Reason::Invalid) =>
+            {
+                (invalid(error), 1)
+            }
             Error::Config(message) => (message.clone(), 1),
             other => (other.message(server), 1),
         }

@@ -180,6 +180,11 @@ impl Args {
         given.map_or_else(|| self.flags.get(name).map_or("", |flag| flag.default), String::as_str)
     }
 
+    /// The same of a flag that holds one text: a command may give a flag of all commands another meaning.
+    pub fn alone(&self, name: &str) -> Option<&str> {
+        self.text_if(name).filter(|_| self.flags.get(name).is_some_and(|flag| flag.takes == Takes::Text))
+    }
+
     /// A flag's text if it was given and is not empty.
     pub fn text_if(&self, name: &str) -> Option<&str> {
         Some(self.text(name)).filter(|text| !text.is_empty())

@@ -194,8 +194,10 @@ async fn cluster_info(app: &App, args: &Args) -> Result<(), Error> {
         request::Select { labels: "kubernetes.io/cluster-service=true".to_owned(), ..Default::default() };
     let path = "/api/v1/namespaces/kube-system/services";
     let services = request::list(app.client()?, path, &select, "", &[]).await?;
+    let colors = std::io::IsTerminal::is_terminal(&std::io::stdout());
     let line = |name: &str, address: &str| {
-        app.out.line(&format!("{GREEN}{name}{PLAIN} is running at {YELLOW}{address}{PLAIN}"));
+        let (green, yellow, plain) = if colors { (GREEN, YELLOW, PLAIN) } else { ("", "", "") };
+        app.out.line(&format!("{green}{name}{plain} is running at {yellow}{address}{plain}"));
     };
     let server = app.server();
     line("Kubernetes control plane", &server);

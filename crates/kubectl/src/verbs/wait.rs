@@ -225,6 +225,14 @@ async fn wait(app: &App, args: &Args) -> Result<(), Error> {
         };
     }
     for mut info in infos {
+        // What is already gone is no news.
+        if conditions.iter().all(|condition| matches!(condition, Condition::Deleted)) {
+            let got = request::get(app.client()?, &info.kind.resource, &info.namespace, &info.name, "").await;
+            match client::client::absent(got)? {
+                Some(object) => info.object = object,
+                None => continue,
+            }
+        }
         for condition in &conditions {
             if let Some(object) = wait_for(app, &info, condition, args).await? {
                 info.object = object;
