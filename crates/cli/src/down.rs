@@ -29,6 +29,20 @@ pub fn pid_file(data_dir: &Path) -> PathBuf {
     containerd::run_dir(data_dir).join("navarch.pid")
 }
 
+/// What containerd, its shims and CNI plugins make outside of our directories; inner ones first. They go when
+/// nobody else uses them.
+const SHARED_DIRS: &[&str] = &[
+    "/run/navarch",
+    "/run/containerd/fifo",
+    "/run/containerd/s",
+    "/run/containerd/runc/k8s.io",
+    "/run/containerd/runc",
+    "/run/containerd",
+    "/run/netns",
+    "/var/lib/cni/results",
+    "/var/lib/cni",
+];
+
 /// Stops and removes; each step goes on where an earlier one found nothing to do.
 pub async fn run(args: &DownArgs) -> Result<(), CliError> {
     let (dir, clock) = (&args.data_dir, Clock::system());
@@ -50,7 +64,7 @@ pub async fn run(args: &DownArgs) -> Result<(), CliError> {
     unmount_below(&run_dir);
     crate::node::remove_cgroups(dir);
     remove_dir(&run_dir)?;
-    remove_dir_if_empty(Path::new("/run/navarch"));
+    SHARED_DIRS.iter().for_each(|dir| remove_dir_if_empty(Path::new(dir)));
     if !args.keep_data {
         println!("removing {}", dir.display());
         remove_dir(dir)?;
