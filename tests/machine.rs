@@ -6,7 +6,7 @@
 mod support;
 
 use serde_json::json;
-use support::links::{Joined, Links};
+use support::links::{Joined, Links, Place};
 use support::{Cluster, busybox, page};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -140,7 +140,7 @@ async fn restart(cluster: &mut Cluster) {
     let writer = cluster.write_config_maps();
     tokio::time::sleep(std::time::Duration::from_millis(500)).await;
     cluster.kill().await;
-    let acknowledged = writer.await.expect("the writer ends with the server");
+    let acknowledged = writer.end().await;
     assert!(!acknowledged.is_empty());
     cluster.start_again().await;
     for name in &acknowledged {
@@ -258,4 +258,83 @@ async fn loss(cluster: &Cluster, two: &mut Joined) {
     two.start_again();
     cluster.node_ready("two").await;
     cluster.gone(&before[0]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs root; ./test runs it"]
+async fn control_planes_are_kept_and_shared() {
+    scenario("backup under load", backup()).await;
+    scenario("two control planes on etcd", shared_store()).await;
+}
+
+/// A backup taken under load holds everything acknowledged before; so does what is salvaged after a crash.
+async fn backup() {
+    let cluster = Cluster::server(tempfile::tempdir().expect("a directory"), Place::machine()).await;
+    let writer = cluster.write_config_maps();
+    while writer.acknowledged().len() < 100 {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    let shown = cluster.navarch(&["certs", "show"]).await;
+    assert!(
+        shown.contains("pki/apiserver.crt") && shown.contains("kubernetes-admin (system:masters)"),
+        "{shown}"
+    );
+    let files = tempfile::tempdir().expect("a directory");
+    let file = |name: &str| files.path().join(name).to_string_lossy().into_owned();
+    let before = writer.acknowledged();
+    cluster.navarch(&["backup", &file("backup")]).await;
+    let during = writer.acknowledged().len() - before.len();
+    let crashed = cluster.crash();
+    let all = writer.end().await;
+    println!("   {} objects before the backup, {during} while it was taken", before.len());
+    let place = Place::machine();
+    let run = |dir: &std::path::Path, words: &[&str]| {
+        let mut command = place.command();
+        let output = command.args(words).arg("--data-dir").arg(dir.join("data")).output().expect("it runs");
+        assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+    };
+    run(crashed.path(), &["salvage", &file("salvaged")]);
+    run(crashed.path(), &["down"]);
+    for (name, expected) in [("backup", &before), ("salvaged", &all)] {
+        let dir = tempfile::tempdir().expect("a directory");
+        run(dir.path(), &["restore", &file(name)]);
+        let restored = Cluster::server(dir, Place::machine()).await;
+        for object in expected {
+            restored.get("configmaps", object).await;
+        }
+        restored.down().await;
+    }
+}
+
+/// Two control planes share an etcd: what one writes the other serves; when the leader goes the other leads.
+async fn shared_store() {
+    let etcd = support::Etcd::start();
+    let place = |port: &str| {
+        let mut place = Place::machine();
+        place.flags =
+            ["--secure-port", port, "--service-cluster-ip-range", "10.252.0.0/16", "--etcd-servers"]
+                .map(str::to_owned)
+                .to_vec();
+        place.flags.push(etcd.url.clone());
+        place
+    };
+    let first = Cluster::server(tempfile::tempdir().expect("a directory"), place("16499")).await;
+    let dir = tempfile::tempdir().expect("a directory");
+    // Control planes of one cluster have the same keys.
+    first.copy_keys(dir.path());
+    let second = Cluster::server(dir, place("16497")).await;
+    let web = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"},
+        "spec": {"replicas": 2, "selector": {"matchLabels": {"app": "web"}},
+            "template": {"metadata": {"labels": {"app": "web"}},
+                "spec": {"containers": [{"name": "web", "image": "web"}]}}}});
+    first.create("deployments", web.clone()).await;
+    let created = |object: &serde_json::Value| object["status"]["replicas"] == 2;
+    second.when("deployments", "default", "web", created).await;
+    // The first holds the lease for a while longer; then the second leads.
+    first.lose();
+    let mut other = web;
+    other["metadata"]["name"] = "other".into();
+    second.create("deployments", other).await;
+    second.when("deployments", "default", "other", created).await;
+    second.down().await;
 }

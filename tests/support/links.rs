@@ -94,6 +94,8 @@ impl Links {
 
 impl Drop for Links {
     fn drop(&mut self) {
+        // With it go its peer and the routes; a namespace alone takes the kernel a moment.
+        let _ = Command::new("ip").args(["link", "del", "nvt-up"]).status();
         for namespace in &self.namespaces {
             let _ = Command::new("ip").args(["netns", "del", namespace]).status();
         }

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use api::Gvr;
@@ -28,6 +28,8 @@ const BUSYBOX: &str = "navarch.test/busybox:1";
 pub struct Cluster {
     dir: tempfile::TempDir,
     place: Place,
+    /// `up`, or `server` for a control plane without a node.
+    command: &'static str,
     process: std::process::Child,
     client: Client,
     tasks: Tasks,
@@ -98,15 +100,40 @@ impl Cluster {
     /// Starts a cluster in a place and waits for its node.
     pub async fn start_in(place: Place) -> Cluster {
         let dir = tempfile::tempdir().expect("a directory");
-        let tasks = Tasks::new();
-        let process = spawn(dir.path(), &place, "up", &[]);
-        let client = connect(dir.path(), &place, &tasks).await;
-        let cluster = Cluster { dir, place, process, client, tasks };
+        let cluster = Cluster::start_on(dir, place, "up").await;
         cluster.node_ready(cluster.place.node).await;
         let archive = cluster.busybox_archive();
         write_busybox(Path::new(&archive));
         cluster.navarch(&["image", "import", &archive]).await;
         cluster
+    }
+
+    /// Starts a control plane alone, in a directory whose `data` may hold one already.
+    pub async fn server(dir: tempfile::TempDir, place: Place) -> Cluster {
+        Cluster::start_on(dir, place, "server").await
+    }
+
+    async fn start_on(dir: tempfile::TempDir, place: Place, command: &'static str) -> Cluster {
+        let tasks = Tasks::new();
+        let process = spawn(dir.path(), &place, command, &[]);
+        let client = connect(dir.path(), &place, &tasks).await;
+        Cluster { dir, place, command, process, client, tasks }
+    }
+
+    /// Ends the process as a crash would; its directory stays.
+    pub fn crash(mut self) -> tempfile::TempDir {
+        self.process.kill().expect("it runs");
+        self.process.wait().expect("it ends");
+        std::mem::replace(&mut self.dir, tempfile::tempdir().expect("a directory"))
+    }
+
+    /// Ends the process as a crash would and removes what it leaves.
+    pub fn lose(mut self) {
+        self.process.kill().expect("it runs");
+        self.process.wait().expect("it ends");
+        let removed =
+            self.place.command().args(["down", "--data-dir"]).arg(self.dir.path().join("data")).output();
+        assert!(removed.expect("it runs").status.success());
     }
 
     /// Runs a subcommand against this cluster's directory; its output.
@@ -214,8 +241,16 @@ impl Cluster {
         found.unwrap_or_else(|error| panic!("{resource} {name}: {error}"))
     }
 
+    /// Copies the cluster's keys to where another control plane will look for them.
+    pub fn copy_keys(&self, dir: &Path) {
+        let (from, to) = (self.dir.path().join("data/pki"), dir.join("data"));
+        std::fs::create_dir_all(&to).expect("made");
+        let copied = Command::new("cp").arg("-a").args([from, to]).status().expect("it runs");
+        assert!(copied.success());
+    }
+
     /// Waits, watching, until an object is as wanted.
-    async fn when(
+    pub async fn when(
         &self,
         resource: &str,
         namespace: &str,
@@ -366,22 +401,23 @@ impl Cluster {
         self.when("deployments", "default", name, done).await;
     }
 
-    /// Creates ConfigMaps until the server ends; gives the names of those acknowledged.
-    pub fn write_config_maps(&self) -> tokio::task::JoinHandle<Vec<String>> {
-        let client = self.client.clone();
-        tokio::spawn(async move {
-            let (mut acknowledged, maps) = (Vec::new(), gvr("configmaps"));
+    /// Creates ConfigMaps until the server ends.
+    pub fn write_config_maps(&self) -> Writer {
+        let (client, acknowledged) = (self.client.clone(), Arc::<Mutex<Vec<String>>>::default());
+        let noted = acknowledged.clone();
+        let work = tokio::spawn(async move {
+            let maps = gvr("configmaps");
             for number in 0..100_000 {
                 let name = format!("written-{number}");
                 let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}});
                 match client.create_at::<_, Value>(&maps, "default", &object, &WriteOptions::default()).await
                 {
-                    Ok(_) => acknowledged.push(name),
+                    Ok(_) => noted.lock().expect("nobody panics with it").push(name),
                     Err(_) => break,
                 }
             }
-            acknowledged
-        })
+        });
+        Writer { acknowledged, work }
     }
 
     /// Ends the process as a crash would.
@@ -392,7 +428,7 @@ impl Cluster {
 
     /// Starts the process again on the same directory.
     pub async fn start_again(&mut self) {
-        self.process = spawn(self.dir.path(), &self.place, "up", &[]);
+        self.process = spawn(self.dir.path(), &self.place, self.command, &[]);
         self.client = connect(self.dir.path(), &self.place, &self.tasks).await;
         self.node_ready(self.place.node).await;
     }
@@ -442,6 +478,58 @@ pub async fn page(host: &str, port: u16) -> Result<String, BoxError> {
         return Err(format!("HTTP {status}").into());
     }
     Ok(String::from_utf8_lossy(&body).into_owned())
+}
+
+/// Debian's etcd, in a directory of its own.
+pub struct Etcd {
+    /// Where it answers.
+    pub url: String,
+    process: std::process::Child,
+    _dir: tempfile::TempDir,
+}
+
+impl Etcd {
+    /// Starts it.
+    pub fn start() -> Etcd {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (url, peers) = ("http://127.0.0.1:16495".to_owned(), "http://127.0.0.1:16494");
+        let process = Command::new("etcd")
+            .args(["--log-level", "error", "--listen-client-urls", &url, "--advertise-client-urls", &url])
+            .args(["--listen-peer-urls", peers, "--initial-advertise-peer-urls", peers])
+            .args(["--initial-cluster", &format!("default={peers}"), "--data-dir"])
+            .arg(dir.path())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("etcd is installed (./test does)");
+        Etcd { url, process, _dir: dir }
+    }
+}
+
+impl Drop for Etcd {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Writes under way.
+pub struct Writer {
+    acknowledged: Arc<Mutex<Vec<String>>>,
+    work: tokio::task::JoinHandle<()>,
+}
+
+impl Writer {
+    /// Names of the objects acknowledged so far.
+    pub fn acknowledged(&self) -> Vec<String> {
+        self.acknowledged.lock().expect("nobody panics with it").clone()
+    }
+
+    /// Waits for the server's end; all that was acknowledged.
+    pub async fn end(self) -> Vec<String> {
+        self.work.await.expect("the writer ends with the server");
+        self.acknowledged.lock().expect("nobody panics with it").clone()
+    }
 }
 
 /// One request after the other, each on a new connection, until stopped.

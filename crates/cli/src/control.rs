@@ -5,17 +5,21 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use api::UserInfo;
 use api::wire::Wire;
 use apiserver::authn::service_account::Issuer;
 use apiserver::{Config as ApiConfig, Rows, Server};
-use client::{Client, Handler, InProcess, SharedInformers};
+use client::{Client, Election, Handler, InProcess, LeaseConfig, SharedInformers};
 use store::{DiskOptions, Engine, Options, Store};
 use tokio::net::TcpListener;
 
 use crate::error::CliError;
 use crate::process::{Process, user_agent};
+
+/// How long giving up leadership may hold up the end.
+const RELEASE: Duration = Duration::from_secs(2);
 
 /// The disk engine in a directory.
 pub fn disk(dir: &Path) -> Result<Engine, CliError> {
@@ -79,6 +83,40 @@ impl Plane {
     /// Informers that list and watch as `user`.
     pub fn informers(&self, user: UserInfo, agent: &str) -> SharedInformers {
         self.process.informers(&self.client(user, agent))
+    }
+
+    /// Starts all controllers and the scheduler whenever this control plane leads those that share its store.
+    pub fn start_controllers_when_leading(&self, config: controllers::Config) {
+        let plane = self.clone();
+        self.process.tasks.spawn_detached("leading", async move { plane.lead(config).await });
+    }
+
+    async fn lead(&self, config: controllers::Config) {
+        let user = UserInfo::component("system:kube-controller-manager", &[]);
+        let client = self.client(user, "kube-controller-manager");
+        let Process { clock, rng, tasks } = self.process.clone();
+        let identity = format!("{}_{}", crate::host::name(), rng.uuid());
+        let lease = LeaseConfig::new("kube-system", "kube-controller-manager", &identity);
+        let cancel = tasks.cancel_token().clone();
+        loop {
+            let mut election = Election::new(client.clone(), lease.clone(), clock.clone(), rng.clone());
+            if cancel.run(election.acquire()).await.is_none() {
+                return;
+            }
+            tracing::info!(identity, "this control plane leads");
+            let process = Process { tasks: tasks.child(), ..self.process.clone() };
+            let leading = Plane { process, ..self.clone() };
+            leading.start_controllers(config.clone());
+            if cancel.run(election.keep()).await.is_none() {
+                // The next one need not wait for the lease to run out.
+                if let Some(Err(error)) = clock.timeout(RELEASE, election.release()).await {
+                    tracing::debug!(%error, "the lease was not released");
+                }
+                return;
+            }
+            tracing::warn!(identity, "another control plane may lead now");
+            leading.process.tasks.cancel_token().cancel();
+        }
     }
 
     /// Starts all controllers and the scheduler, on shared caches.

@@ -156,8 +156,8 @@ pub async fn scheduler(args: SchedulerArgs) -> Result<(), CliError> {
     }
     let informers = process.informers(&client);
     let Process { clock, rng, tasks } = &process;
-    let setup = scheduler::Setup::load(&args.config)
-        .map_err(|error| CliError::component("scheduler", error))?;
+    let setup =
+        scheduler::Setup::load(&args.config).map_err(|error| CliError::component("scheduler", error))?;
     let work = scheduler::run(client, informers, setup, clock.clone(), rng.clone(), tasks.clone());
     tasks.spawn("scheduler", work);
     process.wait().await;

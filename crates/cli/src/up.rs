@@ -154,7 +154,12 @@ pub async fn run(args: UpArgs, with_node: bool) -> Result<(), CliError> {
     write_admin_kubeconfig(&args, &pki)?;
     let millis = process.clock.monotonic().as_millis();
     tracing::info!(millis, port = args.secure_port, "API server ready");
-    plane.start_controllers(controllers_config(&args, &pki, &names)?);
+    let controllers = controllers_config(&args, &pki, &names)?;
+    match args.etcd_servers.is_empty() {
+        true => plane.start_controllers(controllers),
+        // Other control planes may share the store.
+        false => plane.start_controllers_when_leading(controllers),
+    }
     publish(&args, &names, &pki, &plane);
     let mut serving = None;
     if with_node {
