@@ -209,6 +209,8 @@ pub struct Wire {
     inner: Arc<dyn Transport>,
     headers: Vec<(HeaderName, HeaderValue)>,
     warnings: Sink,
+    /// What has been said; nobody needs it twice.
+    said: parking_lot::Mutex<std::collections::BTreeSet<String>>,
 }
 
 impl Wire {
@@ -237,7 +239,7 @@ impl Wire {
             let pair = (name.parse().map_err(|_| bad())?, HeaderValue::from_str(&value).map_err(|_| bad())?);
             headers.push(pair);
         }
-        Ok(Wire { inner, headers, warnings })
+        Ok(Wire { inner, headers, warnings, said: Default::default() })
     }
 }
 
@@ -250,7 +252,9 @@ impl Transport for Wire {
             let response = self.inner.call(request).await?;
             for warning in response.headers().get_all(http::header::WARNING) {
                 let text = String::from_utf8_lossy(warning.as_bytes()).into_owned();
-                if let Some(text) = warning_text(&text) {
+                if let Some(text) = warning_text(&text)
+                    && self.said.lock().insert(text.clone())
+                {
                     self.warnings.line(&format!("Warning: {text}"));
                 }
             }

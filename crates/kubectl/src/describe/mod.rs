@@ -15,7 +15,7 @@ use client::Discovered;
 use jiff::tz::TimeZone;
 use serde_json::Value;
 
-pub use doc::Doc;
+pub use doc::{Doc, list, selector, text};
 pub use other::rule_lines;
 
 use crate::app::App;
@@ -138,7 +138,7 @@ pub fn pod_template(template: &Value) -> String {
 }
 
 /// The description of an object.
-fn text(kind: &Discovered, object: &Value, related: &Related, doc: Doc) -> String {
+fn description(kind: &Discovered, object: &Value, related: &Related, doc: Doc) -> String {
     let mut doc = doc;
     let word = kind.resource.gvr.group_resource();
     let write = ROWS.iter().find(|row| row.resource == word).map_or(other::generic as Write, |row| row.write);
@@ -218,12 +218,18 @@ async fn describe(app: &App, args: &Args) -> Result<(), Error> {
         && args.words.len() == 2
     {
         let error = errors.remove(0);
-        return by_prefix(app, (kind, namespace, name), args.on("show-events"), error).await;
+        return by_prefix(
+            app,
+            (kind, namespace, name),
+            args.given("show-events") && args.on("show-events"),
+            error,
+        )
+        .await;
     }
     for (at, info) in infos.iter().enumerate() {
         let related = related(app, info, with_events).await?;
         let doc = Doc::new(app.clock.now(), TimeZone::system());
-        let text = text(&info.kind, &info.object, &related, doc);
+        let text = description(&info.kind, &info.object, &related, doc);
         app.out.text(&if at == 0 { text } else { format!("\n\n{text}") });
     }
     if infos.is_empty() && errors.is_empty() {
@@ -251,7 +257,7 @@ async fn by_prefix(
         found = true;
         let related = related(app, info, with_events).await?;
         let doc = Doc::new(app.clock.now(), TimeZone::system());
-        app.out.line(&text(&info.kind, &info.object, &related, doc));
+        app.out.line(&description(&info.kind, &info.object, &related, doc));
     }
     if found { Ok(()) } else { Err(otherwise) }
 }

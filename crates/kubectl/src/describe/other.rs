@@ -353,7 +353,15 @@ fn title(field: &str) -> String {
             last.push(*letter);
         }
     }
-    let words = parts.into_iter().map(|part| {
+    // A capital abbreviation keeps what follows it: `CID` and `Rs` are `CIDRs`.
+    let mut merged: Vec<String> = Vec::new();
+    let mut parts = parts.into_iter().peekable();
+    while let Some(part) = parts.next() {
+        let capital = part.len() >= 2 && part.chars().all(char::is_uppercase);
+        let next = parts.next_if(|next| capital && next.starts_with(char::is_uppercase));
+        merged.push(part + next.as_deref().unwrap_or_default());
+    }
+    let words = merged.into_iter().map(|part| {
         if ["API", "URL", "UID", "GUID"].contains(&part.to_uppercase().as_str()) {
             return part.to_uppercase();
         }

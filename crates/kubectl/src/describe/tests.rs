@@ -16,7 +16,7 @@ fn described(group: &str, plural: &str, object: &Value, related: &Related) -> St
         preferred: true,
     };
     let now: jiff::Timestamp = "2026-01-01T00:10:00Z".parse().expect("a time");
-    text(&kind, object, related, Doc::new(now, TimeZone::UTC))
+    description(&kind, object, related, Doc::new(now, TimeZone::UTC))
 }
 
 #[test]

@@ -6,12 +6,16 @@ pub mod create;
 pub mod delete;
 pub mod discovery;
 pub mod edit;
+pub mod exec;
 pub mod get;
+pub mod logs;
 pub mod metadata;
 pub mod node;
+pub mod pods;
 pub mod rollout;
 pub mod scale;
 pub mod set;
+pub mod start;
 pub mod wait;
 
 use crate::commands::Command;
@@ -26,10 +30,13 @@ pub const TABLES: &[&[&[Command]]] = &[
         describe::COMMANDS,
         discovery::COMMANDS,
         edit::COMMANDS,
+        exec::COMMANDS,
         get::COMMANDS,
+        logs::COMMANDS,
         metadata::COMMANDS,
         node::COMMANDS,
         rollout::COMMANDS,
+        start::COMMANDS,
         scale::COMMANDS,
         set::COMMANDS,
         wait::COMMANDS,

@@ -314,8 +314,7 @@ async fn undo(app: &App, args: &Args) -> Result<(), Error> {
     for info in targets(app, args).await? {
         let found = revisions(app, &info).await?;
         let kind = info.kind.resource.kind.as_str();
-        let entry = chosen(&found, wanted, kind)?;
-        let (number, entry) = entry;
+        let (number, entry) = chosen(&found, wanted, (kind, &info.name))?;
         if write.dry_run == DryRun::Client {
             let text = describe::pod_template(&entry.template);
             done.show_info(app, &info, &format!("{}\n", text.trim_end()))?;
@@ -328,9 +327,7 @@ async fn undo(app: &App, args: &Args) -> Result<(), Error> {
         }
         let template = without_hash(entry.template.clone());
         let mut held = without_hash(info.object["spec"]["template"].clone());
-        for side in [&mut held] {
-            clean(side);
-        }
+        clean(&mut held);
         let mut clean_template = template.clone();
         clean(&mut clean_template);
         if held == clean_template {
@@ -387,7 +384,7 @@ fn undo_patch(info: &Info, entry: &Revision, template: &Value, kind: &str) -> Pa
 fn chosen<'a>(
     found: &'a BTreeMap<i64, Revision>,
     wanted: i64,
-    kind: &str,
+    (kind, name): (&str, &str),
 ) -> Result<(i64, &'a Revision), Error> {
     if wanted != 0 {
         let missing = || Error::state(format!("unable to find specified revision {wanted} in history"));
@@ -395,7 +392,7 @@ fn chosen<'a>(
     }
     let before = found.iter().rev().nth(1).map(|(number, entry)| (*number, entry));
     before.ok_or_else(|| match kind {
-        "Deployment" => Error::state("no rollout history found"),
+        "Deployment" => Error::state(format!("no rollout history found for deployment {name:?}")),
         _ => Error::state("no last revision to roll back to"),
     })
 }

@@ -81,7 +81,10 @@ pub const COMMANDS: &[Command] = &[
 
 async fn scale(app: &App, args: &Args) -> Result<(), Error> {
     let count = args.number("replicas");
-    if !args.given("replicas") || count < 0 {
+    if !args.given("replicas") {
+        return Err(Error::usage("required flag(s) \"replicas\" not set"));
+    }
+    if count < 0 {
         return Err(Error::usage(
             "The --replicas=COUNT flag is required, and COUNT must be greater than or equal to 0",
         ));
@@ -105,9 +108,6 @@ async fn scale(app: &App, args: &Args) -> Result<(), Error> {
     for info in infos {
         let client = app.client()?;
         let resource = &info.kind.resource;
-        if !info.kind.subresources.iter().any(|sub| sub == "scale") {
-            return Err(Error::state(format!("cannot scale {}: the resource has no scale", info.title())));
-        }
         if write.dry_run == DryRun::Client {
             done.show_info(app, &info, "scaled")?;
             continue;
@@ -154,6 +154,9 @@ async fn until_scaled(app: &App, args: &Args, info: &Info, count: i64) -> Result
 
 async fn autoscale(app: &App, args: &Args) -> Result<(), Error> {
     let (least, most) = (args.number("min"), args.number("max"));
+    if !args.given("max") {
+        return Err(Error::usage("required flag(s) \"max\" not set"));
+    }
     if most < 1 {
         return Err(Error::usage(format!("--max=MAXPODS is required and must be at least 1, max: {most}")));
     }
@@ -197,7 +200,7 @@ fn autoscaler(args: &Args, info: &Info) -> Result<Value, Error> {
     }
     let mut object = json!({
         "apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler",
-        "metadata": {"name": name},
+        "metadata": {"name": name, "namespace": info.namespace},
         "spec": {
             "maxReplicas": args.number("max"),
             "scaleTargetRef": {"apiVersion": resource.api_version(), "kind": resource.kind, "name": info.name},

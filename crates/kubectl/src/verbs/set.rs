@@ -276,6 +276,9 @@ async fn env_from(app: &App, args: &Args, from: &str) -> Result<Vec<Value>, Erro
             .chars()
             .map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' })
             .collect();
+        if variable != format!("{}{key}", args.text("prefix")) {
+            app.err.line(&format!("Warning: key {key} transferred to {variable}"));
+        }
         found.push(json!({"name": variable, "valueFrom": {reference: {"name": name, "key": key}}}));
     }
     Ok(found)
@@ -287,8 +290,8 @@ fn list_env(app: &App, infos: Vec<Info>, pattern: &str) -> Result<(), Error> {
         let template = change::pod_template(&mut object, &info)?;
         containers(template, pattern, |container| {
             let name = container["name"].as_str().unwrap_or_default();
-            let plural = &info.kind.resource.gvr.resource;
-            app.out.line(&format!("# {plural} {}, container {name}", info.name));
+            let kind = &info.kind.resource.kind;
+            app.out.line(&format!("# {kind} {}, container {name}", info.name));
             for entry in container["env"].as_array().into_iter().flatten() {
                 app.out.line(&env_line(entry));
             }

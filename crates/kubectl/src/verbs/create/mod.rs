@@ -159,7 +159,7 @@ pub(super) fn name(args: &Args) -> Result<&str, Error> {
 }
 
 /// Type and metadata of an object in the making; the namespace only if the user named it.
-pub(super) fn start(app: &App, api_version: &str, kind: &str, name: &str, namespaced: bool) -> Value {
+pub fn start(app: &App, api_version: &str, kind: &str, name: &str, namespaced: bool) -> Value {
     let mut object = json!({"apiVersion": api_version, "kind": kind, "metadata": {"name": name}});
     if namespaced && app.namespace_given() {
         object["metadata"]["namespace"] = json!(app.args.text("namespace"));
@@ -168,7 +168,7 @@ pub(super) fn start(app: &App, api_version: &str, kind: &str, name: &str, namesp
 }
 
 /// Pairs of `key=value`; `bad` says what is wrong with others.
-pub(super) fn pairs(texts: &[String], bad: impl Fn(&str) -> String) -> Result<Map<String, Value>, Error> {
+pub fn pairs(texts: &[String], bad: impl Fn(&str) -> String) -> Result<Map<String, Value>, Error> {
     let mut found = Map::new();
     for text in texts {
         let (key, value) = text.split_once('=').ok_or_else(|| Error::usage(bad(text)))?;
@@ -178,7 +178,7 @@ pub(super) fn pairs(texts: &[String], bad: impl Fn(&str) -> String) -> Result<Ma
 }
 
 /// A number, or the text as it is.
-pub(super) fn int_or_text(text: &str) -> Value {
+pub fn int_or_text(text: &str) -> Value {
     text.parse::<i64>().map_or_else(|_| json!(text), |number| json!(number))
 }
 
