@@ -58,7 +58,8 @@ pub struct Note {
     pub message: String,
 }
 
-/// Events that tell how a create or delete went; the object's name, or the error, is appended.
+/// Events that tell how a create or delete went. The object's name is appended to a `done` that ends with a space,
+/// the error to `failed`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
     /// The object the events are about.

@@ -268,7 +268,9 @@ impl Runner {
     fn tell(&self, report: Option<&Report>, result: Result<&str, &ClientError>) {
         let Some(report) = report else { return };
         let (kind, (reason, text), what) = match result {
-            Ok(name) => (EventKind::Normal, &report.done, name.to_owned()),
+            // A text that is open is completed by the object's name.
+            Ok(name) if report.done.1.ends_with(' ') => (EventKind::Normal, &report.done, name.to_owned()),
+            Ok(_) => (EventKind::Normal, &report.done, String::new()),
             Err(error) => (EventKind::Warning, &report.failed, error.to_string()),
         };
         self.recorder.event(&report.about, kind, reason, &format!("{text}{what}"));

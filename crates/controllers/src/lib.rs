@@ -23,6 +23,7 @@ pub mod podgc;
 pub mod pods;
 pub mod quota;
 pub mod replicaset;
+pub mod resourceclaim;
 pub mod serviceaccount;
 pub mod statefulset;
 pub mod table;

@@ -8,7 +8,8 @@ use client::{Election, LeaseConfig, SharedInformers};
 use crate::context::{ClientFor, Config, Context};
 use crate::{
     aggregation, autoscaler, bootstrap, certificates, cronjob, daemonset, deployment, disruption, endpoints,
-    garbage, job, namespace, node, podgc, quota, replicaset, serviceaccount, statefulset, ttl, volume,
+    garbage, job, namespace, node, podgc, quota, replicaset, resourceclaim, serviceaccount, statefulset, ttl,
+    volume,
 };
 
 /// One controller.
@@ -62,6 +63,7 @@ rows! {
     "persistentvolume-expander-controller", "expand-controller", volume::start_expander;
     "persistentvolumeclaim-protection-controller", "pvc-protection-controller", volume::start_claim_protection;
     "persistentvolume-protection-controller", "pv-protection-controller", volume::start_volume_protection;
+    "resourceclaim-controller", "resource-claim-controller", resourceclaim::start;
     "ephemeral-volume-controller", "ephemeral-volume-controller", volume::start_ephemeral;
     "horizontal-pod-autoscaler-controller", "horizontal-pod-autoscaler", autoscaler::start;
     "replicationcontroller-controller", "replication-controller", replicaset::start_replication_controllers;

@@ -1,17 +1,32 @@
-//! The scheduler's configuration; flags carry upstream's names.
+//! The scheduler's configuration: flags with upstream's names, and the file of kind KubeSchedulerConfiguration.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::profile::Profile;
+use api::k8s::api::core::v1::NodeAffinity;
+use machinery::codec::yaml;
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::profile::{Profile, Strategy};
 use crate::queue::Backoff;
+
+const API_VERSION: &str = "kubescheduler.config.k8s.io/v1";
+/// The plugin that removes less important pods.
+const PREEMPTION: &str = "DefaultPreemption";
+/// Plugins that are part of the queue and of binding, and always run.
+const BUILT_IN: [&str; 4] = ["PrioritySort", "SchedulingGates", "DefaultBinder", PREEMPTION];
 
 /// What `navarch scheduler` takes.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Config {
     /// The kubeconfig of the API server.
     #[arg(long, value_name = "FILE")]
-    pub kubeconfig: Option<std::path::PathBuf>,
-    /// The name pods ask for in `spec.schedulerName`.
+    pub kubeconfig: Option<PathBuf>,
+    /// A file of kind KubeSchedulerConfiguration: profiles, plugins and their settings.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The name pods ask for in `spec.schedulerName`, when no file names profiles.
     #[arg(long, default_value = "default-scheduler", value_name = "NAME")]
     pub scheduler_name: String,
     /// Elect a leader by Lease before scheduling; needed when several run.
@@ -19,10 +34,25 @@ pub struct Config {
     pub leader_elect: bool,
 }
 
-impl Default for Config {
-    fn default() -> Self {
-        Config { kubeconfig: None, scheduler_name: "default-scheduler".to_owned(), leader_elect: false }
-    }
+/// Why a configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// The file says something that cannot be.
+    #[error("{}: {detail}", path.display())]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// What.
+        detail: String,
+    },
 }
 
 /// How the scheduler is to work.
@@ -47,8 +77,318 @@ impl Default for Setup {
 }
 
 impl Setup {
-    /// From the flags.
-    pub fn of(config: &Config) -> Setup {
-        Setup { profiles: vec![Profile::new(&config.scheduler_name)], ..Setup::default() }
+    /// From the flags and the file they name.
+    pub fn load(config: &Config) -> Result<Setup, ConfigError> {
+        let Some(path) = &config.config else {
+            return Ok(Setup { profiles: vec![Profile::new(&config.scheduler_name)], ..Setup::default() });
+        };
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Read { path: path.clone(), source })?;
+        Setup::parse(&text, path)
+    }
+
+    /// From the text of a file; `path` is for messages.
+    pub fn parse(text: &str, path: &Path) -> Result<Setup, ConfigError> {
+        let fail = |detail: String| ConfigError::Content { path: path.to_owned(), detail };
+        let document = yaml::decode_first(text.as_bytes()).map_err(|error| fail(error.to_string()))?;
+        let file: File = serde_json::from_value(document.value).map_err(|error| fail(error.to_string()))?;
+        if file.api_version != API_VERSION || file.kind != "KubeSchedulerConfiguration" {
+            let (version, kind) = (&file.api_version, &file.kind);
+            return Err(fail(format!(
+                "is {kind} of {version}, not KubeSchedulerConfiguration of {API_VERSION}"
+            )));
+        }
+        file.setup().map_err(fail)
+    }
+}
+
+/// The file, as far as it has meaning here.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct File {
+    api_version: String,
+    kind: String,
+    percentage_of_nodes_to_score: Option<i64>,
+    pod_initial_backoff_seconds: Option<u64>,
+    pod_max_backoff_seconds: Option<u64>,
+    #[serde(default)]
+    profiles: Vec<FileProfile>,
+    #[serde(default)]
+    extenders: Vec<Value>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct FileProfile {
+    scheduler_name: Option<String>,
+    percentage_of_nodes_to_score: Option<i64>,
+    #[serde(default)]
+    plugins: Sets,
+    #[serde(default)]
+    plugin_config: Vec<PluginConfig>,
+}
+
+/// The plugin sets by extension point. Points that no plugin of ours can be left out of are accepted.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Sets {
+    multi_point: Set,
+    pre_filter: Set,
+    filter: Set,
+    post_filter: Set,
+    score: Set,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Set {
+    enabled: Vec<Named>,
+    disabled: Vec<Named>,
+}
+
+#[derive(Deserialize)]
+struct Named {
+    name: String,
+    weight: Option<i64>,
+}
+
+#[derive(Deserialize)]
+struct PluginConfig {
+    name: String,
+    #[serde(default)]
+    args: Value,
+}
+
+impl File {
+    fn setup(self) -> Result<Setup, String> {
+        let mut setup = Setup::default();
+        let seconds = |given: Option<u64>, usual: Duration| given.map_or(usual, Duration::from_secs);
+        setup.backoff.first = seconds(self.pod_initial_backoff_seconds, setup.backoff.first);
+        setup.backoff.longest = seconds(self.pod_max_backoff_seconds, setup.backoff.longest);
+        if !self.extenders.is_empty() {
+            return Err("extenders: not supported by this scheduler".to_owned());
+        }
+        if self.profiles.is_empty() {
+            return Ok(setup);
+        }
+        setup.profiles.clear();
+        for given in &self.profiles {
+            let name = given.scheduler_name.as_deref().unwrap_or("default-scheduler");
+            if setup.profiles.iter().any(|known| known.name == name) {
+                return Err(format!("profiles: schedulerName {name:?} is given twice"));
+            }
+            let mut profile = Profile::new(name);
+            let percent = given.percentage_of_nodes_to_score.or(self.percentage_of_nodes_to_score);
+            profile.settings.percent_of_nodes =
+                percent.filter(|percent| *percent > 0).and_then(|percent| usize::try_from(percent).ok());
+            given.plugins.apply(&mut profile)?;
+            for config in &given.plugin_config {
+                settings(&mut profile, &mut setup.bind_timeout, config)?;
+            }
+            setup.profiles.push(profile);
+        }
+        Ok(setup)
+    }
+}
+
+impl Set {
+    /// Calls `change` for each plugin named: with `None` when disabled, with its weight when enabled.
+    fn each(&self, mut change: impl FnMut(&str, Option<Option<i64>>) -> bool) -> Result<(), String> {
+        for named in &self.disabled {
+            if !change(&named.name, None) && !is_known(&named.name) {
+                return Err(format!("plugins: {:?} is not known", named.name));
+            }
+        }
+        for named in &self.enabled {
+            if !change(&named.name, Some(named.weight)) && !is_known(&named.name) {
+                return Err(format!("plugins: {:?} is not known", named.name));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Names that are fine even though no row changes.
+fn is_known(name: &str) -> bool {
+    name == "*" || BUILT_IN.contains(&name)
+}
+
+impl Sets {
+    fn apply(&self, profile: &mut Profile) -> Result<(), String> {
+        self.multi_point.each(|name, change| {
+            if name == "*" || name == PREEMPTION {
+                profile.preemption = change.is_some();
+            }
+            let mut found = false;
+            for active in profile.plugins.iter_mut().filter(|one| name == "*" || one.plugin.name == name) {
+                found = true;
+                let on = change.is_some();
+                active.pre_filter = on && active.plugin.pre_filter.is_some();
+                active.filter = on && active.plugin.filter.is_some();
+                active.score = on && active.plugin.score.is_some();
+                let weight = change.flatten().filter(|weight| *weight > 0);
+                active.weight = weight.unwrap_or(active.plugin.weight);
+            }
+            found
+        })?;
+        let rows = &mut profile.plugins;
+        let mut each =
+            |set: &Set, mut apply: Box<dyn FnMut(&mut crate::profile::Active, Option<Option<i64>>)>| {
+                set.each(|name, change| {
+                    let rows = rows.iter_mut().filter(|one| name == "*" || one.plugin.name == name);
+                    rows.map(|active| apply(active, change)).count() > 0
+                })
+            };
+        each(
+            &self.pre_filter,
+            Box::new(|row, change| row.pre_filter = change.is_some() && row.plugin.pre_filter.is_some()),
+        )?;
+        each(
+            &self.filter,
+            Box::new(|row, change| row.filter = change.is_some() && row.plugin.filter.is_some()),
+        )?;
+        each(
+            &self.score,
+            Box::new(|row, change| {
+                row.score = change.is_some() && row.plugin.score.is_some();
+                let weight = change.flatten().filter(|weight| *weight > 0);
+                row.weight = weight.unwrap_or(row.plugin.weight);
+            }),
+        )?;
+        self.post_filter.each(|name, change| {
+            if name == "*" || name == PREEMPTION {
+                profile.preemption = change.is_some();
+            }
+            false
+        })
+    }
+}
+
+/// Takes one plugin's arguments.
+fn settings(profile: &mut Profile, bind_timeout: &mut Duration, config: &PluginConfig) -> Result<(), String> {
+    let (args, settings) = (&config.args, &mut profile.settings);
+    let bad = |what: &str| format!("pluginConfig of {}: {what}", config.name);
+    match config.name.as_str() {
+        "NodeResourcesFit" => {
+            settings.ignored = ["ignoredResources", "ignoredResourceGroups"]
+                .iter()
+                .flat_map(|field| args[*field].as_array().into_iter().flatten())
+                .filter_map(|name| name.as_str().map(str::to_owned))
+                .collect();
+            let strategy = &args["scoringStrategy"];
+            if strategy.is_object() {
+                settings.strategy = read_strategy(strategy).map_err(|what| bad(&what))?;
+                if strategy["resources"].is_array() {
+                    settings.fit_resources = resources(&strategy["resources"]);
+                }
+            }
+        }
+        "NodeResourcesBalancedAllocation" if args["resources"].is_array() => {
+            settings.balanced = resources(&args["resources"]).into_iter().map(|(name, _)| name).collect();
+        }
+        "InterPodAffinity" => {
+            if let Some(weight) = args["hardPodAffinityWeight"].as_i64() {
+                if !(0..=100).contains(&weight) {
+                    return Err(bad("hardPodAffinityWeight must be 0 to 100"));
+                }
+                settings.hard_affinity_weight = weight;
+            }
+        }
+        "NodeAffinity" if args["addedAffinity"].is_object() => {
+            let added: NodeAffinity = serde_json::from_value(args["addedAffinity"].clone())
+                .map_err(|error| bad(&error.to_string()))?;
+            settings.added_affinity = added.required_during_scheduling_ignored_during_execution;
+            settings.added_preferred =
+                added.preferred_during_scheduling_ignored_during_execution.unwrap_or_default();
+        }
+        "VolumeBinding" => {
+            if let Some(seconds) = args["bindTimeoutSeconds"].as_u64() {
+                *bind_timeout = Duration::from_secs(seconds);
+            }
+        }
+        name if is_known(name) || profile.plugins.iter().any(|active| active.plugin.name == name) => {}
+        _ => return Err(bad("the plugin is not known")),
+    }
+    Ok(())
+}
+
+fn resources(list: &Value) -> Vec<(String, i64)> {
+    let one = |entry: &Value| {
+        let weight = entry["weight"].as_i64().filter(|weight| *weight > 0).unwrap_or(1);
+        Some((entry["name"].as_str()?.to_owned(), weight))
+    };
+    list.as_array().into_iter().flatten().filter_map(one).collect()
+}
+
+fn read_strategy(strategy: &Value) -> Result<Strategy, String> {
+    match strategy["type"].as_str().unwrap_or("LeastAllocated") {
+        "LeastAllocated" => Ok(Strategy::LeastAllocated),
+        "MostAllocated" => Ok(Strategy::MostAllocated),
+        "RequestedToCapacityRatio" => {
+            let shape = strategy["requestedToCapacityRatio"]["shape"].as_array();
+            let point =
+                |entry: &Value| Some((entry["utilization"].as_i64()?, entry["score"].as_i64().unwrap_or(0)));
+            let points: Vec<(i64, i64)> = shape.into_iter().flatten().filter_map(point).collect();
+            let rising = points.windows(2).all(|pair| pair[0].0 < pair[1].0);
+            if points.is_empty() || !rising {
+                return Err("requestedToCapacityRatio.shape needs points of rising utilization".to_owned());
+            }
+            Ok(Strategy::RequestedToCapacityRatio(points))
+        }
+        other => Err(format!("scoringStrategy.type {other:?} is not known")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(profiles: &str) -> Result<Setup, String> {
+        let text = format!(
+            "apiVersion: {API_VERSION}\nkind: KubeSchedulerConfiguration\npodMaxBackoffSeconds: 30\n{profiles}"
+        );
+        Setup::parse(&text, Path::new("f")).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn profiles_choose_plugins_weights_and_settings() {
+        let setup = parse(
+            "profiles:\n\
+             - schedulerName: packer\n\
+             \x20 plugins:\n\
+             \x20   multiPoint:\n\
+             \x20     disabled: [{name: ImageLocality}, {name: DefaultPreemption}]\n\
+             \x20   score:\n\
+             \x20     disabled: [{name: '*'}]\n\
+             \x20     enabled: [{name: NodeResourcesFit, weight: 7}]\n\
+             \x20 pluginConfig:\n\
+             \x20 - name: NodeResourcesFit\n\
+             \x20   args: {scoringStrategy: {type: MostAllocated, resources: [{name: cpu, weight: 2}]}}\n\
+             - schedulerName: plain\n",
+        )
+        .expect("valid");
+        assert_eq!(setup.backoff.longest, Duration::from_secs(30));
+        let [packer, plain] = setup.profiles.as_slice() else { panic!("two profiles") };
+        let scoring: Vec<(&str, i64)> =
+            packer.plugins.iter().filter(|row| row.score).map(|row| (row.plugin.name, row.weight)).collect();
+        assert_eq!(scoring, [("NodeResourcesFit", 7)]);
+        assert!(packer.plugins.iter().any(|row| row.filter) && !packer.preemption && plain.preemption);
+        assert_eq!(packer.settings.strategy, Strategy::MostAllocated);
+        assert_eq!(packer.settings.fit_resources, [("cpu".to_owned(), 2)]);
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused() {
+        for (text, expect) in [
+            ("profiles: [{schedulerName: a}, {schedulerName: a}]", "given twice"),
+            ("profiles: [{plugins: {filter: {enabled: [{name: Nonsense}]}}}]", "\"Nonsense\" is not known"),
+            (
+                "profiles: [{pluginConfig: [{name: InterPodAffinity, args: {hardPodAffinityWeight: 200}}]}]",
+                "0 to 100",
+            ),
+        ] {
+            let error = parse(text).map(|_| ()).expect_err(text);
+            assert!(error.contains(expect), "{error}");
+        }
     }
 }

@@ -149,9 +149,10 @@ fn wanted_taints(
         _ => None,
     };
     if let Some(key) = evicting {
-        let begun = spec.taints.iter().flatten().any(|taint| {
-            taint.effect == "NoExecute" && (taint.key == NOT_READY || taint.key == UNREACHABLE)
-        });
+        let begun =
+            spec.taints.iter().flatten().any(|taint| {
+                taint.effect == "NoExecute" && (taint.key == NOT_READY || taint.key == UNREACHABLE)
+            });
         match evict(begun) {
             Eviction::Now => wanted.push((key, "NoExecute")),
             Eviction::Later(wait) => drop(plan.requeue(wait)),

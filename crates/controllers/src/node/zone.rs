@@ -107,7 +107,10 @@ mod tests {
             seconds.iter().map(|at| pacer.ask(&last, all, Duration::from_secs(*at))).collect::<Vec<_>>()
         };
         let seconds = Duration::from_secs;
-        assert_eq!(ask(&nodes("a", 3, 1), &[0, 4, 10]), [Eviction::Now, Eviction::Later(seconds(6)), Eviction::Now]);
+        assert_eq!(
+            ask(&nodes("a", 3, 1), &[0, 4, 10]),
+            [Eviction::Now, Eviction::Later(seconds(6)), Eviction::Now]
+        );
         assert_eq!(ask(&nodes("a", 2, 3), &[0]), [Eviction::Paused], "a small zone mostly down");
         assert_eq!(ask(&nodes("a", 20, 40), &[0, 10]), [Eviction::Now, Eviction::Later(seconds(90))]);
         assert_eq!(ask(&nodes("a", 0, 3), &[0]), [Eviction::Never]);

@@ -80,7 +80,8 @@ mod tests {
     fn the_policy_says_who_owns_claims() {
         let claim: PersistentVolumeClaim =
             serde_json::from_value(json!({"metadata": {"name": "data-db-0"}})).expect("a claim");
-        let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "db-0", "uid": "P"}})).expect("a pod");
+        let pod: Pod =
+            serde_json::from_value(json!({"metadata": {"name": "db-0", "uid": "P"}})).expect("a pod");
         let owners = |deleted: &str, scaled: &str, condemned: bool| {
             let set: StatefulSet = serde_json::from_value(json!({
                 "metadata": {"name": "db", "uid": "S"},

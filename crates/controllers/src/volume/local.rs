@@ -186,8 +186,9 @@ fn expand(claim: &PersistentVolumeClaim, class: &StorageClass, world: &World<'_>
         return;
     };
     let wanted = volumes::requested(claim);
-    let has = volumes::storage(claim.status.as_ref().and_then(|status| status.capacity.as_ref()));
-    if has >= wanted {
+    // What has no capacity yet is still being bound.
+    let Some(has) = claim.status.as_ref().and_then(|status| status.capacity.as_ref()) else { return };
+    if volumes::storage(Some(has)) >= wanted {
         return;
     }
     let requests = claim.spec.as_ref().and_then(|spec| spec.resources.as_ref()?.requests.as_ref());
@@ -395,6 +396,8 @@ mod tests {
         let annotations = larger.metadata.annotations.get_or_insert_default();
         annotations.insert(volumes::BIND_COMPLETED.to_owned(), "yes".to_owned());
         larger.spec.get_or_insert_default().volume_name = Some("pvc-C".to_owned());
+        let capacity = BTreeMap::from([("storage".to_owned(), Quantity("4Gi".to_owned()))]);
+        larger.status.get_or_insert_default().capacity = Some(capacity);
         let world = World { volumes: &[Arc::new(made())], nodes: &[node(json!({}))] };
         let steps = key(&claim(&larger, Some(&class()), &world));
         assert_eq!(steps[0], "update persistentvolumes pvc-C");
