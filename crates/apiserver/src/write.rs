@@ -230,13 +230,20 @@ pub fn report_strict(
     }
     match validation {
         FieldValidation::Ignore => {}
-        FieldValidation::Warn => strict.into_iter().for_each(|text| exchange.warn(text)),
+        FieldValidation::Warn => {
+            strict.iter().flat_map(|text| warnings(text)).for_each(|text| exchange.warn(text))
+        }
         FieldValidation::Strict => {
             let why = format!("strict decoding error: {}", strict.join(", "));
             return Err(cannot_be_handled(target, target.kind, target.version, &why));
         }
     }
     Ok(())
+}
+
+/// YAML's strict errors come as one text of many lines; each is a warning of its own.
+fn warnings(text: &str) -> impl Iterator<Item = &str> {
+    text.strip_prefix("yaml: unmarshal errors:\n").unwrap_or(text).lines().map(str::trim)
 }
 
 fn cannot_be_handled(target: Target<'_>, kind: &str, version: &str, why: &str) -> ApiError {
@@ -260,7 +267,15 @@ fn undecodable(target: Target<'_>, format: Format, body: &[u8], error: &DecodeEr
         };
         return unrecognized(target, body, &format!("couldn't get version/kind; json parse error: {why}"));
     }
-    cannot_be_handled(target, target.kind, target.version, &message)
+    // The same of an envelope and of text that is no YAML.
+    match error {
+        DecodeError::Yaml { message } => unrecognized(target, body, message),
+        DecodeError::Proto { message } if proto::unwrap_unknown(body).is_err() => {
+            let why = if body.is_empty() { "empty data" } else { message };
+            unrecognized(target, body, why)
+        }
+        _ => cannot_be_handled(target, target.kind, target.version, &message),
+    }
 }
 
 /// What upstream reads the kind into.

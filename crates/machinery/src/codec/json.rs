@@ -133,7 +133,7 @@ impl<'a> Parser<'a> {
     fn enter(&mut self) -> Parsed<()> {
         self.depth += 1;
         match self.depth > MAX_DEPTH {
-            true => Err(DecodeError::Syntax { message: "exceeded max depth".to_string() }),
+            true => Err(self.unexpected("exceeded max depth")),
             false => Ok(()),
         }
     }
@@ -766,6 +766,9 @@ mod tests {
             assert_eq!(got, expect.map_err(str::to_string), "{text}");
         }
         let deep = "[".repeat(100_000);
-        assert_eq!(decode_any(deep.as_bytes()).expect_err("too deep").to_string(), "exceeded max depth");
+        assert_eq!(
+            decode_any(deep.as_bytes()).expect_err("too deep").to_string(),
+            "invalid character '[' exceeded max depth"
+        );
     }
 }

@@ -164,7 +164,7 @@ pub fn config_map(cm: &Value) -> ErrorList {
         size += decoded_len(value);
     }
     if size > DATA_MAX {
-        errors.push(FieldError::too_long(&Path::new(""), DATA_MAX));
+        errors.push(FieldError::too_long(&Path::new("[]"), DATA_MAX));
     }
     errors
 }
