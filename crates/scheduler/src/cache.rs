@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use api::k8s::api::core::v1::Node;
 
+use crate::plugins::spread::Owners;
 use crate::pod::PodInfo;
 use crate::snapshot::Snapshot;
 use crate::storage::Storage;
@@ -25,10 +26,10 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// An empty cache beside caches of storage.
-    pub fn new(storage: Storage) -> Cache {
+    /// An empty cache beside caches of storage and of owners of pods.
+    pub fn new(storage: Storage, owners: Owners) -> Cache {
         let mut cache = Cache::default();
-        cache.snapshot.storage = storage;
+        (cache.snapshot.storage, cache.snapshot.owners) = (storage, owners);
         cache
     }
 

@@ -301,6 +301,13 @@ fn settings(profile: &mut Profile, bind_timeout: &mut Duration, config: &PluginC
             settings.added_preferred =
                 added.preferred_during_scheduling_ignored_during_execution.unwrap_or_default();
         }
+        "PodTopologySpread" if args["defaultingType"] == "List" => {
+            let list = match &args["defaultConstraints"] {
+                Value::Null => Vec::new(),
+                list => serde_json::from_value(list.clone()).map_err(|error| bad(&error.to_string()))?,
+            };
+            settings.default_spread = Some(list);
+        }
         "VolumeBinding" => {
             if let Some(seconds) = args["bindTimeoutSeconds"].as_u64() {
                 *bind_timeout = Duration::from_secs(seconds);

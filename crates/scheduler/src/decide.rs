@@ -403,4 +403,21 @@ mod tests {
         );
         assert!(with("alone").contains("ReadWriteOncePod access mode already in-use"));
     }
+
+    #[test]
+    fn pods_of_one_owner_are_spread_by_default() {
+        let owned = |name: &str| {
+            let mut pod = pod(name, json!({}));
+            pod["metadata"]["ownerReferences"] = json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web", "uid": "W", "controller": true}]);
+            pod
+        };
+        let big = json!({"status": {"allocatable": {"cpu": "64", "memory": "256Gi"}}});
+        let pods = vec![("a", owned("x")), ("a", owned("y"))];
+        let mut snapshot = snapshot(vec![node("a", big), node("b", json!({}))], pods);
+        let set = json!({"metadata": {"name": "web", "namespace": "default"},
+            "spec": {"selector": {"matchLabels": {"app": "web"}}}});
+        assert_eq!(run(&snapshot, owned("z")), "a", "the emptier node");
+        snapshot.owners.replica_sets = client::Cache::of([serde_json::from_value(set).expect("a set")]);
+        assert_eq!(run(&snapshot, owned("z")), "b", "the node without its like");
+    }
 }

@@ -353,7 +353,8 @@ fn spread(pod: &Pod) -> Vec<Spread> {
     constraints.into_iter().flatten().map(|constraint| spread_constraint(pod, constraint)).collect()
 }
 
-fn spread_constraint(pod: &Pod, constraint: &TopologySpreadConstraint) -> Spread {
+/// A constraint, ready to match.
+pub fn spread_constraint(pod: &Pod, constraint: &TopologySpreadConstraint) -> Spread {
     let selector = Selector::from_object(constraint.label_selector.as_ref());
     let mut selector = selector.unwrap_or_else(|_| Selector::nothing());
     for key in constraint.match_label_keys.iter().flatten() {

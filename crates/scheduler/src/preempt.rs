@@ -95,6 +95,7 @@ fn start_second(pod: &PodInfo) -> i64 {
 /// True when the pod would fit if the node were `info`.
 fn fits(profile: &Profile, pod: &PodInfo, snapshot: &Snapshot, info: &NodeInfo) -> bool {
     let local = pod.spread.is_empty()
+        && profile.settings.default_spread.is_none()
         && pod.affinity.is_empty()
         && pod.anti_affinity.is_empty()
         && pod.claims.is_empty()

@@ -1,6 +1,6 @@
 //! A profile: which plugins decide for pods of one scheduler name, with which weights and settings.
 
-use api::k8s::api::core::v1::{NodeSelector, PreferredSchedulingTerm};
+use api::k8s::api::core::v1::{NodeSelector, PreferredSchedulingTerm, TopologySpreadConstraint};
 
 use crate::plugins::{PLUGINS, Plugin};
 
@@ -47,6 +47,8 @@ pub struct Settings {
     pub added_affinity: Option<NodeSelector>,
     /// Preferred node affinity that every pod has besides its own.
     pub added_preferred: Vec<PreferredSchedulingTerm>,
+    /// Spread constraints for pods without their own; `None` = the cluster's: softly by host and by zone.
+    pub default_spread: Option<Vec<TopologySpreadConstraint>>,
     /// The share of nodes to look at, percent; `None` = by the size of the cluster.
     pub percent_of_nodes: Option<usize>,
 }
@@ -61,6 +63,7 @@ impl Default for Settings {
             hard_affinity_weight: 1,
             added_affinity: None,
             added_preferred: Vec::new(),
+            default_spread: None,
             percent_of_nodes: None,
         }
     }

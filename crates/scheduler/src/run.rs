@@ -6,7 +6,10 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use api::k8s::api::core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod};
+use api::k8s::api::apps::v1::{ReplicaSet, StatefulSet};
+use api::k8s::api::core::v1::{
+    Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, ReplicationController, Service,
+};
 use api::k8s::api::policy::v1::PodDisruptionBudget;
 use api::k8s::api::storage::v1::{CSIDriver, CSINode, CSIStorageCapacity, StorageClass, VolumeAttachment};
 use api::labels::Selector;
@@ -23,6 +26,7 @@ use crate::bind::{BindError, Binder};
 use crate::cache::Cache;
 use crate::config::Setup;
 use crate::decide::{Decision, Diagnosis, Round, decide};
+use crate::plugins::spread::Owners;
 use crate::plugins::volumes::Binding;
 use crate::plugins::{self, Cycle};
 use crate::pod::PodInfo;
@@ -113,6 +117,21 @@ async fn storage(informers: &SharedInformers, sender: &mpsc::UnboundedSender<Inp
     storage
 }
 
+/// The caches that say which pods are alike, complete.
+async fn owners(informers: &SharedInformers) -> Owners {
+    let services = informers.of::<Service>();
+    let controllers = informers.of::<ReplicationController>();
+    let replica_sets = informers.of::<ReplicaSet>();
+    let stateful_sets = informers.of::<StatefulSet>();
+    tokio::join!(services.synced(), controllers.synced(), replica_sets.synced(), stateful_sets.synced());
+    Owners {
+        services: services.cache().clone(),
+        controllers: controllers.cache().clone(),
+        replica_sets: replica_sets.cache().clone(),
+        stateful_sets: stateful_sets.cache().clone(),
+    }
+}
+
 /// Schedules pods until `tasks` is cancelled.
 pub async fn run(
     client: Client,
@@ -151,7 +170,7 @@ pub async fn run(
         tasks,
         binder,
         budgets: budgets.cache().clone(),
-        cache: Cache::new(storage),
+        cache: Cache::new(storage, owners(&informers).await),
         queue: Queue::new(setup.backoff),
         dirty: Dirty::default(),
         nominated: HashMap::new(),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use api::k8s::api::core::v1::{Node, Taint};
 
+use crate::plugins::spread::Owners;
 use crate::pod::{PodInfo, Resources};
 use crate::storage::Storage;
 
@@ -119,6 +120,8 @@ pub struct Snapshot {
     pub namespaces: HashMap<String, Arc<BTreeMap<String, String>>>,
     /// Claims, volumes and classes.
     pub storage: Storage,
+    /// What says which pods are alike.
+    pub owners: Owners,
     /// Nodes with a pod that has required anti-affinity.
     anti_affinity_nodes: usize,
 }

@@ -9,9 +9,10 @@ pub mod resources;
 pub mod spread;
 pub mod volumes;
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
-use crate::pod::PodInfo;
+use crate::pod::{PodInfo, Spread};
 use crate::profile::Settings;
 use crate::queue::Change;
 use crate::snapshot::{NodeInfo, Snapshot};
@@ -50,6 +51,8 @@ pub struct Cycle<'a> {
     pub snapshot: &'a Snapshot,
     /// The plugins' settings.
     pub settings: &'a Settings,
+    /// The pod's spread constraints, or the profile's.
+    pub constraints: Cow<'a, [Spread]>,
     /// Counts for hard spread constraints.
     pub spread: spread::FilterState,
     /// Counts for required inter-pod affinity.
@@ -61,11 +64,13 @@ pub struct Cycle<'a> {
 impl<'a> Cycle<'a> {
     /// Computes the states the filters need.
     pub fn new(settings: &'a Settings, pod: &'a PodInfo, snapshot: &'a Snapshot) -> Cycle<'a> {
+        let constraints = spread::constraints(settings, pod, snapshot);
         Cycle {
             pod,
             snapshot,
             settings,
-            spread: spread::FilterState::new(pod, snapshot),
+            spread: spread::FilterState::new(&constraints, pod, snapshot),
+            constraints,
             affinity: affinity::FilterState::new(pod, snapshot),
             volumes: volumes::State::new(pod, snapshot),
         }
