@@ -270,7 +270,7 @@ fn fits(keys: &Path, wanted: &[(String, String)], dir: &Path) -> Result<(), CliE
 }
 
 fn refuse_running(dir: &Path, what: &str) -> Result<(), CliError> {
-    if down::running(dir) {
+    if down::running(dir).is_some() {
         let next = format!("stop it first: navarch down --keep-data --data-dir {}", dir.display());
         return Err(failed(what, dir, "a cluster runs from it", &next));
     }

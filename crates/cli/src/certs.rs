@@ -64,7 +64,7 @@ fn control_plane(data_dir: &Path) -> Result<PathBuf, CliError> {
 }
 
 fn say_restart(data_dir: &Path) {
-    if down::running(data_dir) {
+    if down::running(data_dir).is_some() {
         println!("Restart `navarch up` (or `navarch server`) for it to take effect; pods keep running.");
     }
 }
@@ -122,8 +122,11 @@ fn rotate(data_dir: &Path) -> Result<(), CliError> {
         return Err(CliError::NotRunning(data_dir.to_owned()));
     }
     println!("to be made anew: {}", taken.join(", "));
-    let when =
-        if down::running(data_dir) { "within a minute, while everything runs" } else { "at the next start" };
+    let when = if down::running(data_dir).is_some() {
+        "within a minute, while everything runs"
+    } else {
+        "at the next start"
+    };
     println!("this happens {when}");
     Ok(())
 }

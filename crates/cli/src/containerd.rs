@@ -22,6 +22,8 @@ pub const MAIN: &str = "main";
 
 /// A short name for a data directory: sockets' paths are limited to 107 bytes.
 pub fn short_name(data_dir: &Path) -> String {
+    // The same directory has one name, however it is written.
+    let data_dir = std::path::absolute(data_dir).unwrap_or_else(|_| data_dir.to_owned());
     if data_dir == Path::new(crate::DEFAULT_DATA_DIR) {
         return MAIN.to_owned();
     }
@@ -34,8 +36,15 @@ pub fn run_dir(data_dir: &Path) -> PathBuf {
     Path::new("/run/navarch").join(short_name(data_dir))
 }
 
-/// Notes that this process serves a data directory, for `navarch down`.
+/// Notes that this process serves a data directory, for `navarch down`. An error when another one does.
 pub fn claim(data_dir: &Path) -> Result<(), CliError> {
+    if let Some(pid) = crate::down::running(data_dir) {
+        return Err(CliError::Join {
+            what: format!("starting from {}", data_dir.display()),
+            detail: format!("navarch (pid {pid}) runs from it already"),
+            next: "stop that first: `navarch down --keep-data`, or name another --data-dir".to_owned(),
+        });
+    }
     let run_dir = run_dir(data_dir);
     fs::create_dir_all(&run_dir).map_err(|source| CliError::file("create", &run_dir, source))?;
     crate::pki::write(&crate::down::pid_file(data_dir), &format!("{}\n", std::process::id()))

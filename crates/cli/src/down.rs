@@ -77,9 +77,10 @@ fn read_pid(path: &Path) -> Option<i32> {
     fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
-/// True when a Navarch process serves a data directory.
-pub fn running(data_dir: &Path) -> bool {
-    read_pid(&pid_file(data_dir)).is_some_and(|pid| program(pid) == "navarch")
+/// The Navarch process, other than this one, that serves a data directory.
+pub fn running(data_dir: &Path) -> Option<i32> {
+    let own = i32::try_from(std::process::id()).unwrap_or(0);
+    read_pid(&pid_file(data_dir)).filter(|pid| *pid != own && program(*pid) == "navarch")
 }
 
 /// The name of a process' program; empty when there is none.
