@@ -51,8 +51,11 @@ pub async fn serve(call: &Call<'_>, body: Body) -> Result<Response<Body>, ApiErr
         _ => service(call, scheme, name, port)?,
     };
     let query = call.exchange.head.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
-    let raw = raw_rest(call).unwrap_or(path);
-    let raw = if raw.is_empty() { "/".to_owned() } else { raw };
+    let raw = match split_path(call.exchange.head.uri.path(), &info.namespace).1 {
+        "" if path.is_empty() => "/",
+        "" => &path,
+        rest => rest,
+    };
     let response = agent::pass(
         call.server,
         &target,
@@ -74,17 +77,18 @@ fn info_path(call: &Call<'_>) -> String {
     if call.exchange.info.path.ends_with('/') { "/".to_owned() } else { String::new() }
 }
 
-/// What follows `/proxy` in the path as it was sent, escapes and all.
-fn raw_rest(call: &Call<'_>) -> Option<String> {
-    let raw = call.exchange.head.uri.path();
-    raw.split_once("/proxy/").map(|(_, rest)| format!("/{rest}"))
+/// A path as it was sent, escapes and all: up to and with the subresource `/proxy`, and what follows. Namespaces
+/// and objects may be called `proxy`, too, so the place of the segment counts:
+/// `/api/VERSION/[namespaces/NAMESPACE/]RESOURCE/NAME/proxy`.
+fn split_path<'p>(raw: &'p str, namespace: &str) -> (&'p str, &'p str) {
+    let segments = if namespace.is_empty() { 5 } else { 7 };
+    let mut slashes = raw.match_indices('/').map(|(at, _)| at);
+    raw.split_at(slashes.nth(segments).unwrap_or(raw.len()))
 }
 
 /// Where the proxied tree begins in our paths.
-fn base(call: &Call<'_>) -> String {
-    let raw = call.exchange.head.uri.path();
-    let at = raw.find("/proxy").map_or(raw.len(), |at| at + "/proxy".len());
-    raw[..at].to_owned()
+fn base<'c>(call: &'c Call<'_>) -> &'c str {
+    split_path(call.exchange.head.uri.path(), &call.exchange.info.namespace).0
 }
 
 /// Sends to the same path with a slash, so that relative links work.
@@ -244,7 +248,7 @@ async fn rewrite(
 ) -> Result<Response<Body>, ApiError> {
     let base = base(call);
     let location = response.headers().get(LOCATION).and_then(|v| v.to_str().ok()).map(str::to_owned);
-    if let Some(value) = location.and_then(|text| HeaderValue::from_str(&relocate(&text, target, &base)).ok())
+    if let Some(value) = location.and_then(|text| HeaderValue::from_str(&relocate(&text, target, base)).ok())
     {
         response.headers_mut().insert(LOCATION, value);
     }
@@ -259,7 +263,7 @@ async fn rewrite(
     }
     let (mut parts, body) = response.into_parts();
     let bytes = base::http::read(body, PAGE).await.map_err(ApiError::internal)?;
-    let page = links(&String::from_utf8_lossy(&bytes), target, &base);
+    let page = links(&String::from_utf8_lossy(&bytes), target, base);
     parts.headers.remove(CONTENT_LENGTH);
     Ok(Response::from_parts(parts, base::http::full(page)))
 }
@@ -312,6 +316,17 @@ mod tests {
         let page = "<a href=\"/x\">a</a><img src=\"http://10.0.0.1:80/y\"><a href=\"http://other/z\">";
         let expect = "<a href=\"/b/proxy/x\">a</a><img src=\"/b/proxy/y\"><a href=\"http://other/z\">";
         assert_eq!(links(page, &target, "/b/proxy"), expect);
+        for (path, namespace, expect) in [
+            (
+                "/api/v1/namespaces/proxy/pods/proxy/proxy/a%2Fb",
+                "proxy",
+                ("/api/v1/namespaces/proxy/pods/proxy/proxy", "/a%2Fb"),
+            ),
+            ("/api/v1/namespaces/n/pods/p/proxy", "n", ("/api/v1/namespaces/n/pods/p/proxy", "")),
+            ("/api/v1/nodes/proxy/proxy/proxy/", "", ("/api/v1/nodes/proxy/proxy", "/proxy/")),
+        ] {
+            assert_eq!(split_path(path, namespace), expect, "{path}");
+        }
         assert_eq!(split("https:web:443"), ("https", "web", "443"));
         assert!(check("127.0.0.1".parse().expect("an address")).is_err());
     }
