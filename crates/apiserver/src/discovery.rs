@@ -465,9 +465,10 @@ fn openapi_v2(server: &Server, exchange: &Exchange) -> Result<Response<Body>, Ap
     let made = server.documents.of(server);
     let (bytes, tag) = made.openapi.v2();
     let accept = exchange.headers().get(ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or("");
-    if let Some(media) = V2_PROTOBUF.iter().find(|media| accept.contains(**media)) {
+    if V2_PROTOBUF.iter().any(|media| accept.contains(media)) {
         let encoded = made.protobuf.get_or_init(|| machinery::openapi::v2_protobuf(bytes).into());
-        return Ok(cached(exchange, media, encoded.clone(), tag));
+        // Always the second: the first, with its `@`, is no media type and clients refuse it.
+        return Ok(cached(exchange, V2_PROTOBUF[1], encoded.clone(), tag));
     }
     Ok(cached(exchange, negotiate::JSON, bytes.clone(), tag))
 }
