@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use base::pki::{Identity, LiveIdentity};
 use clap::Args;
 use ipnet::IpNet;
+use serde_json::{Value, json};
 
 /// The flags of `navarch apiserver`, named as kube-apiserver's.
 #[derive(Args, Clone, Debug)]
@@ -108,6 +109,39 @@ pub struct Flags {
     /// Prefixes of headers that carry further facts of the user.
     #[arg(long, value_delimiter = ',', default_value = "X-Remote-Extra-")]
     pub requestheader_extra_headers_prefix: Vec<String>,
+    /// Issuers of tokens and anonymous access (an AuthenticationConfiguration).
+    #[arg(long)]
+    pub authentication_config: Option<PathBuf>,
+    /// URL of an OpenID issuer; the older way to name one.
+    #[arg(long)]
+    pub oidc_issuer_url: Option<String>,
+    /// The audience that its tokens must be for.
+    #[arg(long, default_value = "")]
+    pub oidc_client_id: String,
+    /// The claim that names the user.
+    #[arg(long, default_value = "sub")]
+    pub oidc_username_claim: String,
+    /// What goes before the user's name; `-` for nothing, the issuer's URL when absent.
+    #[arg(long, default_value = "")]
+    pub oidc_username_prefix: String,
+    /// The claim that names the user's groups.
+    #[arg(long, default_value = "")]
+    pub oidc_groups_claim: String,
+    /// What goes before the groups' names.
+    #[arg(long, default_value = "")]
+    pub oidc_groups_prefix: String,
+    /// The issuer's certificate authority.
+    #[arg(long)]
+    pub oidc_ca_file: Option<PathBuf>,
+    /// Claims that its tokens must have, as key=value.
+    #[arg(long, value_delimiter = ',')]
+    pub oidc_required_claim: Vec<String>,
+    /// A kubeconfig of the webhook that knows tokens.
+    #[arg(long)]
+    pub authentication_token_webhook_config_file: Option<PathBuf>,
+    /// A kubeconfig of the webhook that knows rights (mode Webhook).
+    #[arg(long)]
+    pub authorization_webhook_config_file: Option<PathBuf>,
     /// Bootstrap tokens authenticate.
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set, default_value_t = false)]
     pub enable_bootstrap_token_auth: bool,
@@ -211,6 +245,14 @@ pub struct Config {
     pub max_requests_inflight: usize,
     /// Changing requests at work at one time.
     pub max_mutating_requests_inflight: usize,
+    /// Text of the AuthenticationConfiguration.
+    pub authentication: Option<String>,
+    /// Text of the kubeconfig of the webhook that knows tokens.
+    pub token_webhook: Option<String>,
+    /// Text of the kubeconfig of the webhook that knows rights.
+    pub authorization_webhook: Option<String>,
+    /// This machine's certificate authorities, for what names none of its own.
+    pub system_ca: Option<String>,
     /// Text of the audit policy.
     pub audit_policy: Option<String>,
     /// Where the audit log goes.
@@ -248,6 +290,10 @@ impl Default for Config {
             advertise: None,
             max_requests_inflight: 400,
             max_mutating_requests_inflight: 200,
+            authentication: None,
+            token_webhook: None,
+            authorization_webhook: None,
+            system_ca: None,
             audit_policy: None,
             audit_log: None,
         }
@@ -288,6 +334,37 @@ fn identity(
     let Some((cert, key)) = read(cert)?.zip(read(key)?) else { return Ok(None) };
     let live = LiveIdentity::new(&Identity { cert, key });
     live.map(Some).map_err(|error| ConfigError::Flag { flag, detail: error.to_string() })
+}
+
+/// Where Debian and its like keep the certificate authorities.
+const SYSTEM_CA: &str = "/etc/ssl/certs/ca-certificates.crt";
+
+/// The older flags as an AuthenticationConfiguration.
+fn issuer_of_flags(flags: &Flags) -> Result<Option<String>, ConfigError> {
+    let Some(url) = &flags.oidc_issuer_url else { return Ok(None) };
+    let prefix = match flags.oidc_username_prefix.as_str() {
+        "-" => String::new(),
+        "" if flags.oidc_username_claim == "email" => String::new(),
+        "" => format!("{url}#"),
+        prefix => prefix.to_owned(),
+    };
+    let rules: Vec<Value> = flags
+        .oidc_required_claim
+        .iter()
+        .filter_map(|pair| pair.split_once('='))
+        .map(|(claim, value)| json!({"claim": claim, "requiredValue": value}))
+        .collect();
+    let mut issuer = json!({"url": url, "audiences": [flags.oidc_client_id]});
+    if let Some(ca) = read(&flags.oidc_ca_file)? {
+        issuer["certificateAuthority"] = ca.into();
+    }
+    let mut mappings = json!({"username": {"claim": flags.oidc_username_claim, "prefix": prefix}});
+    if !flags.oidc_groups_claim.is_empty() {
+        mappings["groups"] = json!({"claim": flags.oidc_groups_claim, "prefix": flags.oidc_groups_prefix});
+    }
+    let jwt = json!({"issuer": issuer, "claimValidationRules": rules, "claimMappings": mappings});
+    let document = json!({"apiVersion": "apiserver.config.k8s.io/v1", "kind": "AuthenticationConfiguration", "jwt": [jwt]});
+    Ok(Some(document.to_string()))
 }
 
 impl Config {
@@ -341,6 +418,13 @@ impl Config {
             advertise: address.map(|ip| (ip, flags.secure_port)),
             max_requests_inflight: flags.max_requests_inflight.max(1),
             max_mutating_requests_inflight: flags.max_mutating_requests_inflight.max(1),
+            authentication: match read(&flags.authentication_config)? {
+                Some(text) => Some(text),
+                None => issuer_of_flags(flags)?,
+            },
+            token_webhook: read(&flags.authentication_token_webhook_config_file)?,
+            authorization_webhook: read(&flags.authorization_webhook_config_file)?,
+            system_ca: std::fs::read_to_string(SYSTEM_CA).ok(),
             audit_policy: read(&flags.audit_policy_file)?,
             audit_log: flags.audit_log_path.clone().map(|path| crate::audit::Log {
                 path,

@@ -21,6 +21,7 @@ mod listen;
 pub mod negotiate;
 pub mod object;
 mod openapi;
+mod remote;
 pub mod request;
 mod respond;
 mod server;

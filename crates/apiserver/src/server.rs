@@ -124,7 +124,7 @@ impl Server {
         tasks: Tasks,
     ) -> Result<Server, ApiError> {
         let authenticator = Authenticator::new(&config)?;
-        let authorizer = Authorizer::new(&config);
+        let authorizer = Authorizer::new(&config)?;
         let admission = Admission::new(&config);
         let allocators = Allocators::new(&config);
         let agents = crate::sub::agent::Agents::new(&config)?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use http::header::{ACCEPT, CONTENT_TYPE, HOST};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST};
 use http::{HeaderValue, Method, Request};
 use registry::tree::Tree;
 use serde_json::Value;
@@ -22,6 +22,14 @@ pub struct Endpoint {
     /// As errors show it.
     pub url: String,
     path: String,
+    bearer: Option<String>,
+}
+
+impl Endpoint {
+    /// With a token that it is shown.
+    pub fn with_bearer(self, bearer: Option<String>) -> Endpoint {
+        Endpoint { bearer, ..self }
+    }
 }
 
 /// Sends a review and reads the answer.
@@ -33,19 +41,38 @@ pub async fn post(
 ) -> Result<Value, String> {
     let mut message = Request::new(base::http::full(body.to_string()));
     *message.method_mut() = Method::POST;
+    message.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    send(server, endpoint, message, limit).await
+}
+
+/// Reads a document.
+pub async fn get(server: &Server, endpoint: &Endpoint, limit: Duration) -> Result<Value, String> {
+    send(server, endpoint, Request::new(base::http::empty()), limit).await
+}
+
+async fn send(
+    server: &Server,
+    endpoint: &Endpoint,
+    mut message: Request<base::http::Body>,
+    limit: Duration,
+) -> Result<Value, String> {
     *message.uri_mut() = endpoint.path.parse().map_err(|_| "the path cannot be used".to_owned())?;
+    let verb = if message.method() == Method::POST { "Post" } else { "Get" };
     let headers = message.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
     let host = HeaderValue::from_str(&endpoint.target.name).map_err(|error| error.to_string())?;
     headers.insert(HOST, host);
+    if let Some(bearer) = &endpoint.bearer {
+        let value = HeaderValue::from_str(&format!("Bearer {bearer}")).map_err(|error| error.to_string())?;
+        headers.insert(AUTHORIZATION, value);
+    }
     let exchange = async {
         let response = agent::send(server, &endpoint.target, message).await.map_err(|error| error.message)?;
         let code = response.status();
         let body = base::http::read(base::http::wrap(response.into_body()), ANSWER).await;
         Ok::<_, String>((code, body.map_err(|error| error.to_string())?))
     };
-    let wrap = |why: &str| format!("Post {:?}: {why}", endpoint.url);
+    let wrap = |why: &str| format!("{verb} {:?}: {why}", endpoint.url);
     let sent = server.clock.timeout(limit, exchange).await;
     let (code, body) = sent.ok_or_else(|| wrap("context deadline exceeded"))?.map_err(|why| wrap(&why))?;
     if !code.is_success() {
@@ -64,7 +91,8 @@ pub async fn post(
 /// Where a `clientConfig` points; `query` is added to its URL.
 pub fn endpoint(server: &Server, client: &Value, query: &str) -> Result<Endpoint, String> {
     let ca = STANDARD.decode(client.text("caBundle")).ok().and_then(|bytes| String::from_utf8(bytes).ok());
-    let tls = match ca.filter(|ca| !ca.trim().is_empty()) {
+    let ca = ca.filter(|ca| !ca.trim().is_empty()).or_else(|| server.config.system_ca.clone());
+    let tls = match ca {
         Some(ca) => base::pki::client_config(&ca, None).map(Arc::new).map_err(|error| error.to_string())?,
         None => return Err("the webhook names no certificate authority".to_owned()),
     };
@@ -80,7 +108,7 @@ pub fn endpoint(server: &Server, client: &Value, query: &str) -> Result<Endpoint
     let (ip, at) = crate::sub::service_address(server, namespace, name, port)
         .ok_or_else(|| format!("Post {url:?}: {}", unreachable_service(server, namespace, name, port)))?;
     let target = Target { name: host, host: ip.to_string(), port: at, scheme: Scheme::Given(tls) };
-    Ok(Endpoint { target, url, path })
+    Ok(Endpoint { target, url, path, bearer: None })
 }
 
 /// At a URL as written.
@@ -92,7 +120,7 @@ pub fn at_url(url: &str, query: &str, scheme: Scheme) -> Result<Endpoint, String
     let port = uri.port_u16().unwrap_or(if plain { 80 } else { 443 });
     let target = Target { name: host.clone(), host, port, scheme };
     let path = uri.path_and_query().map_or("/".to_owned(), ToString::to_string);
-    Ok(Endpoint { target, url, path })
+    Ok(Endpoint { target, url, path, bearer: None })
 }
 
 fn unreachable_service(server: &Server, namespace: &str, name: &str, port: i64) -> String {

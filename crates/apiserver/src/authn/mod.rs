@@ -3,6 +3,7 @@
 mod bootstrap;
 pub mod certificate;
 pub mod jwt;
+mod oidc;
 pub mod service_account;
 mod token_file;
 
@@ -24,12 +25,25 @@ pub struct Authenticator {
     tokens: token_file::Tokens,
     /// Service-account tokens.
     pub accounts: service_account::Issuer,
+    issuers: oidc::Issuers,
+    remote: Option<crate::remote::Tokens>,
 }
 
 impl Authenticator {
     /// From the configured files.
     pub fn new(config: &Config) -> Result<Authenticator, ApiError> {
+        let unfit = |what: &str, why: String| ApiError::internal(format!("{what}: {why}"));
+        let remote = match &config.token_webhook {
+            Some(text) => Some(
+                crate::remote::Tokens::from_kubeconfig(text, config.system_ca.as_deref())
+                    .map_err(|why| unfit("the token webhook's kubeconfig", why))?,
+            ),
+            None => None,
+        };
         Ok(Authenticator {
+            issuers: oidc::Issuers::new(config)
+                .map_err(|why| unfit("the authentication configuration", why))?,
+            remote,
             tokens: token_file::Tokens::parse(&config.tokens),
             accounts: service_account::Issuer::new(config)?,
         })
@@ -56,8 +70,15 @@ pub async fn authenticate(server: &Server, exchange: &mut Exchange) -> Result<Us
             Some(identified) => Ok(authenticated(identified.user)),
             None => Err(ApiError::unauthorized()),
         },
-        None if server.config.anonymous => Ok(UserInfo::anonymous()),
+        None if may_be_anonymous(server, exchange) => Ok(UserInfo::anonymous()),
         None => Err(ApiError::unauthorized()),
+    }
+}
+
+fn may_be_anonymous(server: &Server, exchange: &Exchange) -> bool {
+    match &server.authenticator.issuers.anonymous {
+        Some(anonymous) => anonymous.allows(&exchange.info.path),
+        None => server.config.anonymous,
     }
 }
 
@@ -83,11 +104,18 @@ pub async fn token_user(
     if let Some(found) = authenticator.accounts.verify(server, token, audiences, now) {
         return Some(found);
     }
-    if server.config.bootstrap_tokens {
-        return bootstrap::user(server, token, now)
-            .map(|user| Identified { user, audiences: audiences.to_vec() });
+    if server.config.bootstrap_tokens
+        && let Some(user) = bootstrap::user(server, token, now)
+    {
+        return Some(Identified { user, audiences: audiences.to_vec() });
     }
-    None
+    if let Some(found) = authenticator.issuers.verify(server, token, audiences, now).await {
+        return Some(found);
+    }
+    match &authenticator.remote {
+        Some(remote) => remote.user(server, token, audiences).await,
+        None => None,
+    }
 }
 
 /// The token of `Authorization: Bearer`, or of a WebSocket's subprotocol as browsers send it.

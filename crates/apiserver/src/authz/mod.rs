@@ -90,12 +90,19 @@ pub struct Decision {
     pub reason: String,
 }
 
+impl Decision {
+    fn of(allowed: bool, reason: String) -> Decision {
+        Decision { allowed, reason }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mode {
     Node,
     Rbac,
     AlwaysAllow,
     AlwaysDeny,
+    Webhook,
 }
 
 /// The configured authorizers.
@@ -103,22 +110,29 @@ pub struct Authorizer {
     modes: Vec<Mode>,
     /// RBAC's view of roles and bindings.
     pub rbac: rbac::Cache,
+    remote: Option<crate::remote::Rights>,
 }
 
 impl Authorizer {
     /// From `--authorization-mode`.
-    pub fn new(config: &Config) -> Authorizer {
+    pub fn new(config: &Config) -> Result<Authorizer, ApiError> {
         let mode = |name: &String| match name.as_str() {
             "Node" => Some(Mode::Node),
             "RBAC" => Some(Mode::Rbac),
             "AlwaysAllow" => Some(Mode::AlwaysAllow),
             "AlwaysDeny" => Some(Mode::AlwaysDeny),
+            "Webhook" => Some(Mode::Webhook),
             _ => None,
         };
-        Authorizer {
+        let remote = config.authorization_webhook.as_ref().map(|text| {
+            crate::remote::Rights::from_kubeconfig(text, config.system_ca.as_deref())
+                .map_err(|why| ApiError::internal(format!("the authorization webhook's kubeconfig: {why}")))
+        });
+        Ok(Authorizer {
             modes: config.authorizers.iter().filter_map(mode).collect(),
             rbac: rbac::Cache::default(),
-        }
+            remote: remote.transpose()?,
+        })
     }
 
     /// A write to this resource happened.
@@ -128,27 +142,54 @@ impl Authorizer {
         }
     }
 
-    /// Decides.
+    /// Decides by what is known here; webhooks are not asked.
     pub fn decide(&self, server: &Server, user: &UserInfo, attributes: &Attributes) -> Decision {
-        let yes = |reason: String| Decision { allowed: true, reason };
         if user.in_group("system:masters") {
-            return yes(String::new());
+            return Decision::of(true, String::new());
+        }
+        let mut reasons = Vec::new();
+        for mode in &self.modes {
+            match here(*mode, server, user, attributes) {
+                Ok(reason) => return Decision::of(true, reason),
+                Err(reason) => reasons.extend(Some(reason).filter(|reason| !reason.is_empty())),
+            }
+        }
+        Decision::of(false, reasons.join("\n"))
+    }
+
+    /// Decides, asking webhooks where they stand in the order.
+    pub async fn ask(&self, server: &Server, user: &UserInfo, attributes: &Attributes) -> Decision {
+        let Some(remote) = &self.remote else { return self.decide(server, user, attributes) };
+        if user.in_group("system:masters") {
+            return Decision::of(true, String::new());
         }
         let mut reasons = Vec::new();
         for mode in &self.modes {
             let verdict = match mode {
-                Mode::AlwaysAllow => Ok(String::new()),
-                Mode::AlwaysDeny => Err("Everything is forbidden.".to_owned()),
-                Mode::Node => node::decide(server, user, attributes),
-                Mode::Rbac => self.rbac.decide(server, user, attributes),
+                Mode::Webhook => match remote.decide(server, user, attributes).await {
+                    (Some(false), reason) => return Decision::of(false, reason),
+                    (Some(true), reason) => Ok(reason),
+                    (None, reason) => Err(reason),
+                },
+                mode => here(*mode, server, user, attributes),
             };
             match verdict {
-                Ok(reason) => return yes(reason),
-                Err(reason) if reason.is_empty() => {}
-                Err(reason) => reasons.push(reason),
+                Ok(reason) => return Decision::of(true, reason),
+                Err(reason) => reasons.extend(Some(reason).filter(|reason| !reason.is_empty())),
             }
         }
-        Decision { allowed: false, reason: reasons.join("\n") }
+        Decision::of(false, reasons.join("\n"))
+    }
+}
+
+/// What one of the authorizers here says.
+fn here(mode: Mode, server: &Server, user: &UserInfo, attributes: &Attributes) -> Result<String, String> {
+    match mode {
+        Mode::AlwaysAllow => Ok(String::new()),
+        Mode::AlwaysDeny => Err("Everything is forbidden.".to_owned()),
+        Mode::Node => node::decide(server, user, attributes),
+        Mode::Rbac => server.authorizer.rbac.decide(server, user, attributes),
+        Mode::Webhook => Err(String::new()),
     }
 }
 
@@ -156,7 +197,7 @@ impl Authorizer {
 pub async fn authorize(server: &Server, exchange: &Exchange) -> Result<(), ApiError> {
     let mut attributes = Attributes::of(&exchange.info);
     attributes.field_selector = exchange.query.text("fieldSelector").to_owned();
-    let decision = server.authorizer.decide(server, &exchange.user, &attributes);
+    let decision = server.authorizer.ask(server, &exchange.user, &attributes).await;
     if exchange.record.is_some() {
         let verdict = if decision.allowed { "allow" } else { "forbid" };
         exchange.annotate("authorization.k8s.io/decision", verdict);
@@ -167,7 +208,7 @@ pub async fn authorize(server: &Server, exchange: &Exchange) -> Result<(), ApiEr
 
 /// 403 unless the user may.
 pub async fn require(server: &Server, user: &UserInfo, attributes: &Attributes) -> Result<(), ApiError> {
-    let decision = server.authorizer.decide(server, user, attributes);
+    let decision = server.authorizer.ask(server, user, attributes).await;
     if decision.allowed { Ok(()) } else { Err(forbidden(user, attributes, &decision.reason)) }
 }
 

@@ -13,6 +13,7 @@ use api::user::UserInfo;
 use http::{HeaderMap, HeaderValue};
 use parking_lot::{Mutex, RwLock};
 use registry::tree::Tree;
+use serde_json::{Value, json};
 use store::{HistoryError, Interest, WatchFrom};
 use tokio::sync::oneshot;
 
@@ -151,6 +152,7 @@ impl Server {
             loop {
                 let open = |resource: &str| server.store.watch(resource, Interest::All, WatchFrom::Now);
                 let (Ok(mut schemas), Ok(mut levels)) = (open(SCHEMAS), open(LEVELS)) else { return };
+                server.tell_dangling().await;
                 let ended = loop {
                     server.load_flows();
                     let (mut a, mut b) = (Vec::new(), Vec::new());
@@ -162,6 +164,7 @@ impl Server {
                         break error;
                     }
                     server.restore_flows().await;
+                    server.tell_dangling().await;
                 };
                 if matches!(ended, HistoryError::Closed) {
                     return;
@@ -169,6 +172,33 @@ impl Server {
                 server.clock.sleep(RETRY).await;
             }
         });
+    }
+
+    /// Says in the status of flow schemas whether their level exists.
+    async fn tell_dangling(&self) {
+        let levels = self.store.snapshot(LEVELS);
+        let schemas: Vec<Value> =
+            self.store.snapshot(SCHEMAS).range(None, None).map(|stored| object::tree(stored)).collect();
+        for schema in schemas {
+            let level = schema.text("spec.priorityLevelConfiguration.name");
+            let refers =
+                format!("This FlowSchema references the PriorityLevelConfiguration object named {level:?}");
+            let (status, reason, message) = match levels.get("", level) {
+                Some(_) => ("False", "Found", format!("{refers} and it exists")),
+                None => ("True", "NotFound", format!("{refers} but there is no such object")),
+            };
+            let mut all = schema.list("status.conditions").to_vec();
+            if all.iter().any(|c| c.text("type") == "Dangling" && c.text("status") == status) {
+                continue;
+            }
+            all.retain(|c| c.text("type") != "Dangling");
+            let now = api::time::format(self.clock.now());
+            all.push(json!({"type": "Dangling", "status": status, "reason": reason, "message": message,
+                "lastTransitionTime": now}));
+            let name = schema.text("metadata.name");
+            let path = format!("/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas/{name}/status");
+            self.internal_patch(&path, json!({"status": {"conditions": all}})).await;
+        }
     }
 
     fn load_flows(&self) {

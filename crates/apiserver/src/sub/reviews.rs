@@ -26,9 +26,9 @@ pub async fn create(call: &Call<'_>, body: Body) -> Result<Response<Body>, ApiEr
         "TokenReview" => token(call, &mut review).await?,
         "SelfSubjectReview" => own(call, &mut review),
         "SelfSubjectRulesReview" => rules(call, &mut review)?,
-        "SelfSubjectAccessReview" => access(call, &mut review, Some(&call.exchange.user))?,
-        "SubjectAccessReview" => access(call, &mut review, None)?,
-        "LocalSubjectAccessReview" => local(call, &mut review)?,
+        "SelfSubjectAccessReview" => access(call, &mut review, Some(&call.exchange.user)).await?,
+        "SubjectAccessReview" => access(call, &mut review, None).await?,
+        "LocalSubjectAccessReview" => local(call, &mut review).await?,
         _ => return Err(ApiError::no_such_path()),
     }
     Ok(respond::tree(&accept, StatusCode::CREATED, &review))
@@ -124,7 +124,7 @@ fn subject(review: &Value) -> UserInfo {
     }
 }
 
-fn access(call: &Call<'_>, review: &mut Value, user: Option<&UserInfo>) -> Result<(), ApiError> {
+async fn access(call: &Call<'_>, review: &mut Value, user: Option<&UserInfo>) -> Result<(), ApiError> {
     use api::validation::{ErrorList, FieldError, Path};
     let path = Path::new("spec");
     let mut errors = ErrorList::new();
@@ -154,7 +154,7 @@ fn access(call: &Call<'_>, review: &mut Value, user: Option<&UserInfo>) -> Resul
     }
     let own = subject(review);
     let wanted = attributes(review).unwrap_or_default();
-    let decision = call.server.authorizer.decide(call.server, user.unwrap_or(&own), &wanted);
+    let decision = call.server.authorizer.ask(call.server, user.unwrap_or(&own), &wanted).await;
     let mut status = json!({"allowed": decision.allowed});
     if !decision.reason.is_empty() {
         status["reason"] = json!(decision.reason);
@@ -163,7 +163,7 @@ fn access(call: &Call<'_>, review: &mut Value, user: Option<&UserInfo>) -> Resul
     Ok(())
 }
 
-fn local(call: &Call<'_>, review: &mut Value) -> Result<(), ApiError> {
+async fn local(call: &Call<'_>, review: &mut Value) -> Result<(), ApiError> {
     use api::validation::{ErrorList, FieldError, Path};
     let namespace = review.text("spec.resourceAttributes.namespace").to_owned();
     if review.has("spec.resourceAttributes") && namespace != call.namespace() {
@@ -180,7 +180,7 @@ fn local(call: &Call<'_>, review: &mut Value) -> Result<(), ApiError> {
             &ErrorList(vec![error]),
         ));
     }
-    access(call, review, None)?;
+    access(call, review, None).await?;
     review.set("metadata.namespace", call.namespace());
     Ok(())
 }
