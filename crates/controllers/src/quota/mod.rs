@@ -2,6 +2,7 @@
 
 mod usage;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use api::Quantity;
 use api::k8s::api::core::v1::{
     ConfigMap, PersistentVolumeClaim, Pod, ReplicationController, ResourceQuota, Secret, Service,
 };
+use base::Clock;
 use client::{
     Cache, Change, Client, ClientError, Discovery, Informer, Key, Kind, ListOptions, Meta, Partial, Queue,
 };
@@ -24,8 +26,15 @@ const GATHER: Duration = Duration::from_millis(100);
 /// Resources that no cache holds are counted again after this time.
 const RECOUNT: Duration = Duration::from_secs(60);
 
+/// Admission counts an object before it is stored, and a cache shows it later still: what a quota says is believed
+/// for this long, unless more is found.
+const SETTLE: Duration = Duration::from_secs(2);
+
 struct Counter {
     client: Client,
+    clock: Clock,
+    /// When each quota was last seen to change.
+    changed: Arc<Mutex<BTreeMap<Key, Duration>>>,
     quotas: Cache<ResourceQuota>,
     pods: Cache<Pod>,
     services: Cache<Service>,
@@ -64,6 +73,13 @@ impl Counter {
         let (used, mut status) = (used.finish(), quota.status.clone().unwrap_or_default());
         let same = status.hard.as_ref() == Some(&hard) && same_amounts(status.used.as_ref(), &used);
         if !same {
+            if shrinks(status.used.as_ref(), &used) {
+                let since = self.changed.lock().get(&key).copied().unwrap_or_default();
+                let left = (since + SETTLE).saturating_sub(self.clock.monotonic());
+                if !left.is_zero() {
+                    return Ok(Some(left));
+                }
+            }
             status.hard = Some(hard);
             status.used = Some(used);
             let mut after = (*quota).clone();
@@ -90,6 +106,14 @@ impl Counter {
         let list = self.client.list_at::<Partial>(&found.resource.gvr, namespace, &options, true).await?;
         Ok(list.items.len())
     }
+}
+
+/// True when anything is used less than was known.
+fn shrinks(known: Option<&Amounts>, used: &Amounts) -> bool {
+    let value = |amount: Option<&api::k8s::apimachinery::pkg::api::resource::Quantity>| {
+        amount.map(api::quantity::of).unwrap_or_default()
+    };
+    known.into_iter().flatten().any(|(name, amount)| value(used.get(name)) < value(Some(amount)))
 }
 
 type Amounts = std::collections::BTreeMap<String, api::k8s::apimachinery::pkg::api::resource::Quantity>;
@@ -128,8 +152,16 @@ pub fn start(context: &Context) {
     let secrets = informers.of::<Secret>();
     let maps = informers.of::<ConfigMap>();
     let controllers = informers.of::<ReplicationController>();
-    let own = queue.clone();
-    quotas.on_change(move |change| own.add(Key::of(&**change.object())));
+    let changed: Arc<Mutex<BTreeMap<Key, Duration>>> = Arc::default();
+    let (own, seen, clock) = (queue.clone(), changed.clone(), context.clock.clone());
+    quotas.on_change(move |change| {
+        let key = Key::of(&**change.object());
+        match change {
+            Change::Deleted(_) => drop(seen.lock().remove(&key)),
+            _ => drop(seen.lock().insert(key.clone(), clock.monotonic())),
+        }
+        own.add(key);
+    });
     fn comes_or_goes<K>(change: &Change<K>) -> bool {
         !matches!(change, Change::Modified { .. })
     }
@@ -147,6 +179,8 @@ pub fn start(context: &Context) {
     follow(&maps, quotas.cache(), &queue, comes_or_goes);
     follow(&controllers, quotas.cache(), &queue, comes_or_goes);
     let counter = Arc::new(Counter {
+        clock: context.clock.clone(),
+        changed,
         client: (context.client_for)("resourcequota-controller"),
         quotas: quotas.cache().clone(),
         pods: pods.cache().clone(),
