@@ -22,6 +22,7 @@ use crate::images::{Arriving, Images};
 use crate::objects::Objects;
 use crate::pods::registry::{Registry, Signal};
 use crate::pods::{manager, ops};
+use crate::qos::Classes;
 use crate::shared::{RuntimeFacts, Shared};
 use crate::stats::sampler::Sampler;
 use crate::tokens::TokenStore;
@@ -97,12 +98,13 @@ pub async fn start_while(parts: Parts, arriving: Arriving) -> Result<Arc<Shared>
         tokens: TokenStore::new(client.clone(), clock.clone()),
         images: Images::new(cri.clone(), clock.clone(), events.clone(), arriving),
         services: informers.of::<Service>(),
-        classes: informers.of::<RuntimeClass>(),
+        runtime_classes: informers.of::<RuntimeClass>(),
         registry: Registry::default(),
         sampler: Sampler::default(),
         pressures: Pressures::default(),
         collector: Collector::default(),
-        cgroups: Cgroups::detect(),
+        classes: Classes::default(),
+        cgroups: Cgroups::detect().through_systemd(systemd),
         config,
         client,
         cri,
@@ -118,6 +120,7 @@ pub async fn start_while(parts: Parts, arriving: Arriving) -> Result<Arc<Shared>
         allocatable,
         runtime,
     });
+    shared.classes.keep(&shared).await;
     let registry = shared.registry.clone();
     shared.tasks.spawn("object changes", async move {
         while let Some(uid) = changes.recv().await {

@@ -15,6 +15,7 @@ pub mod images;
 pub mod node;
 pub mod objects;
 pub mod pods;
+pub mod qos;
 pub mod server;
 pub mod shared;
 pub mod statics;

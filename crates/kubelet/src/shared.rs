@@ -24,6 +24,7 @@ use crate::eviction::Pressures;
 use crate::images::Images;
 use crate::objects::Objects;
 use crate::pods::registry::Registry;
+use crate::qos::Classes;
 use crate::stats::sampler::Sampler;
 use crate::tokens::TokenStore;
 use crate::volumes;
@@ -83,7 +84,7 @@ pub struct Shared {
     /// Services, for environment variables.
     pub services: Arc<Informer<Service>>,
     /// Runtime classes.
-    pub classes: Arc<Informer<RuntimeClass>>,
+    pub runtime_classes: Arc<Informer<RuntimeClass>>,
     /// The machine.
     pub machine: Machine,
     /// The node's addresses.
@@ -100,6 +101,8 @@ pub struct Shared {
     pub pressures: Pressures,
     /// Unused images.
     pub collector: Collector,
+    /// Control groups above pods.
+    pub classes: Classes,
 }
 
 impl Shared {

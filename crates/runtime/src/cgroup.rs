@@ -75,6 +75,8 @@ pub struct Usage {
 pub struct Cgroups {
     version: Version,
     root: PathBuf,
+    /// systemd makes and limits groups: a path's last part is a slice.
+    systemd: bool,
 }
 
 /// v1 shares as a v2 weight, by the curve that runc and upstream use: through the least (2 to 1), the most (262144 to
@@ -103,7 +105,13 @@ impl Cgroups {
     /// The hierarchies under `root`.
     pub fn at(root: &Path) -> Cgroups {
         let unified = root.join("cgroup.controllers").exists();
-        Cgroups { version: if unified { Version::V2 } else { Version::V1 }, root: root.to_owned() }
+        let version = if unified { Version::V2 } else { Version::V1 };
+        Cgroups { version, root: root.to_owned(), systemd: false }
+    }
+
+    /// The same, whose groups systemd makes.
+    pub fn through_systemd(self, systemd: bool) -> Cgroups {
+        Cgroups { systemd, ..self }
     }
 
     /// The interface version.
@@ -119,8 +127,13 @@ impl Cgroups {
         }
     }
 
-    /// Makes a group (and its parents) and sets its limits. Repeatable.
+    /// Makes a group (and its parents) and sets its limits. Repeatable. Blocks.
     pub fn ensure(&self, group: &str, limits: &Limits) -> Result<(), CgroupError> {
+        if self.systemd {
+            let slice = slice_of(group);
+            set_properties(slice, limits)?;
+            return systemctl("start", &["start", slice]);
+        }
         match self.version {
             Version::V1 => {
                 for controller in LIMITED_V1 {
@@ -137,6 +150,7 @@ impl Cgroups {
     fn make_v2(&self, group: &str) -> Result<(), CgroupError> {
         let mut dir = self.root.clone();
         let offered = fs::read_to_string(dir.join("cgroup.controllers")).unwrap_or_default();
+        self.free_root();
         for part in group.split('/').filter(|part| !part.is_empty()) {
             for controller in NEEDED_V2.iter().filter(|name| offered.split_whitespace().any(|o| o == **name))
             {
@@ -149,8 +163,30 @@ impl Cgroups {
         Ok(())
     }
 
-    /// Sets the limits of an existing group.
+    /// In a container our root is no real root: it may not hold processes and give controllers to its children, so
+    /// that its processes (we among them) move one down.
+    fn free_root(&self) {
+        let real = !self.root.join("cgroup.type").exists();
+        let given = fs::read_to_string(self.root.join("cgroup.subtree_control")).unwrap_or_default();
+        if real || NEEDED_V2.iter().all(|needed| given.split_whitespace().any(|have| have == *needed)) {
+            return;
+        }
+        let below = self.root.join("init");
+        if make(&below).is_err() {
+            return;
+        }
+        let processes = fs::read_to_string(self.root.join("cgroup.procs")).unwrap_or_default();
+        for process in processes.lines() {
+            // One that has ended meanwhile cannot be moved, nor need it be.
+            let _ = fs::write(below.join("cgroup.procs"), process);
+        }
+    }
+
+    /// Sets the limits of an existing group. Blocks.
     pub fn limit(&self, group: &str, limits: &Limits) -> Result<(), CgroupError> {
+        if self.systemd {
+            return set_properties(slice_of(group), limits);
+        }
         for (controller, file, value) in settings(self.version, limits) {
             let dir = self.dir(controller, group);
             if self.version == Version::V1 && !self.root.join(controller).exists() {
@@ -161,8 +197,14 @@ impl Cgroups {
         Ok(())
     }
 
-    /// Removes a group and the groups beneath it; processes must be gone. Repeatable.
+    /// Removes a group and the groups beneath it; processes must be gone. Repeatable. Blocks.
     pub fn remove(&self, group: &str) -> Result<(), CgroupError> {
+        if self.systemd {
+            // A slice that is not loaded is as good as stopped; its settings go with it.
+            let stopped = systemctl("stop", &["stop", slice_of(group)]);
+            let _ = systemctl("revert", &["revert", slice_of(group)]);
+            return stopped;
+        }
         match self.version {
             Version::V2 => remove_tree(&self.dir("", group)),
             Version::V1 => {
@@ -283,6 +325,50 @@ fn settings(version: Version, limits: &Limits) -> Vec<(&'static str, &'static st
     out
 }
 
+/// The slice that a path ends with.
+fn slice_of(group: &str) -> &str {
+    group.rsplit('/').next().unwrap_or_default()
+}
+
+/// Limits as systemd's properties of a slice (systemd.resource-control).
+fn properties(limits: &Limits) -> Vec<String> {
+    let unlimited = |value: i64| if value < 0 { "infinity".to_owned() } else { value.to_string() };
+    let mut out = Vec::new();
+    out.extend(limits.cpu_shares.map(|shares| format!("CPUWeight={}", weight_from_shares(shares))));
+    if let Some(quota) = limits.cpu_quota_us {
+        let period = limits.cpu_period_us.unwrap_or(100_000).max(1);
+        // Percent of one CPU, a hundredth at the finest.
+        let share = u64::try_from(quota).ok().map(|quota| (quota * 10_000).div_ceil(period));
+        out.push(match share {
+            Some(share) => format!("CPUQuota={}.{:02}%", share / 100, share % 100),
+            None => "CPUQuota=".to_owned(),
+        });
+    }
+    out.extend(limits.memory_bytes.map(|bytes| format!("MemoryMax={}", unlimited(bytes))));
+    out.extend(limits.pids.map(|pids| format!("TasksMax={}", unlimited(pids))));
+    out
+}
+
+fn set_properties(slice: &str, limits: &Limits) -> Result<(), CgroupError> {
+    let properties = properties(limits);
+    if properties.is_empty() {
+        return Ok(());
+    }
+    let mut words = vec!["set-property", "--runtime", slice];
+    words.extend(properties.iter().map(String::as_str));
+    systemctl("set properties of", &words)
+}
+
+fn systemctl(action: &'static str, words: &[&str]) -> Result<(), CgroupError> {
+    let slice = words.iter().find(|word| word.ends_with(".slice")).copied().unwrap_or_default();
+    let fail = |source: io::Error| CgroupError { action, path: slice.into(), source };
+    let output = std::process::Command::new("systemctl").args(words).output().map_err(fail)?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(fail(io::Error::other(String::from_utf8_lossy(&output.stderr).trim().to_owned())))
+}
+
 fn make(dir: &Path) -> Result<(), CgroupError> {
     fs::create_dir_all(dir).map_err(|source| CgroupError { action: "make", path: dir.to_owned(), source })
 }
@@ -332,6 +418,27 @@ mod tests {
         assert_eq!(v2, expect.map(|(file, value)| (file, value.to_owned())));
         assert_eq!(settings(Version::V1, &limits)[3], ("memory", "memory.limit_in_bytes", "-1".to_owned()));
         assert_eq!((weight_from_shares(2), weight_from_shares(262_144)), (1, 10_000));
+        let expect = ["CPUWeight=100", "CPUQuota=50.00%", "MemoryMax=infinity"];
+        assert_eq!(properties(&limits), expect);
+        let odd = Limits { cpu_quota_us: Some(-1), pids: Some(5), ..Limits::default() };
+        assert_eq!(properties(&odd), ["CPUQuota=", "TasksMax=5"]);
+        assert_eq!(slice_of("/kubepods.slice/kubepods-podx.slice"), "kubepods-podx.slice");
+    }
+
+    #[test]
+    fn a_root_that_is_none_is_freed() {
+        let (dir, cgroups) = fake(Version::V2);
+        fs::write(dir.path().join("cgroup.procs"), "7\n8\n").expect("written");
+        cgroups.ensure("/kubepods", &Limits::default()).expect("made");
+        assert_eq!(
+            read(dir.path(), "init/cgroup.procs"),
+            "no init/cgroup.procs",
+            "a real root stays as it is"
+        );
+        fs::write(dir.path().join("cgroup.type"), "domain\n").expect("written");
+        fs::write(dir.path().join("cgroup.subtree_control"), "cpu\n").expect("written");
+        cgroups.ensure("/kubepods", &Limits::default()).expect("made");
+        assert_eq!(read(dir.path(), "init/cgroup.procs"), "8", "the fake keeps only the last");
     }
 
     /// A directory that looks like a hierarchy of v2 or like the mounts of v1.

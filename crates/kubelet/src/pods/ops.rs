@@ -92,8 +92,9 @@ pub async fn prepare(
 ) -> Result<Prepared, Failure> {
     let fail = |reason, message: String| Failure { reason, message };
     let limits = resources::pod_limits(pod, allocated, shared.config.pod_pids_limit);
-    let group = shared.group(pod);
-    if let Err(error) = shared.cgroups.ensure(&group, &limits) {
+    shared.classes.keep(shared).await;
+    let (cgroups, group) = (shared.cgroups.clone(), shared.group(pod));
+    if let Err(error) = blocking(move || cgroups.ensure(&group, &limits)).await {
         return Err(fail(
             "FailedCreatePodContainer",
             format!("unable to ensure pod container exists: {error}"),
@@ -212,7 +213,7 @@ async fn runtime_handler(shared: &Shared, pod: &Pod) -> Result<String, String> {
     let Some(name) = pod.spec().runtime_class_name.as_deref().filter(|name| !name.is_empty()) else {
         return Ok(String::new());
     };
-    let found = shared.classes.cache().get("", name);
+    let found = shared.runtime_classes.cache().get("", name);
     let class = match found {
         Some(class) => Some(class),
         None => shared.client.get_opt("", name).await.map_err(|error| error.to_string())?.map(Arc::new),
@@ -664,8 +665,11 @@ pub async fn apply_resources(
     let pids = shared.config.pod_pids_limit;
     let (old, new) = (resources::pod_limits(pod, before, pids), resources::pod_limits(pod, after, pids));
     let group = shared.group(pod);
-    let limit = |limits| shared.cgroups.limit(&group, &limits).map_err(|error| error.to_string());
-    limit(super::resize::widest(&old, &new))?;
+    let limit = async |limits| {
+        let (cgroups, group) = (shared.cgroups.clone(), group.clone());
+        blocking(move || cgroups.limit(&group, &limits)).await.map_err(|error| error.to_string())
+    };
+    limit(super::resize::widest(&old, &new)).await?;
     let unified = shared.cgroups.version() == runtime::cgroup::Version::V2;
     for name in names {
         let running = observed.find(name).filter(|seen| seen.state == State::Running);
@@ -683,7 +687,7 @@ pub async fn apply_resources(
         };
         shared.cri.update_container_resources(request).await.map_err(|error| error.to_string())?;
     }
-    limit(new)?;
+    limit(new).await?;
     shared.events.pod(pod, EventKind::Normal, "ResizeCompleted", "Pod resize completed");
     Ok(())
 }
