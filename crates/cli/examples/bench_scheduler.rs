@@ -8,7 +8,6 @@ use std::time::Duration;
 use api::UserInfo;
 use api::k8s::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
 use api::k8s::api::scheduling::v1::PriorityClass;
-use api::wire::Wire;
 use clap::Parser;
 use cli::control::Plane;
 use cli::process::Process;
@@ -124,7 +123,7 @@ async fn create_all<K: Kind>(
     for n in 0..count {
         let object = K::from_tree(&object(n))?;
         let (client, permit) = (client.clone(), writers.clone().acquire_owned().await?);
-        base::tasks::join(&mut tasks, async move {
+        tasks.spawn(async move {
             let created = client.create(&object).await.map(drop);
             drop(permit);
             created
@@ -138,7 +137,8 @@ async fn create_all<K: Kind>(
 
 fn node(n: usize) -> Value {
     let name = format!("node-{n}");
-    let labels = json!({"kubernetes.io/hostname": name, "topology.kubernetes.io/zone": format!("z{}", n % ZONES)});
+    let labels =
+        json!({"kubernetes.io/hostname": name, "topology.kubernetes.io/zone": format!("z{}", n % ZONES)});
     let amounts = json!({"cpu": "4", "memory": "32Gi", "pods": "110"});
     json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels},
         "status": {"capacity": amounts, "allocatable": amounts,
@@ -214,7 +214,8 @@ async fn run(shape: &Shape, args: &Args) -> Result<(), BoxError> {
     process.tasks.spawn("scheduler", scheduling);
     if shape.filled {
         create_all::<Pod>(&client, args.nodes * 4, |n| {
-            let containers = json!([{"name": "c", "image": "pause", "resources": {"requests": {"cpu": "900m"}}}]);
+            let containers =
+                json!([{"name": "c", "image": "pause", "resources": {"requests": {"cpu": "900m"}}}]);
             named(&format!("low{n}"), &json!({}), json!({"containers": containers}))
         })
         .await?;
@@ -225,7 +226,8 @@ async fn run(shape: &Shape, args: &Args) -> Result<(), BoxError> {
     let expected = if shape.name == "gated" { count.div_ceil(2) } else { count };
     let (from, used) = (process.clock.monotonic(), cpu());
     create_all::<Pod>(&client, count, shape.pod).await?;
-    bound(&pods, expected, |pod| pod.metadata.name.as_deref().is_some_and(|name| name.starts_with('p'))).await;
+    bound(&pods, expected, |pod| pod.metadata.name.as_deref().is_some_and(|name| name.starts_with('p')))
+        .await;
     let (took, used) = (process.clock.monotonic() - from, cpu() - used);
     let rate = expected as f64 / took.as_secs_f64();
     let each = used.as_micros() / expected.max(1) as u128;

@@ -131,6 +131,25 @@ pub async fn import(socket: &Path, archives: &[PathBuf]) -> Result<String, CliEr
     Ok(printed)
 }
 
+/// Prints the images of the runtime at `socket`, by name.
+pub async fn list(socket: &Path) -> Result<(), CliError> {
+    let failed = |error: runtime::CriError| CliError::component("container runtime", error);
+    let cri = runtime::Cri::new(&format!("unix://{}", socket.display())).map_err(failed)?;
+    let request = runtime::cri::messages::ListImagesRequest { filter: None };
+    let images = cri.list_images(request).await.map_err(failed)?.images;
+    let mut rows: Vec<[String; 3]> = Vec::new();
+    for image in images {
+        let id = image.id.trim_start_matches("sha256:").chars().take(12).collect::<String>();
+        let size = format!("{:.1} MB", image.size as f64 / 1e6);
+        let names = if image.repo_tags.is_empty() { &image.repo_digests } else { &image.repo_tags };
+        rows.extend(names.iter().map(|name| [name.clone(), id.clone(), size.clone()]));
+    }
+    rows.sort();
+    rows.insert(0, ["IMAGE", "ID", "SIZE"].map(str::to_owned));
+    print!("{}", crate::token::table(&rows));
+    Ok(())
+}
+
 /// Our images on their way to containerd.
 pub struct Import {
     binary: PathBuf,

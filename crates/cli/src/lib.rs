@@ -131,6 +131,8 @@ enum ImageCommand {
         #[arg(required = true, value_name = "FILE")]
         archives: Vec<PathBuf>,
     },
+    /// Show the images that the node's runtime has.
+    List(DataArgs),
 }
 
 /// Parses the arguments, runs the subcommand, and returns its exit code.
@@ -194,6 +196,7 @@ async fn run(command: Command) -> Result<(), CliError> {
             print!("{printed}");
             Ok(())
         }
+        Command::Image(ImageCommand::List(data)) => image::list(&containerd::socket(&data.data_dir)).await,
         Command::Hello(_) | Command::Pause | Command::Kubectl { .. } => Ok(()),
     }
 }
