@@ -15,6 +15,7 @@ use crate::pods::pod::PodExt;
 use crate::pods::registry::Signal;
 use crate::pods::status::Verdict;
 use crate::shared::Shared;
+use crate::stats::{self, summary::DiskUse};
 
 /// How often the disk is looked at for images to remove.
 const IMAGES_PERIOD: Duration = Duration::from_secs(300);
@@ -26,6 +27,7 @@ pub async fn run(shared: Arc<Shared>) {
         shared.clock.sleep(shared.config.log_period).await;
         rotate_logs(&shared).await;
         check_volumes(&shared).await;
+        check_storage(&shared).await;
         if shared.clock.monotonic() >= images_at {
             images_at = shared.clock.monotonic() + IMAGES_PERIOD;
             shared.collector.keep_room(&shared).await;
@@ -126,12 +128,63 @@ async fn check_volumes(shared: &Arc<Shared>) {
         .await;
         if let Some((name, limit)) = broken {
             let limit = amount::bytes_text(i64::try_from(limit).unwrap_or(i64::MAX)).0;
-            let message = format!("Usage of EmptyDir volume {name:?} exceeds the limit {limit:?}. ");
-            shared.events.pod(&entry.pod, client::EventKind::Warning, "Evicted", &message);
-            let verdict = Verdict { reason: "Evicted".into(), message, grace: Some(1), disrupted: false };
-            shared.registry.tell(entry.pod.uid(), Signal::Evict(verdict));
+            end(
+                shared,
+                &entry.pod,
+                format!("Usage of EmptyDir volume {name:?} exceeds the limit {limit:?}. "),
+            );
         }
     }
+}
+
+/// Ends a pod that broke its limit.
+fn end(shared: &Shared, pod: &Pod, message: String) {
+    shared.events.pod(pod, client::EventKind::Warning, "Evicted", &message);
+    let verdict = Verdict { reason: "Evicted".into(), message, grace: Some(1), disrupted: false };
+    shared.registry.tell(pod.uid(), Signal::Evict(verdict));
+}
+
+/// Ends pods whose containers' own files and logs, or whose volumes with them, hold more than their limit.
+async fn check_storage(shared: &Arc<Shared>) {
+    let limited = |pod: &Pod| storage_limits(pod).next().is_some() && !pod.deleting() && !pod.finished();
+    if !shared.registry.all().iter().any(|entry| limited(&entry.pod)) {
+        return;
+    }
+    let mut used = stats::read(shared).await.pods;
+    used.retain(|one| limited(&one.entry.pod));
+    let disks = stats::summary::on_disks(shared, &used).await;
+    for one in &used {
+        let pod = &one.entry.pod;
+        let Some(message) = disks.get(pod.uid()).and_then(|disk| over_limit(pod, disk)) else { continue };
+        end(shared, pod, message);
+    }
+}
+
+/// Containers' limits of local storage, bytes.
+fn storage_limits(pod: &Pod) -> impl Iterator<Item = (&str, u64)> {
+    pod.apps().iter().filter_map(|container| {
+        let limits = container.resources.as_ref()?.limits.as_ref();
+        let limit = amount::whole_of(limits, "ephemeral-storage")?;
+        Some((container.name.as_str(), u64::try_from(limit).ok().filter(|limit| *limit > 0)?))
+    })
+}
+
+/// The limit that is broken, in words.
+fn over_limit(pod: &Pod, disk: &DiskUse) -> Option<String> {
+    let text = |bytes: u64| amount::bytes_text(i64::try_from(bytes).unwrap_or(i64::MAX)).0;
+    let limits: Vec<(&str, u64)> = storage_limits(pod).collect();
+    for (name, limit) in &limits {
+        if disk.containers.get(*name).is_some_and(|used| used > limit) {
+            return Some(format!(
+                "Container {name} exceeded its local ephemeral storage limit {:?}. ",
+                text(*limit)
+            ));
+        }
+    }
+    let total: u64 = limits.iter().map(|row| row.1).sum();
+    let whole = limits.len() == pod.apps().len() && disk.bytes > total;
+    let what = "Pod ephemeral local storage usage exceeds the total limit of containers";
+    whole.then(|| format!("{what} {}. ", text(total)))
 }
 
 /// emptyDir volumes on disk with a limit.
@@ -152,6 +205,43 @@ fn size_limits(pod: &Pod) -> Vec<(String, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn limits_of_local_storage() {
+        let pod = |limits: [Option<&str>; 2]| -> Pod {
+            let container = |(index, limit): (usize, &Option<&str>)| {
+                let resources =
+                    limit.map(|limit| serde_json::json!({"limits": {"ephemeral-storage": limit}}));
+                serde_json::json!({"name": format!("c{index}"), "resources": resources.unwrap_or_default()})
+            };
+            let containers: Vec<_> = limits.iter().enumerate().map(container).collect();
+            serde_json::from_value(
+                serde_json::json!({"metadata": {"name": "p"}, "spec": {"containers": containers}}),
+            )
+            .expect("a pod")
+        };
+        let disk = |bytes: u64, first: u64| DiskUse {
+            bytes: bytes << 20,
+            containers: [("c0".to_owned(), first << 20)].into(),
+            ..DiskUse::default()
+        };
+        for (limits, disk, expect) in [
+            ([Some("10Mi"), None], disk(5, 5), None),
+            (
+                [Some("10Mi"), None],
+                disk(11, 11),
+                Some("Container c0 exceeded its local ephemeral storage limit \"10Mi\". "),
+            ),
+            ([Some("10Mi"), None], disk(99, 5), None),
+            (
+                [Some("10Mi"), Some("10Mi")],
+                disk(21, 5),
+                Some("Pod ephemeral local storage usage exceeds the total limit of containers 20Mi. "),
+            ),
+        ] {
+            assert_eq!(over_limit(&pod(limits), &disk).as_deref(), expect, "{limits:?} {disk:?}");
+        }
+    }
 
     #[test]
     fn old_logs_go() {

@@ -164,14 +164,17 @@ async fn candidates(shared: &Shared, signal: Signal) -> Vec<Candidate> {
                     .iter()
                     .map(|one| (one.name.clone(), one.reading.usage.working_set_bytes))
                     .collect(),
+                Signal::NodeFs | Signal::ImageFs => {
+                    disks.get(pod.entry.pod.uid()).map(|disk| disk.containers.clone()).unwrap_or_default()
+                }
                 _ => BTreeMap::new(),
             };
             let disk = disks.get(pod.entry.pod.uid());
             let used = match signal {
                 Signal::Memory => usage.map(|usage| usage.working_set_bytes),
                 Signal::Pids => usage.map(|usage| usage.pids),
-                Signal::NodeFs | Signal::ImageFs => disk.map(|disk| disk.0),
-                Signal::NodeFsInodes | Signal::ImageFsInodes => disk.map(|disk| disk.1),
+                Signal::NodeFs | Signal::ImageFs => disk.map(|disk| disk.bytes),
+                Signal::NodeFsInodes | Signal::ImageFsInodes => disk.map(|disk| disk.inodes),
             };
             Candidate { pod: pod.entry.pod.clone(), used, containers }
         })

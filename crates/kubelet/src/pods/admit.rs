@@ -5,7 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use api::k8s::api::core::v1::{Node, NodeSelectorRequirement, NodeSelectorTerm, Pod};
+use api::k8s::api::core::v1::{ContainerPort, Node, Pod};
+use api::nodes;
 
 use super::pod::{PodExt, qos};
 use super::status::Verdict;
@@ -60,6 +61,7 @@ pub fn check(pod: &Pod, facts: &Facts<'_>) -> Option<Verdict> {
         .or_else(|| sysctls(pod, facts))
         .or_else(|| fits(pod, facts))
         .or_else(|| affinity(pod, facts))
+        .or_else(|| ports(pod, facts))
 }
 
 fn system(pod: &Pod) -> Option<Verdict> {
@@ -145,8 +147,7 @@ fn affinity(pod: &Pod, facts: &Facts<'_>) -> Option<Verdict> {
     let required =
         required.and_then(|affinity| affinity.required_during_scheduling_ignored_during_execution.as_ref());
     let name = node.metadata.name.as_deref().unwrap_or("");
-    let matches = required
-        .is_none_or(|selector| selector.node_selector_terms.iter().any(|term| term_fits(term, labels, name)));
+    let matches = required.is_none_or(|selector| nodes::admits(selector, name, Some(labels)));
     let fits = selected && matches;
     (!fits).then(|| {
         refuse(
@@ -156,33 +157,36 @@ fn affinity(pod: &Pod, facts: &Facts<'_>) -> Option<Verdict> {
     })
 }
 
-fn term_fits(term: &NodeSelectorTerm, labels: &BTreeMap<String, String>, name: &str) -> bool {
-    let expressions = term.match_expressions.as_deref().unwrap_or(&[]);
-    let fields = term.match_fields.as_deref().unwrap_or(&[]);
-    let some = !expressions.is_empty() || !fields.is_empty();
-    let by_label = |requirement: &NodeSelectorRequirement| {
-        requirement_fits(requirement, labels.get(&requirement.key).map(String::as_str))
-    };
-    let by_field = |requirement: &NodeSelectorRequirement| {
-        requirement_fits(requirement, (requirement.key == "metadata.name").then_some(name))
-    };
-    some && expressions.iter().all(by_label) && fields.iter().all(by_field)
+/// Host ports of a pod's containers and sidecars: protocol, address, port.
+fn host_ports(pod: &Pod) -> Vec<(&str, &str, i32)> {
+    let sidecars = pod.spec().init_containers.iter().flatten();
+    let sidecars = sidecars.filter(|container| container.restart_policy.as_deref() == Some("Always"));
+    let containers = pod.spec().containers.iter().chain(sidecars);
+    let ports = containers.flat_map(|container| container.ports.iter().flatten());
+    let number = |port: &ContainerPort| port.host_port.filter(|port| *port > 0);
+    ports
+        .filter_map(|port| {
+            let address = port.host_ip.as_deref().filter(|address| !address.is_empty()).unwrap_or("0.0.0.0");
+            Some((port.protocol.as_deref().unwrap_or("TCP"), address, number(port)?))
+        })
+        .collect()
 }
 
-fn requirement_fits(requirement: &NodeSelectorRequirement, value: Option<&str>) -> bool {
-    let values = requirement.values.as_deref().unwrap_or(&[]);
-    let listed = value.is_some_and(|value| values.iter().any(|wanted| wanted == value));
-    let number = value.and_then(|value| value.parse::<i64>().ok());
-    let bound = values.first().and_then(|wanted| wanted.parse::<i64>().ok());
-    match requirement.operator.as_str() {
-        "In" => listed,
-        "NotIn" => !listed,
-        "Exists" => value.is_some(),
-        "DoesNotExist" => value.is_none(),
-        "Gt" => number.zip(bound).is_some_and(|(number, bound)| number > bound),
-        "Lt" => number.zip(bound).is_some_and(|(number, bound)| number < bound),
-        _ => false,
-    }
+/// Two pods cannot listen on one port of the node.
+fn ports(pod: &Pod, facts: &Facts<'_>) -> Option<Verdict> {
+    let wanted = host_ports(pod);
+    let any = |address: &str| address == "0.0.0.0";
+    let taken = |(protocol, address, port): &(&str, &str, i32)| {
+        wanted.iter().any(|(own_protocol, own, number)| {
+            protocol == own_protocol && port == number && (address == own || any(address) || any(own))
+        })
+    };
+    let others = facts.others.iter().filter(|other| other.uid() != pod.uid());
+    let collides = !wanted.is_empty() && others.into_iter().any(|other| host_ports(other).iter().any(taken));
+    collides.then(|| {
+        let why = "node(s) didn't have free ports for the requested pod ports";
+        refuse("NodePorts", format!("Predicate NodePorts failed: {why}"))
+    })
 }
 
 #[cfg(test)]
@@ -204,6 +208,8 @@ mod tests {
             |amount: &str| json!({"containers": [{"name": "c", "resources": {"requests": {"cpu": amount}}}]});
         let one = [Arc::new(pod("x", cpu("600m")))];
         let two = [one[0].clone(), Arc::new(pod("y", cpu("1m")))];
+        let listening = |port: i32| json!({"containers": [{"name": "c", "ports": [{"containerPort": 80, "hostPort": port}]}]});
+        let ported = [Arc::new(pod("z", listening(80)))];
         let none = BTreeSet::new();
         for (spec, others, expect) in [
             (cpu("400m"), &one[..], None),
@@ -211,6 +217,8 @@ mod tests {
             (cpu("1m"), &two[..], Some("OutOfpods")),
             (json!({"containers": [], "nodeSelector": {"a": "c"}}), &[], Some("NodeAffinity")),
             (json!({"containers": [], "nodeSelector": {"a": "b"}}), &[], None),
+            (listening(80), &ported[..], Some("NodePorts")),
+            (listening(81), &ported[..], None),
             (json!({"containers": [], "os": {"name": "windows"}}), &[], Some("PodOSNotSupported")),
             (
                 json!({"containers": [], "securityContext": {"sysctls": [{"name": "kernel.msgmax", "value": "1"}]}}),

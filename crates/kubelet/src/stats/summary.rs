@@ -204,18 +204,37 @@ async fn on_disk(shared: &Shared, pods: &[PodUse]) -> BTreeMap<String, OnDisk> {
     blocking(move || wanted.into_iter().map(sum).collect()).await
 }
 
-/// What pods take on disks, their containers' own files included, by uid: bytes and inodes.
-pub async fn on_disks(shared: &Shared, pods: &[PodUse]) -> BTreeMap<String, (u64, u64)> {
+/// What a pod takes on disks: volumes of its own, logs and its containers' own files.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DiskUse {
+    /// In all, bytes.
+    pub bytes: u64,
+    /// In all.
+    pub inodes: u64,
+    /// Logs and own files by container, bytes.
+    pub containers: BTreeMap<String, u64>,
+}
+
+/// What pods take on disks, by uid.
+pub async fn on_disks(shared: &Shared, pods: &[PodUse]) -> BTreeMap<String, DiskUse> {
     let layers = super::written_layers(shared).await;
     let found = on_disk(shared, pods).await;
     let total = |pod: &PodUse| {
         let uid = pod.entry.pod.uid().to_owned();
         let own = found.get(&uid)?;
-        let parts = own.volumes.values().filter(|(claim, _)| claim.is_none()).map(|(_, taken)| *taken);
-        let parts = parts.chain(own.logs.values().copied()).map(|taken| (taken.bytes, taken.inodes));
-        let layers = pod.containers.iter().filter_map(|container| layers.get(&container.id).copied());
-        let sum = parts.chain(layers).fold((0, 0), |sum, part| (sum.0 + part.0, sum.1 + part.1));
-        Some((uid, sum))
+        let mut used = DiskUse::default();
+        for (_, taken) in own.volumes.values().filter(|(claim, _)| claim.is_none()) {
+            used.bytes += taken.bytes;
+            used.inodes += taken.inodes;
+        }
+        for container in &pod.containers {
+            let logs = own.logs.get(&container.name).copied().unwrap_or_default();
+            let layer = layers.get(&container.id).copied().unwrap_or_default();
+            used.bytes += logs.bytes + layer.0;
+            used.inodes += logs.inodes + layer.1;
+            used.containers.insert(container.name.clone(), logs.bytes + layer.0);
+        }
+        Some((uid, used))
     };
     pods.iter().filter_map(total).collect()
 }
