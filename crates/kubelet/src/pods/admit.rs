@@ -209,7 +209,7 @@ mod tests {
         let one = [Arc::new(pod("x", cpu("600m")))];
         let two = [one[0].clone(), Arc::new(pod("y", cpu("1m")))];
         let listening = |port: i32| json!({"containers": [{"name": "c", "ports": [{"containerPort": 80, "hostPort": port}]}]});
-        let ported = [Arc::new(pod("z", listening(80)))];
+        let ported = [Arc::new(pod("w", listening(80)))];
         let none = BTreeSet::new();
         for (spec, others, expect) in [
             (cpu("400m"), &one[..], None),
