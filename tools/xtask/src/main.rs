@@ -10,6 +10,7 @@ use std::process::ExitCode;
 type Task = (&'static str, &'static str, fn(&Path, &[String]) -> ExitCode);
 
 const TASKS: &[Task] = &[
+    ("bench", "measure: api, requests, store, scheduler (more arguments go to the benchmark)", run_bench),
     ("facts", "hold the schema facts against the crates that carry them (--write: update)", run_facts),
     ("tidy", "check the rules of the code that a compiler does not", run_tidy),
 ];
@@ -33,6 +34,36 @@ fn run_tidy(root: &Path, _args: &[String]) -> ExitCode {
     problems.iter().for_each(|problem| println!("{problem}"));
     println!("{} broken rules", problems.len());
     if problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// The benchmarks: name, crate, example.
+const BENCHES: &[(&str, &str, &str)] = &[
+    ("api", "client", "bench_api"),
+    ("requests", "apiserver", "api_bench"),
+    ("scheduler", "cli", "bench_scheduler"),
+    ("store", "store", "bench"),
+];
+
+fn run_bench(root: &Path, args: &[String]) -> ExitCode {
+    let name = args.first().map(String::as_str).unwrap_or("");
+    let Some((_, package, example)) = BENCHES.iter().find(|bench| bench.0 == name) else {
+        println!("usage: cargo xtask bench NAME [ARGS]; NAME is one of");
+        BENCHES.iter().for_each(|bench| println!("    {}", bench.0));
+        return ExitCode::FAILURE;
+    };
+    let status = std::process::Command::new(env!("CARGO"))
+        .current_dir(root)
+        .args(["run", "--release", "--quiet", "--package", package, "--example", example, "--"])
+        .args(&args[1..])
+        .status();
+    match status {
+        Ok(status) if status.success() => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::FAILURE,
+        Err(error) => {
+            println!("cargo does not start: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 fn run_facts(root: &Path, args: &[String]) -> ExitCode {
