@@ -286,7 +286,7 @@ mod tests {
             ("rollout status deploy/x", "rollout status|deploy/x"),
             ("create -f x", "create|"),
             ("create deploy x --image=y", "create deployment|x"),
-            ("log x", "unknown command \"log\" for \"kubectl\"\n\nDid you mean this?\n\tlogs"),
+            ("log x", "unknown command \"log\" for \"kubectl\"\n\nDid you mean this?\n\tlogs\n\ttop"),
             ("get --nope", "unknown flag: --nope\nSee 'kubectl get --help' for usage."),
             ("rollout", "Manage the rollout of a resource."),
         ] {

@@ -80,12 +80,8 @@ pub fn settings(args: &Args) -> Result<Settings, Error> {
     let name = args.text_if("context").unwrap_or(&config.current_context).to_owned();
     let found = config.contexts.iter().find(|entry| entry.name == name);
     if found.is_none() && !name.is_empty() {
-        let message = if args.given("context") {
-            format!("context \"{name}\" does not exist")
-        } else {
-            format!("context was not found for specified context: {name}")
-        };
-        return Err(Error::Usage(message));
+        let message = format!("Error in configuration: context was not found for specified context: {name}");
+        return Err(Error::Config(message));
     }
     let bare = config.contexts.is_empty() && config.clusters.is_empty() && !args.given("server");
     if bare && let Some(inside) = in_cluster() {

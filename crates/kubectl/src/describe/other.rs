@@ -225,24 +225,46 @@ pub fn role(doc: &mut Doc, object: &Value, _: &Related) {
     }
 }
 
-/// One line for each resource and set of names, verbs joined; resources with more verbs first.
+/// A rule about one thing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Single {
+    verbs: Vec<String>,
+    group: String,
+    resource: String,
+    name: String,
+    url: String,
+}
+
+impl Single {
+    /// Upstream orders rules by the text of their fields.
+    fn order(&self) -> String {
+        let list = |text: &String| if text.is_empty() { String::new() } else { text.clone() };
+        format!(
+            "[{}]|[{}]|[{}]|[{}]|[{}]",
+            self.verbs.join(" "),
+            self.group,
+            list(&self.resource),
+            list(&self.name),
+            list(&self.url)
+        )
+    }
+
+    fn line(&self) -> String {
+        let (plain, sub) = self.resource.split_once('/').unwrap_or((&self.resource, ""));
+        let mut full = api::meta::group_resource(&self.group, plain);
+        if !sub.is_empty() {
+            full = format!("{full}/{sub}");
+        }
+        format!("{full}\t[{}]\t[{}]\t[{}]", self.url, self.name, self.verbs.join(" "))
+    }
+}
+
+/// Rules taken apart: one line for each resource (and name) with all its verbs, one for each path and verb.
 pub fn rule_lines(rules: &[Value]) -> Vec<String> {
     let words = |rule: &Value, field: &str| -> Vec<String> {
         list(rule, field).iter().filter_map(Value::as_str).map(str::to_owned).collect()
     };
-    // Each rule is taken apart and what speaks of the same thing joined again.
-    let mut found: Vec<(Vec<String>, Vec<String>)> = Vec::new();
-    let mut add = |key: Vec<String>, verbs: &[String]| {
-        let at = found.iter().position(|(known, _)| *known == key).unwrap_or_else(|| {
-            found.push((key, Vec::new()));
-            found.len() - 1
-        });
-        for verb in verbs {
-            if !found[at].1.contains(verb) {
-                found[at].1.push(verb.clone());
-            }
-        }
-    };
+    let mut found: Vec<Single> = Vec::new();
     for rule in rules {
         let verbs = words(rule, "/verbs");
         let names = words(rule, "/resourceNames");
@@ -250,28 +272,34 @@ pub fn rule_lines(rules: &[Value]) -> Vec<String> {
         for group in words(rule, "/apiGroups") {
             for resource in words(rule, "/resources") {
                 for name in &names {
-                    let (plain, sub) = resource.split_once('/').unwrap_or((&resource, ""));
-                    let mut full = api::meta::group_resource(&group, plain);
-                    if !sub.is_empty() {
-                        full = format!("{full}/{sub}");
+                    let known = found.iter_mut().find(|other| {
+                        other.group == group
+                            && other.resource == resource
+                            && other.name == *name
+                            && other.url.is_empty()
+                    });
+                    match known {
+                        Some(known) => known.verbs.extend(verbs.clone()),
+                        None => found.push(Single {
+                            verbs: verbs.clone(),
+                            group: group.clone(),
+                            resource: resource.clone(),
+                            name: name.clone(),
+                            url: String::new(),
+                        }),
                     }
-                    add(vec![full, String::new(), name.clone()], &verbs);
                 }
             }
         }
         for url in words(rule, "/nonResourceURLs") {
-            add(vec![String::new(), url, String::new()], &verbs);
+            for verb in &verbs {
+                let (group, resource, name) = Default::default();
+                found.push(Single { verbs: vec![verb.clone()], group, resource, name, url: url.clone() });
+            }
         }
     }
-    let mut lines: Vec<(usize, String)> = found
-        .into_iter()
-        .map(|(key, verbs)| {
-            let line = format!("{}\t[{}]\t[{}]\t[{}]", key[0], key[1], key[2], verbs.join(" "));
-            (verbs.len(), line)
-        })
-        .collect();
-    lines.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
-    lines.into_iter().map(|(_, line)| line).collect()
+    found.sort_by_key(Single::order);
+    found.iter().map(Single::line).collect()
 }
 
 /// A role binding or cluster role binding.
@@ -406,7 +434,7 @@ mod tests {
         assert_eq!(
             lines,
             [
-                "deployments.apps\t[]\t[]\t[get list]",
+                "deployments.apps\t[]\t[]\t[get list get]",
                 "\t[/healthz]\t[]\t[get]",
                 "deployments.apps/scale\t[]\t[]\t[get]",
             ]

@@ -185,7 +185,7 @@ fn a_node_and_what_it_holds() {
         "Roles:              control-plane",
         "Taints:             k:NoSchedule",
         "Non-terminated Pods:          (1 in total)",
-        "  n                           p              1 (50%)       0 (0%)      256Mi (25%)      0 (0%)         10m",
+        "  n                           p       1 (50%)       0 (0%)      256Mi (25%)      0 (0%)         10m",
         "  cpu                1 (50%)      0 (0%)",
     ] {
         assert!(text.lines().any(|known| known == line), "{line}\n---\n{text}");

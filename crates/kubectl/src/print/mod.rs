@@ -161,13 +161,16 @@ pub struct Done {
     format: Option<Format>,
     managed: bool,
     dry_run: DryRun,
+    /// How many YAML documents have been written.
+    documents: std::cell::Cell<usize>,
 }
 
 impl Done {
     /// From flags.
     pub fn of(args: &Args) -> Result<Done, Error> {
         let format = Format::of(args)?.filter(|format| !matches!(format, Format::Wide));
-        Ok(Done { format, managed: args.on("show-managed-fields"), dry_run: DryRun::of(args)? })
+        let (managed, dry_run) = (args.on("show-managed-fields"), DryRun::of(args)?);
+        Ok(Done { format, managed, dry_run, documents: std::cell::Cell::new(0) })
     }
 
     /// True when people read it.
@@ -183,6 +186,10 @@ impl Done {
             Some(format) => {
                 let object =
                     if self.managed { object.clone() } else { without_managed_fields(object.clone()) };
+                let count = self.documents.replace(self.documents.get() + 1);
+                if count > 0 && matches!(format, Format::Yaml) {
+                    app.out.line("---");
+                }
                 app.out.text(&format.show(&object, true)?);
             }
         }
@@ -247,7 +254,7 @@ mod tests {
             ("yaml", "apiVersion: v1\nkind: Pod\nmetadata:\n  labels:\n    x: <y>\n  name: a\n"),
             (
                 "custom-columns=N:.metadata.name,L:.metadata.labels,Z:.nope",
-                "N   L            Z\na   map[x:<y>]   <none>\n",
+                "N     L            Z\na     map[x:<y>]   <none>\n",
             ),
             ("go-template={{.metadata.name}}", "a"),
         ] {

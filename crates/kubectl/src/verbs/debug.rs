@@ -45,7 +45,7 @@ pub const COMMANDS: &[Command] = &[Command {
 fn container(app: &App, args: &Args) -> Result<Value, Error> {
     let image = args.text("image");
     if image.is_empty() {
-        return Err(Error::usage("--image is required when creating a debugging container"));
+        return Err(Error::usage("you must specify --image when not using --copy-to."));
     }
     let name =
         args.text_if("container").map_or_else(|| format!("debugger-{}", app.rng.suffix(5)), str::to_owned);
@@ -86,13 +86,13 @@ fn container(app: &App, args: &Args) -> Result<Value, Error> {
 }
 
 async fn debug(app: &App, args: &Args) -> Result<(), Error> {
+    let container = container(app, args)?;
     let (words, _) = args.split();
     let [word] = words else {
         return Err(Error::usage("NAME is required for debug"));
     };
     let (kind, name) = word.split_once('/').unwrap_or(("pods", word));
     let row = app.kinds().await?.resource(kind)?;
-    let container = container(app, args)?;
     let attach = if args.given("attach") { args.on("attach") } else { args.on("stdin") };
     let pod = match row.resource.gvr.group_resource().as_str() {
         "pods" => in_pod(app, args, &row, name, &container).await?,

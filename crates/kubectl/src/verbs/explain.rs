@@ -55,7 +55,8 @@ async fn explain(app: &App, args: &Args) -> Result<(), Error> {
             break;
         }
     }
-    let mut resource = row?.resource;
+    // Here the message stands alone.
+    let mut resource = row.map_err(|error| Error::Bare { message: error.to_string(), code: 1 })?.resource;
     if let Some(version) = args.text_if("api-version") {
         let found = kinds.all().iter().find(|row| {
             row.resource.gvr.resource == resource.gvr.resource && row.resource.api_version() == version
@@ -271,18 +272,18 @@ impl<'a> Page<'a> {
 fn indented(content: &str, indent: usize, width: usize) -> String {
     let mut out = String::new();
     for paragraph in content.split('\n') {
-        let mut line = String::new();
-        for word in paragraph.split(' ') {
-            if !line.is_empty() && line.chars().count() + 1 + word.chars().count() > width {
-                out.push_str(&format!("{:indent$}{}\n", "", line));
+        let words = paragraph.trim_start_matches(' ');
+        let mut line = " ".repeat(paragraph.len() - words.len());
+        let mut first = true;
+        for word in words.split(' ') {
+            if !first && line.chars().count() + 1 + word.chars().count() > width {
+                out.push_str(&format!("{:indent$}{line}\n", ""));
                 line.clear();
-                line.push_str(word);
-                continue;
+                first = true;
             }
-            if !line.is_empty() || (paragraph.starts_with(' ') && word.is_empty()) {
-                line.push(' ');
-            }
+            line.push_str(if first { "" } else { " " });
             line.push_str(word);
+            first = false;
         }
         out.push_str(&format!("{:indent$}{line}\n", ""));
     }

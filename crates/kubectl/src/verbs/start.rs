@@ -52,11 +52,11 @@ pub const COMMANDS: &[Command] = &[Command {
 
 fn check(args: &Args) -> Result<bool, Error> {
     let misuse = |why: &str| Err(Error::misuse("run", why));
-    if args.split().0.is_empty() {
-        return misuse("NAME is required for run");
-    }
     if args.text("image").is_empty() {
         return Err(Error::usage("required flag(s) \"image\" not set"));
+    }
+    if args.split().0.is_empty() {
+        return misuse("NAME is required for run");
     }
     if args.on("tty") && !args.on("stdin") {
         return misuse("-i/--stdin is required for containers with -t/--tty=true");
@@ -193,7 +193,7 @@ async fn start(app: &App, args: &Args) -> Result<(), Error> {
 fn service(pod: &Value, args: &Args) -> Value {
     let mut service = json!({
         "apiVersion": "v1", "kind": "Service",
-        "metadata": {"name": pod["metadata"]["name"]},
+        "metadata": {"name": pod["metadata"]["name"], "labels": pod["metadata"]["labels"]},
         "spec": {
             "selector": pod["metadata"]["labels"],
             "ports": [{"port": args.text("port").parse::<i64>().unwrap_or(0), "protocol": "TCP",

@@ -147,6 +147,7 @@ impl Condition {
         // The value follows the closing brace.
         let end = text.rfind('}').map(|at| at + 1).or_else(|| text.find('=')).unwrap_or(text.len());
         let (path, value) = text.split_at(end);
+        let value = value.trim_start_matches(['\'', '"']);
         let value = match value.strip_prefix('=') {
             None if value.is_empty() => None,
             Some("") | None => {
