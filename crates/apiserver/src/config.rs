@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use base::pki::{Identity, LiveIdentity};
 use clap::Args;
@@ -109,6 +110,9 @@ pub struct Flags {
     /// Prefixes of headers that carry further facts of the user.
     #[arg(long, value_delimiter = ',', default_value = "X-Remote-Extra-")]
     pub requestheader_extra_headers_prefix: Vec<String>,
+    /// What is encrypted on disk, with which keys (an EncryptionConfiguration).
+    #[arg(long)]
+    pub encryption_provider_config: Option<PathBuf>,
     /// Issuers of tokens and anonymous access (an AuthenticationConfiguration).
     #[arg(long)]
     pub authentication_config: Option<PathBuf>,
@@ -245,6 +249,8 @@ pub struct Config {
     pub max_requests_inflight: usize,
     /// Changing requests at work at one time.
     pub max_mutating_requests_inflight: usize,
+    /// What is encrypted on disk: the store's options are to have it, too.
+    pub encryption: Option<Arc<crate::encryption::Sealer>>,
     /// Text of the AuthenticationConfiguration.
     pub authentication: Option<String>,
     /// Text of the kubeconfig of the webhook that knows tokens.
@@ -290,6 +296,7 @@ impl Default for Config {
             advertise: None,
             max_requests_inflight: 400,
             max_mutating_requests_inflight: 200,
+            encryption: None,
             authentication: None,
             token_webhook: None,
             authorization_webhook: None,
@@ -418,6 +425,14 @@ impl Config {
             advertise: address.map(|ip| (ip, flags.secure_port)),
             max_requests_inflight: flags.max_requests_inflight.max(1),
             max_mutating_requests_inflight: flags.max_mutating_requests_inflight.max(1),
+            encryption: match read(&flags.encryption_provider_config)? {
+                None => None,
+                Some(text) => {
+                    Some(Arc::new(crate::encryption::Sealer::parse(&text).map_err(|detail| {
+                        ConfigError::Flag { flag: "encryption-provider-config", detail }
+                    })?))
+                }
+            },
             authentication: match read(&flags.authentication_config)? {
                 Some(text) => Some(text),
                 None => issuer_of_flags(flags)?,

@@ -16,6 +16,7 @@ pub mod config;
 mod convert;
 mod crd;
 mod discovery;
+pub mod encryption;
 mod fairness;
 mod listen;
 pub mod negotiate;

@@ -531,3 +531,70 @@ async fn mutating_policies_merge_patch_and_run_again() {
         "policy 'a-count' with binding 'a-count' denied request: type mismatch: unexpected type name \"Object.spec\", expected \"Object.metadata\", which matches field name path from root Object type"
     );
 }
+
+/// A server over a directory whose secrets are sealed with these keys.
+async fn sealed(dir: &std::path::Path, keys: &[&str]) -> Api {
+    use base64::Engine as _;
+    let encode = |key: &&str| {
+        let secret = base64::engine::general_purpose::STANDARD.encode(key.repeat(32));
+        format!("{{name: {key}, secret: {secret}}}")
+    };
+    let keys: Vec<String> = keys.iter().map(encode).collect();
+    let text = format!(
+        "kind: EncryptionConfiguration\nresources: [{{resources: [secrets], providers: [{{aesgcm: {{keys: [{}]}}}}, {{identity: {{}}}}]}}]",
+        keys.join(", ")
+    );
+    let sealer = std::sync::Arc::new(apiserver::encryption::Sealer::parse(&text).expect("sound"));
+    let (clock, rng, rows) = (Clock::system(), Rng::seeded(7), Rows::builtin());
+    let mut options = Options::new(rows.indexer(), clock.clone());
+    options.seal = Some(sealer.clone());
+    let engine = Engine::disk(store::DiskOptions::new(dir.to_owned())).expect("a directory");
+    let store = Store::open(engine, options).await.expect("opens");
+    let config = Config { encryption: Some(sealer), ..Config::default() };
+    let server = Server::new(config, rows, store, clock, rng, Tasks::new()).expect("a server");
+    server.start().await.expect("boots");
+    Api(server)
+}
+
+fn on_disk(dir: &std::path::Path, wanted: &str) -> bool {
+    let entries = std::fs::read_dir(dir).expect("a directory").flatten();
+    let mut files = entries.filter(|entry| entry.path().is_file());
+    let has = |entry: std::fs::DirEntry| {
+        let bytes = std::fs::read(entry.path()).expect("readable");
+        bytes.windows(wanted.len()).any(|window| window == wanted.as_bytes())
+    };
+    files.any(has)
+}
+
+#[tokio::test]
+async fn secrets_are_sealed_on_disk_and_keys_change() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let secrets = "/api/v1/namespaces/default/secrets";
+    let api = sealed(dir.path(), &["a"]).await;
+    let made = api.create(secrets, json!({"metadata": {"name": "s", "labels": {"l": "hidden-label"}}, "stringData": {"k": "v"}, "type": "x.io/kind"})).await;
+    assert_eq!(made.code, 201, "{}", made.message());
+    api.create(MAPS, map("in-the-clear")).await;
+    api.0.store().close().await;
+    assert!(on_disk(dir.path(), "in-the-clear"));
+    assert!(!on_disk(dir.path(), "x.io/kind") && !on_disk(dir.path(), "hidden-label"));
+    drop(api);
+    // A new key seals, the old one still opens; a write without a change seals anew.
+    let api = sealed(dir.path(), &["b", "a"]).await;
+    let found =
+        api.get(&format!("{secrets}?labelSelector=l%3Dhidden-label&fieldSelector=type%3Dx.io/kind")).await;
+    let secret = found.json()["items"][0].clone();
+    assert_eq!(secret["data"]["k"], "dg==");
+    let same = api.patch(&format!("{secrets}/s"), json!({"data": {"k": "dg=="}})).await.json();
+    assert_ne!(same["metadata"]["resourceVersion"], secret["metadata"]["resourceVersion"]);
+    let again = api.patch(&format!("{secrets}/s"), json!({"data": {"k": "dg=="}})).await.json();
+    assert_eq!(again["metadata"]["resourceVersion"], same["metadata"]["resourceVersion"]);
+    api.0.store().close().await;
+    drop(api);
+    let engine = Engine::disk(store::DiskOptions::new(dir.path().to_owned())).expect("a directory");
+    let mut options = Options::new(Rows::builtin().indexer(), Clock::system());
+    let wrong =
+        "kind: EncryptionConfiguration\nresources: [{resources: [secrets], providers: [{identity: {}}]}]";
+    options.seal = Some(std::sync::Arc::new(apiserver::encryption::Sealer::parse(wrong).expect("sound")));
+    let error = Store::open(engine, options).await.err().expect("no key opens it").to_string();
+    assert_eq!(error, "secrets/default/s cannot be decrypted: no configured key sealed it");
+}

@@ -55,7 +55,8 @@ impl Plane {
     ) -> Result<Plane, CliError> {
         let Process { clock, rng, tasks } = process.clone();
         let rows = Rows::builtin();
-        let options = Options::new(rows.indexer(), clock.clone());
+        let mut options = Options::new(rows.indexer(), clock.clone());
+        options.seal = config.encryption.clone().map(|sealer| sealer as Arc<dyn store::Seal>);
         let store = Store::open(engine, options).await.map_err(|e| CliError::component("store", e))?;
         let server = Server::new(config, rows, store, clock, rng, tasks.clone())
             .map_err(|error| CliError::component("API server", error))?;

@@ -70,6 +70,17 @@ pub enum EngineError {
     /// A thread could not be started.
     #[error("start a thread: {0}")]
     Thread(#[source] io::Error),
+    /// An object cannot be opened.
+    #[error("{}/{}/{} cannot be decrypted: {reason}", key.resource, key.namespace, key.name)]
+    Sealed {
+        /// Which object.
+        key: crate::Key,
+        /// Why.
+        reason: String,
+    },
+    /// Objects cannot be sealed in an engine that several servers share.
+    #[error("encryption at rest is not offered with this engine")]
+    Unsealed,
     /// etcd cannot be reached.
     #[error("connect to etcd: {0}")]
     Connect(#[source] Arc<tonic::transport::Error>),

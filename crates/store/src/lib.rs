@@ -20,7 +20,7 @@ mod writer;
 
 pub use engine::{
     BackupSummary, Change, Disk, DiskOp, DiskOptions, Engine, Fault, Journal, Live, LoadEnd, Loaded,
-    RESTORE_JUMP, Salvage, check, restore, salvage,
+    RESTORE_JUMP, Salvage, Seal, check, restore, salvage,
 };
 pub use error::{CommitError, EngineError, HistoryError};
 pub use etcd::{Etcd, EtcdOptions, EtcdTls};

@@ -12,7 +12,7 @@ use base::clock::Clock;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, mpsc, oneshot};
 
-use crate::engine::{BackupSummary, Engine, Forget, write_backup, write_objects};
+use crate::engine::{BackupSummary, Engine, Forget, Seal, Sealed, sealed, write_backup, write_objects};
 use crate::table::Table;
 use crate::watch::{Ring, Waiters};
 use crate::writer::{Command, Writer, run_writer};
@@ -47,12 +47,14 @@ pub struct Options {
     pub clock: Clock,
     /// Bounds history.
     pub history: HistoryLimits,
+    /// Seals what is kept on disk.
+    pub seal: Option<Arc<dyn Seal>>,
 }
 
 impl Options {
     /// Default bounds.
     pub fn new(indexer: Arc<dyn Indexer>, clock: Clock) -> Self {
-        Self { indexer, clock, history: HistoryLimits::default() }
+        Self { indexer, clock, history: HistoryLimits::default(), seal: None }
     }
 }
 
@@ -280,13 +282,18 @@ impl Store {
     /// Opens a store: loads what the engine kept, and starts its writer. Returns when reads and
     /// writes can be served.
     pub async fn open(engine: Engine, options: Options) -> Result<Self, EngineError> {
+        let seal = options.seal.clone();
         let core = Arc::new(Core::new(options));
-        let (journal, inline) = match engine {
+        let (mut journal, inline) = match engine {
             Engine::Memory => (Box::new(Forget) as Box<dyn crate::Journal>, true),
             Engine::Inline(journal) => (journal, true),
             Engine::Journal(journal) => (journal, false),
+            Engine::Remote(_) if seal.is_some() => return Err(EngineError::Unsealed),
             Engine::Remote(remote) => return Self::open_remote(core, remote).await,
         };
+        if let Some(seal) = seal {
+            journal = Box::new(Sealed::new(journal, seal));
+        }
         if inline {
             let writer = Writer::load(Arc::clone(&core), journal)?;
             let mode = Mode::Inline(Box::new(Mutex::new(writer)));
@@ -450,6 +457,13 @@ impl Store {
             if revision > current {
                 return Err(HistoryError::Future { requested: revision, current });
             }
+            // What is older than history may be has gone, whether or not something changed since: a list
+            // must end some time.
+            let age_ms = i64::try_from(self.core().options.history.age.as_millis()).unwrap_or(i64::MAX);
+            let oldest = self.core().marks.lock().reached(now_ms.saturating_sub(age_ms));
+            if revision < oldest {
+                return Err(HistoryError::Compacted { requested: revision, oldest });
+            }
             if revision >= table.changed {
                 return Ok(Snapshot { resource: Arc::clone(&cell.resource), revision, table });
             }
@@ -473,8 +487,8 @@ impl Store {
         Ok(snapshot)
     }
 
-    /// Keeps a snapshot for [`Store::snapshot_at`] beyond what history covers, as long as it is
-    /// asked for now and then: to be called when a list hands out its first continue token.
+    /// Keeps a snapshot for [`Store::snapshot_at`] beyond what history covers, until it is too old:
+    /// to be called when a list hands out its first continue token.
     pub fn keep(&self, snapshot: &Snapshot) {
         let cell = self.core().cell(&snapshot.resource);
         cell.keep(self.core().now_ms(), snapshot);
@@ -577,12 +591,18 @@ impl Store {
         self.latest().await?;
         let (revision, snapshots) = self.snapshot_all().await?;
         let version = self.core().options.indexer.version();
+        let seal = self.core().options.seal.clone();
         let (done, wait) = oneshot::channel();
         std::thread::Builder::new()
             .name("store-backup".into())
             .spawn(move || {
                 let objects = snapshots.iter().flat_map(|snapshot| snapshot.range(None, None));
-                let objects = Box::new(objects.map(|object| (Arc::clone(object), version)));
+                // What is sealed on disk is sealed in a backup, too.
+                let kept = |object: &Arc<Object>| match &seal {
+                    Some(seal) => sealed(&**seal, object, version),
+                    None => (Arc::clone(object), version),
+                };
+                let objects = Box::new(objects.map(kept));
                 let _ = done.send(write(revision, objects));
             })
             .map_err(|source| Arc::new(EngineError::Thread(source)))?;

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use store::{CommitError, Expect, Object, Write};
 
 use super::Call;
-use super::list::{Selection, candidates};
+use super::list::{Selection, candidates, selects_after_conversion};
 use crate::admission::{Operation, Review};
 use crate::respond::{self, Include};
 use crate::write::{self, FieldValidation, Target, WriteOptions};
@@ -229,9 +229,11 @@ pub async fn delete_collection(call: &Call<'_>, body: Body) -> Result<Response<B
     let resource = call.row().storage.clone().unwrap_or_else(|| "".into());
     let snapshot = call.server.store.snapshot(&resource);
     let namespace = Some(call.namespace()).filter(|n| !n.is_empty() && call.row().namespaced);
-    let wants = |object: &&Arc<Object>| selection.wants(&call.served, object);
-    let found: Vec<Arc<Object>> =
-        candidates(&snapshot, &selection, namespace, None).filter(wants).cloned().collect();
+    let mut found: Vec<Arc<Object>> = candidates(&snapshot, &selection, namespace, None).cloned().collect();
+    if selects_after_conversion(&call.served, &selection) {
+        found = crate::convert::many(call.server, &call.served, found).await?;
+    }
+    found.retain(|object| selection.wants(&call.served, object));
     let mut items = Vec::with_capacity(found.len());
     for object in found {
         match delete_named(call, &object.key.namespace, &object.key.name, &options).await {

@@ -189,7 +189,8 @@ async fn change_once(
     server.admission.validate(&review, Some(&new), Some(&old)).await?;
     warnings.into_iter().for_each(|text| call.exchange.warn(text));
     let goes = lifecycle::may_go(&new);
-    if !goes && lifecycle::unchanged(&new, &old) {
+    let stale = server.config.encryption.as_ref().is_some_and(|sealer| sealer.is_stale(&current.key));
+    if !goes && !stale && lifecycle::unchanged(&new, &old) {
         return Ok(Ok(Written::Stored(shown)));
     }
     if options.dry_run {

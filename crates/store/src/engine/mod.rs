@@ -5,6 +5,7 @@ mod backup;
 pub(crate) mod codec;
 mod disk;
 mod salvage;
+mod sealed;
 mod segment;
 
 use std::sync::Arc;
@@ -13,6 +14,8 @@ pub use backup::{BackupSummary, RESTORE_JUMP, check, restore};
 pub(crate) use backup::{write_backup, write_objects};
 pub use disk::{Disk, DiskOp, DiskOptions, Fault};
 pub use salvage::{Salvage, salvage};
+pub use sealed::Seal;
+pub(crate) use sealed::{Sealed, sealed};
 
 use crate::{EngineError, Etcd, EtcdOptions, Interner, Key, Object, Remote};
 
