@@ -134,7 +134,7 @@ impl Error {
             Error::Exit(code) => (String::new(), *code),
             Error::Bare { message, code } => (message.clone(), *code),
             Error::Many(errors) => {
-                let lines: Vec<String> = errors.iter().map(|error| error.message(server)).collect();
+                let lines: Vec<String> = errors.iter().map(|error| error.listed(server)).collect();
                 (lines.join("\n"), 1)
             }
             Error::Client(ClientError::Api(error))
@@ -145,6 +145,14 @@ impl Error {
             }
             Error::Config(message) => (message.clone(), 1),
             other => (other.message(server), 1),
+        }
+    }
+
+    /// Among others: only the server's errors say where they come from.
+    fn listed(&self, server: &str) -> String {
+        match self {
+            Error::Client(_) | Error::During { .. } => self.message(server),
+            other => other.to_string(),
         }
     }
 

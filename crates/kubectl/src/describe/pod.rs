@@ -317,19 +317,17 @@ fn env(doc: &mut Doc, container: &Value, pod: Option<&Value>) {
     }
 }
 
-/// The value of a downward API field such as `metadata.labels['a']`.
+/// The value of a downward API field such as `metadata.labels['a']`; what is known only later is left empty.
 fn field_value(pod: &Value, path: &str) -> String {
-    if let Some((map, key)) = path.split_once("['") {
-        let key = key.trim_end_matches("']");
-        let pointer = format!("/{}", map.replace('.', "/"));
-        let found = pod.pointer(&pointer).and_then(|map| map.get(key)).and_then(Value::as_str);
-        return found.unwrap_or_default().to_owned();
+    if !path.starts_with("metadata.") {
+        return String::new();
     }
-    if path == "status.podIPs" {
-        let ips: Vec<&str> = list(pod, "/status/podIPs").iter().map(|ip| text(ip, "/ip")).collect();
-        return ips.join(",");
+    let (map, key) = path.split_once("['").unwrap_or((path, ""));
+    let found = pod.pointer(&format!("/{}", map.replace('.', "/"))).unwrap_or(&Value::Null);
+    match key {
+        "" => found.as_str().unwrap_or_default().to_owned(),
+        key => found[key.trim_end_matches("']")].as_str().unwrap_or_default().to_owned(),
     }
-    scalar(pod, &format!("/{}", path.replace('.', "/")))
 }
 
 fn resource_value(container: &Value, reference: &Value) -> String {
@@ -384,81 +382,98 @@ fn volumes(doc: &mut Doc, volumes: &[Value], space: &str) {
     }
 }
 
+/// How a field of a volume is shown.
+#[derive(Clone, Copy)]
+enum Show {
+    /// As it is.
+    Plain,
+    /// `true` or `false`.
+    Flag,
+    /// This when it is empty.
+    Or(&'static str),
+}
+
+type Fields = &'static [(&'static str, &'static str, Show)];
+
+/// Kinds of volumes: the field that holds them, what they are, their fields.
+const SOURCES: &[(&str, &str, Fields)] = &[
+    (
+        "hostPath",
+        "HostPath (bare host directory volume)",
+        &[("Path", "path", Show::Plain), ("HostPathType", "type", Show::Plain)],
+    ),
+    (
+        "emptyDir",
+        "EmptyDir (a temporary directory that shares a pod's lifetime)",
+        &[("Medium", "medium", Show::Plain), ("SizeLimit", "sizeLimit", Show::Or("<unset>"))],
+    ),
+    (
+        "secret",
+        "Secret (a volume populated by a Secret)",
+        &[("SecretName", "secretName", Show::Plain), ("Optional", "optional", Show::Flag)],
+    ),
+    (
+        "configMap",
+        "ConfigMap (a volume populated by a ConfigMap)",
+        &[("Name", "name", Show::Plain), ("Optional", "optional", Show::Flag)],
+    ),
+    (
+        "persistentVolumeClaim",
+        "PersistentVolumeClaim (a reference to a PersistentVolumeClaim in the same namespace)",
+        &[("ClaimName", "claimName", Show::Plain), ("ReadOnly", "readOnly", Show::Flag)],
+    ),
+    (
+        "nfs",
+        "NFS (an NFS mount that lasts the lifetime of a pod)",
+        &[
+            ("Server", "server", Show::Plain),
+            ("Path", "path", Show::Plain),
+            ("ReadOnly", "readOnly", Show::Flag),
+        ],
+    ),
+    (
+        "local",
+        "LocalVolume (a persistent volume backed by local storage on a node)",
+        &[("Path", "path", Show::Plain)],
+    ),
+    (
+        "image",
+        "Image (a container image or OCI artifact)",
+        &[("Reference", "reference", Show::Plain), ("PullPolicy", "pullPolicy", Show::Plain)],
+    ),
+    (
+        "csi",
+        "CSI (a Container Storage Interface (CSI) volume source)",
+        &[
+            ("Driver", "driver", Show::Plain),
+            ("FSType", "fsType", Show::Plain),
+            ("ReadOnly", "readOnly", Show::Flag),
+        ],
+    ),
+];
+
 /// A volume's source, of pods and persistent volumes.
 pub fn volume_source(doc: &mut Doc, kind: &str, source: &Value) {
-    let flag = |field: &str| (source[field] == true).to_string();
-    let get = |field: &str| scalar(source, &format!("/{field}"));
-    let rows: Vec<(&str, String)> = match kind {
-        "hostPath" => {
-            vec![
-                ("Type", "HostPath (bare host directory volume)".into()),
-                ("Path", get("path")),
-                (
-                    "HostPathType",
-                    match get("type") {
-                        kind if source["type"].is_string() => kind,
-                        _ => "<none>".to_owned(),
-                    },
-                ),
-            ]
-        }
-        "emptyDir" => vec![
-            ("Type", "EmptyDir (a temporary directory that shares a pod's lifetime)".into()),
-            ("Medium", get("medium")),
-            (
-                "SizeLimit",
-                match get("sizeLimit") {
-                    size if size.is_empty() || size == "0" => "<unset>".to_owned(),
-                    size => size,
-                },
-            ),
-        ],
-        "secret" => vec![
-            ("Type", "Secret (a volume populated by a Secret)".into()),
-            ("SecretName", get("secretName")),
-            ("Optional", flag("optional")),
-        ],
-        "configMap" => vec![
-            ("Type", "ConfigMap (a volume populated by a ConfigMap)".into()),
-            ("Name", get("name")),
-            ("Optional", flag("optional")),
-        ],
-        "persistentVolumeClaim" => vec![
-            (
-                "Type",
-                "PersistentVolumeClaim (a reference to a PersistentVolumeClaim in the same namespace)".into(),
-            ),
-            ("ClaimName", get("claimName")),
-            ("ReadOnly", flag("readOnly")),
-        ],
-        "nfs" => vec![
-            ("Type", "NFS (an NFS mount that lasts the lifetime of a pod)".into()),
-            ("Server", get("server")),
-            ("Path", get("path")),
-            ("ReadOnly", flag("readOnly")),
-        ],
-        "local" => vec![
-            ("Type", "LocalVolume (a persistent volume backed by local storage on a node)".into()),
-            ("Path", get("path")),
-        ],
-        "image" => vec![
-            ("Type", "Image (a container image or OCI artifact)".into()),
-            ("Reference", get("reference")),
-            ("PullPolicy", get("pullPolicy")),
-        ],
-        "csi" => vec![
-            ("Type", "CSI (a Container Storage Interface (CSI) volume source)".into()),
-            ("Driver", get("driver")),
-            ("FSType", get("fsType")),
-            ("ReadOnly", flag("readOnly")),
-        ],
+    match kind {
         "projected" => return projected(doc, source),
         "downwardAPI" => return downward(doc, source),
+        _ => {}
+    }
+    let Some((_, about, fields)) = SOURCES.iter().find(|row| row.0 == kind) else {
         // Drivers that nobody can use any more, and the ones to come: what the object says.
-        other => return other_source(doc, other, source),
+        return other_source(doc, kind, source);
     };
-    for (title, value) in rows {
-        doc.field(2, title, &value);
+    doc.field(2, "Type", about);
+    for (title, field, show) in *fields {
+        let text = scalar(source, &format!("/{field}"));
+        let shown = match show {
+            Show::Plain if *field == "type" && !source["type"].is_string() => "<none>".to_owned(),
+            Show::Plain => text,
+            Show::Flag => (source[*field] == true).to_string(),
+            Show::Or(otherwise) if text.is_empty() || text == "0" => (*otherwise).to_owned(),
+            Show::Or(_) => text,
+        };
+        doc.field(2, title, &shown);
     }
     if kind == "csi" {
         csi_attributes(doc, source);

@@ -217,7 +217,7 @@ pub async fn session(
         }
         // A process that one is attached to may be lost with its pod.
         Exit::Error(error) if !is_exec && error.message.contains("connection was lost") => Ok(()),
-        Exit::Error(error) => Err(client::ClientError::from(error).into()),
+        Exit::Error(error) => Err(Error::state(error.message)),
     }
 }
 

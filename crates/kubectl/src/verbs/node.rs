@@ -326,8 +326,7 @@ async fn drain(app: &App, args: &Args) -> Result<(), Error> {
     for (at, info) in infos.iter().enumerate() {
         match drain_node(app, args, info).await {
             Ok(()) => {
-                let verb = if DryRun::of(args)? == DryRun::No { "drained" } else { "drained" };
-                Done::of(args)?.show_info(app, info, verb)?;
+                Done::of(args)?.show_info(app, info, "drained")?;
             }
             Err(error) => {
                 let (text, _) = error.report(&app.server());
@@ -340,7 +339,7 @@ async fn drain(app: &App, args: &Args) -> Result<(), Error> {
                 for waiting in &infos[at..] {
                     app.err.line(&format!(" {}", waiting.name));
                 }
-                errors.push(error);
+                errors.push(Error::Bare { message: text.trim_start_matches("error: ").to_owned(), code: 1 });
             }
         }
     }

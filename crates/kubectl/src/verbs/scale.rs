@@ -314,23 +314,8 @@ fn labels(text: &str) -> Result<Map<String, Value>, Error> {
     crate::verbs::create::pairs(&parts, |part| format!("unexpected label spec: {part}"))
 }
 
-fn service(args: &Args, info: &Info) -> Result<Value, Error> {
-    let selector = match args.text_if("selector") {
-        Some(text) => text.to_owned(),
-        None => selector_of(info)?,
-    };
-    let known = ports_of(info);
-    let headless = args.text("cluster-ip") == "None";
-    let ports: Vec<i64> = match args.text_if("port") {
-        Some(text) => {
-            let wrong = |_| Error::usage(format!("strconv.Atoi: parsing {text:?}: invalid syntax"));
-            text.split(',').map(|port| port.parse().map_err(wrong)).collect::<Result<_, _>>()?
-        }
-        None => known.iter().map(|(port, _)| *port).collect(),
-    };
-    if ports.is_empty() && !headless {
-        return Err(Error::usage("couldn't find port via --port flag or introspection"));
-    }
+/// The service's ports; a port of several protocols becomes several.
+fn entries(args: &Args, ports: &[i64], known: &[(i64, String)]) -> Vec<Value> {
     let mut entries: Vec<Value> = Vec::new();
     for (at, port) in ports.iter().enumerate() {
         let mut protocols: Vec<&str> = known
@@ -354,6 +339,27 @@ fn service(args: &Args, info: &Info) -> Result<Value, Error> {
             entries.push(entry);
         }
     }
+    entries
+}
+
+fn service(args: &Args, info: &Info) -> Result<Value, Error> {
+    let selector = match args.text_if("selector") {
+        Some(text) => text.to_owned(),
+        None => selector_of(info)?,
+    };
+    let known = ports_of(info);
+    let headless = args.text("cluster-ip") == "None";
+    let ports: Vec<i64> = match args.text_if("port") {
+        Some(text) => {
+            let wrong = |_| Error::usage(format!("strconv.Atoi: parsing {text:?}: invalid syntax"));
+            text.split(',').map(|port| port.parse().map_err(wrong)).collect::<Result<_, _>>()?
+        }
+        None => known.iter().map(|(port, _)| *port).collect(),
+    };
+    if ports.is_empty() && !headless {
+        return Err(Error::usage("couldn't find port via --port flag or introspection"));
+    }
+    let entries = entries(args, &ports, &known);
     let mut object = json!({
         "apiVersion": "v1", "kind": "Service",
         "metadata": {"name": args.text_if("name").unwrap_or(&info.name)},
