@@ -118,9 +118,9 @@ async fn debug(app: &App, args: &Args) -> Result<(), Error> {
     let (object, over) = wait::until(app, &pod, START, started).await?.ok_or_else(late)?;
     let pod = Info { object, ..pod };
     if over {
-        return logs::whole(app, &pod, &called, false).await;
+        return logs::whole(app, &pod, &called, false, 0).await.map(drop);
     }
-    exec::attach_to(app, args, &pod, &container).await
+    exec::join(app, args, &pod, &container).await
 }
 
 async fn in_pod(

@@ -14,7 +14,7 @@ use crate::commands::{Command, FILES, Group};
 use crate::describe::text;
 use crate::flags::{Args, Flag, Takes, flag, short};
 use crate::select::Info;
-use crate::verbs::{pods, run};
+use crate::verbs::{logs, pods, run};
 use crate::{Error, files, select};
 
 /// Input that waits to be sent, pieces.
@@ -152,6 +152,28 @@ pub async fn attach_to(app: &App, args: &Args, pod: &Info, container: &Value) ->
     }
     let running = streaming::attach(&app.streams()?, &options).await?;
     session(app, running, &options, false).await
+}
+
+/// Shows what a container wrote so far, then attaches to it; when that is too late, shows the rest of its log.
+pub async fn join(app: &App, args: &Args, pod: &Info, container: &Value) -> Result<(), Error> {
+    let name = text(container, "/name");
+    let seen = match logs::whole(app, pod, name, false, 0).await {
+        Ok(seen) => seen,
+        Err(error) => {
+            app.err.line(&format!("warning: couldn't fetch pre-attach logs: {error}"));
+            0
+        }
+    };
+    if let Err(error) = attach_to(app, args, pod, container).await {
+        if !matches!(error, Error::Bare { .. }) {
+            let what = format!("pod/{}", pod.name);
+            app.err.line(&format!(
+                "warning: couldn't attach to {what}, falling back to streaming logs: {error}"
+            ));
+        }
+        logs::whole(app, pod, name, true, seen).await?;
+    }
+    Ok(())
 }
 
 /// The terminal as it was, put back when the value goes.

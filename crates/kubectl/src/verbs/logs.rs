@@ -1,8 +1,8 @@
 //! `logs`: of one container or many, past and future.
 
-use std::time::Duration;
-
 use api::ApiError;
+use base::http::Body;
+use bytes::Bytes;
 use client::client::Query;
 use futures::future::join_all;
 use http::Request;
@@ -219,21 +219,10 @@ async fn show(app: &App, source: &Source, args: &Args, several: bool) -> Result<
 }
 
 /// Copies a log. With a prefix, or with others beside it, only whole lines are written.
-pub async fn stream(app: &App, path: &str, prefix: &str, several: bool, out: &Sink) -> Result<(), Error> {
-    let request = Request::get(path).body(base::http::empty());
-    let request = request.map_err(|error| Error::usage(error.to_string()))?;
-    let response = app.client()?.raw(request).await?;
-    let status = response.status();
-    let mut body = response.into_body();
-    if !status.is_success() {
-        let bytes = base::http::read(body, MAX_ERROR_BYTES).await.unwrap_or_default();
-        let value: Value = serde_json::from_slice(&bytes).unwrap_or_default();
-        return Err(client::ClientError::from(ApiError::from_status(status.as_u16(), &value)).into());
-    }
+async fn stream(app: &App, path: &str, prefix: &str, several: bool, out: &Sink) -> Result<(), Error> {
+    let mut body = open(app, path).await?;
     let mut waiting: Vec<u8> = Vec::new();
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| Error::local("reading the log", std::io::Error::other(error)))?;
-        let Ok(bytes) = frame.into_data() else { continue };
+    while let Some(bytes) = next(&mut body).await? {
         if prefix.is_empty() && !several {
             out.bytes(&bytes);
             continue;
@@ -250,11 +239,47 @@ pub async fn stream(app: &App, path: &str, prefix: &str, several: bool, out: &Si
     Ok(())
 }
 
-/// The log of a container so far, or until it ends.
-pub async fn whole(app: &App, pod: &Info, container: &str, follow: bool) -> Result<(), Error> {
+async fn open(app: &App, path: &str) -> Result<Body, Error> {
+    let request = Request::get(path).body(base::http::empty());
+    let request = request.map_err(|error| Error::usage(error.to_string()))?;
+    let response = app.client()?.raw(request).await?;
+    let status = response.status();
+    let body = response.into_body();
+    if status.is_success() {
+        return Ok(body);
+    }
+    let bytes = base::http::read(body, MAX_ERROR_BYTES).await.unwrap_or_default();
+    let value: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+    Err(client::ClientError::from(ApiError::from_status(status.as_u16(), &value)).into())
+}
+
+async fn next(body: &mut Body) -> Result<Option<Bytes>, Error> {
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| Error::local("reading the log", std::io::Error::other(error)))?;
+        if let Ok(bytes) = frame.into_data() {
+            return Ok(Some(bytes));
+        }
+    }
+    Ok(None)
+}
+
+/// The log of a container so far, or with `follow` until it ends, without its first `skip` bytes; returns how
+/// many bytes of it have been seen.
+pub async fn whole(
+    app: &App,
+    pod: &Info,
+    container: &str,
+    follow: bool,
+    skip: usize,
+) -> Result<usize, Error> {
     let place = api::Gvr::new("", "v1", "pods").path(&pod.namespace, &pod.name);
     let follow = if follow { "&follow=true" } else { "" };
-    let path = format!("{place}/log?container={container}{follow}");
-    let limit = if follow.is_empty() { Duration::from_secs(5) } else { crate::verbs::wait::LONGEST };
-    app.clock.timeout(limit, stream(app, &path, "", false, &app.out)).await.unwrap_or(Ok(()))
+    let mut body = open(app, &format!("{place}/log?container={container}{follow}")).await?;
+    let mut seen = 0;
+    while let Some(bytes) = next(&mut body).await? {
+        let known = skip.saturating_sub(seen).min(bytes.len());
+        seen += bytes.len();
+        app.out.bytes(&bytes[known..]);
+    }
+    Ok(seen)
 }

@@ -236,21 +236,10 @@ async fn attached(app: &App, args: &Args, pod: &Info) -> Result<(), Error> {
     let object = wait::until(app, pod, limit, started).await?.ok_or_else(late)?;
     let pod = Info { object, ..pod.clone() };
     let container = list(&pod.object, "/spec/containers").first().cloned().unwrap_or_default();
-    let name = text(&container, "/name");
     if phase(&pod.object) == "Running" {
-        // What was written before we could attach.
-        if let Err(error) = logs::whole(app, &pod, name, false).await {
-            app.err.line(&format!("warning: couldn't fetch pre-attach logs: {error}"));
-        }
-        if let Err(error) = exec::attach_to(app, args, &pod, &container).await {
-            let what = format!("pod/{}", pod.name);
-            app.err.line(&format!(
-                "warning: couldn't attach to {what}, falling back to streaming logs: {error}"
-            ));
-            logs::whole(app, &pod, name, true).await?;
-        }
+        exec::join(app, args, &pod, &container).await?;
     } else {
-        logs::whole(app, &pod, name, true).await?;
+        logs::whole(app, &pod, text(&container, "/name"), true, 0).await?;
     }
     if args.on("leave-stdin-open") || args.text("restart") == "Always" {
         return Ok(());
