@@ -11,7 +11,7 @@ use api::k8s::api::scheduling::v1::PriorityClass;
 use clap::Parser;
 use cli::control::Plane;
 use cli::process::Process;
-use client::{Client, Informer, Kind};
+use client::{Client, Informer, Kind, Patch};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -34,10 +34,10 @@ struct Args {
     shapes: Vec<String>,
 }
 
-/// A workload: its name, and what pod number `n` is.
+/// A workload: its name, and what pod number `n` is on so many nodes.
 struct Shape {
     name: &'static str,
-    pod: fn(usize) -> Value,
+    pod: fn(usize, usize) -> Value,
     /// Low-priority pods that fill the nodes first.
     filled: bool,
     /// Every pod has a claim bound to a volume.
@@ -63,7 +63,7 @@ fn named(name: &str, labels: &Value, spec: Value) -> Value {
         "metadata": {"name": name, "namespace": "default", "labels": labels}, "spec": full})
 }
 
-fn basic(n: usize) -> Value {
+fn basic(n: usize, _nodes: usize) -> Value {
     named(&format!("p{n}"), &json!({}), json!({}))
 }
 
@@ -71,44 +71,44 @@ fn term(color: &str, key: &str) -> Value {
     json!({"labelSelector": {"matchLabels": {"color": color}}, "topologyKey": key})
 }
 
-fn affinity(n: usize) -> Value {
+fn affinity(n: usize, _nodes: usize) -> Value {
     let required = json!([term("blue", "topology.kubernetes.io/zone")]);
     let affinity = json!({"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": required}});
     named(&format!("p{n}"), &json!({"color": "blue"}), json!({"affinity": affinity}))
 }
 
 /// One pod of a color a node: as many colors as are needed for all pods to fit.
-fn anti_affinity(n: usize) -> Value {
-    let color = format!("c{}", n / 500);
+fn anti_affinity(n: usize, nodes: usize) -> Value {
+    let color = format!("c{}", n / (nodes / 2).max(1));
     let required = json!([term(&color, "kubernetes.io/hostname")]);
     let affinity = json!({"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": required}});
     named(&format!("p{n}"), &json!({"color": color}), json!({"affinity": affinity}))
 }
 
-fn preferred(n: usize) -> Value {
+fn preferred(n: usize, _nodes: usize) -> Value {
     let terms = json!([{"weight": 1, "podAffinityTerm": term("red", "kubernetes.io/hostname")}]);
     let affinity = json!({"podAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": terms}});
     named(&format!("p{n}"), &json!({"color": "red"}), json!({"affinity": affinity}))
 }
 
-fn spread(n: usize) -> Value {
+fn spread(n: usize, _nodes: usize) -> Value {
     let constraints = json!([{"maxSkew": 5, "topologyKey": "topology.kubernetes.io/zone",
         "whenUnsatisfiable": "DoNotSchedule", "labelSelector": {"matchLabels": {"color": "blue"}}}]);
     named(&format!("p{n}"), &json!({"color": "blue"}), json!({"topologySpreadConstraints": constraints}))
 }
 
-fn with_volume(n: usize) -> Value {
+fn with_volume(n: usize, _nodes: usize) -> Value {
     let volumes = json!([{"name": "v", "persistentVolumeClaim": {"claimName": format!("c{n}")}}]);
     named(&format!("p{n}"), &json!({}), json!({"volumes": volumes}))
 }
 
-fn important(n: usize) -> Value {
+fn important(n: usize, _nodes: usize) -> Value {
     let containers = json!([{"name": "c", "image": "pause", "resources": {"requests": {"cpu": "3"}}}]);
     named(&format!("p{n}"), &json!({}), json!({"priorityClassName": "high", "containers": containers}))
 }
 
 /// Half of the pods wait behind a gate and must cost nothing.
-fn gated(n: usize) -> Value {
+fn gated(n: usize, _nodes: usize) -> Value {
     let gates = if n % 2 == 0 { json!([]) } else { json!([{"name": "wait.example.com/gate"}]) };
     named(&format!("p{n}"), &json!({}), json!({"schedulingGates": gates}))
 }
@@ -194,6 +194,11 @@ async fn run(shape: &Shape, args: &Args) -> Result<(), BoxError> {
         "metadata": {"name": "default", "namespace": "default"}});
     create_all::<api::k8s::api::core::v1::ServiceAccount>(&client, 1, |_| account.clone()).await?;
     create_all::<Node>(&client, args.nodes, node).await?;
+    // New nodes are not ready until a controller looks at them; none runs here.
+    for n in 0..args.nodes {
+        let patch = Patch::Merge(json!({"spec": {"taints": null}}));
+        client.patch::<Node>("", &format!("node-{n}"), &patch).await?;
+    }
     let high = json!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass",
         "metadata": {"name": "high"}, "value": 1000});
     create_all::<PriorityClass>(&client, 1, |_| high.clone()).await?;
@@ -225,7 +230,7 @@ async fn run(shape: &Shape, args: &Args) -> Result<(), BoxError> {
     let count = if shape.filled { args.pods.min(args.nodes / 2) } else { args.pods };
     let expected = if shape.name == "gated" { count.div_ceil(2) } else { count };
     let (from, used) = (process.clock.monotonic(), cpu());
-    create_all::<Pod>(&client, count, shape.pod).await?;
+    create_all::<Pod>(&client, count, |n| (shape.pod)(n, args.nodes)).await?;
     bound(&pods, expected, |pod| pod.metadata.name.as_deref().is_some_and(|name| name.starts_with('p')))
         .await;
     let (took, used) = (process.clock.monotonic() - from, cpu() - used);
