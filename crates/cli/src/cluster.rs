@@ -151,6 +151,7 @@ fn permissions() -> Vec<Value> {
     let requests = "system:certificates.k8s.io:certificatesigningrequests";
     let approver =
         json!({"kind": "ServiceAccount", "name": controllers::SERVING_APPROVER, "namespace": "kube-system"});
+    let proxy = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "system:kube-proxy"});
     let mut objects = vec![
         cluster_binding("navarch:node-bootstrap", "system:node-bootstrapper", group(JOINERS)),
         cluster_binding("navarch:node-certificates", &format!("{requests}:nodeclient"), group(JOINERS)),
@@ -161,6 +162,17 @@ fn permissions() -> Vec<Value> {
         ),
         // A joined node's service proxy and DNS call as the node.
         cluster_binding("navarch:node-proxier", "system:node-proxier", group("system:nodes")),
+        // Which packets a pod may get follows from the labels of all pods and namespaces.
+        json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
+            "metadata": {"name": "navarch:network-policy"},
+            "rules": [
+                {"apiGroups": [""], "resources": ["namespaces", "pods"], "verbs": ["list", "watch"]},
+                {"apiGroups": ["networking.k8s.io"], "resources": ["networkpolicies"], "verbs": ["list", "watch"]},
+            ],
+        }),
+        cluster_binding("navarch:network-policy-nodes", "navarch:network-policy", group("system:nodes")),
+        cluster_binding("navarch:network-policy", "navarch:network-policy", proxy),
         json!({
             "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
             "metadata": {"name": "navarch:serving-approver"},
@@ -208,6 +220,6 @@ mod tests {
         names.sort();
         let count = names.len();
         names.dedup();
-        assert_eq!((names.len(), count), (10, 10));
+        assert_eq!((names.len(), count), (13, 13));
     }
 }

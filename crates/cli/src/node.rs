@@ -11,7 +11,7 @@ use client::{Client, SharedInformers};
 use kubelet::images::Arriving;
 use network::cni::CniConfig;
 use network::routes::RouteConfig;
-use network::{CleanupConfig, NodeDeps, cni, dns, proxy, routes};
+use network::{CleanupConfig, NodeDeps, cni, dns, policy, proxy, routes};
 use runtime::Cri;
 use runtime::cgroup::Cgroups;
 use runtime::cri::messages::{ListPodSandboxRequest, RemovePodSandboxRequest, StopPodSandboxRequest};
@@ -70,6 +70,10 @@ impl Places {
             data_dir: Some(data_dir.join("cni/leases")),
             ..CniConfig::default()
         }
+    }
+
+    fn policy_table(&self) -> String {
+        format!("{}-policy", self.table)
     }
 
     fn routes(&self, facts: &Facts) -> RouteConfig {
@@ -255,6 +259,12 @@ fn start_network(parts: &NodeParts) {
             tracing::error!(%error, "the service proxy stopped");
         }
     });
+    let policies = policy::PolicyConfig {
+        nft_program: "nft".to_owned(),
+        table: places.policy_table(),
+        dns: Some(facts.dns_address),
+    };
+    tasks.spawn("network policies", policy::run(deps.clone(), policies));
     tasks.spawn("cni", cni::run(deps.clone(), places.cni(&parts.data_dir), || {}));
     tasks.spawn("routes", routes::run(deps.clone(), places.routes(facts)));
     let dns_config = dns::DnsConfig {
@@ -293,6 +303,7 @@ async fn try_remove_pods(socket: &Path) -> Result<(), base::BoxError> {
 /// Removes links, tables, routes and files of the node's network.
 pub async fn remove_network(data_dir: &Path) {
     let (places, facts) = (Places::of(data_dir), remembered(data_dir));
+    let policy_table = places.policy_table();
     let config = CleanupConfig {
         cni: places.cni(data_dir),
         routes: RouteConfig {
@@ -300,6 +311,7 @@ pub async fn remove_network(data_dir: &Path) {
             pod_nets: facts.iter().map(|facts| facts.pod_net).collect(),
             ..RouteConfig::default()
         },
+        policy_table,
         table: places.table,
         dns_addresses: facts.iter().map(|facts| facts.dns_address).collect(),
         ..CleanupConfig::default()

@@ -13,6 +13,8 @@ pub struct CleanupConfig {
     pub nft_program: String,
     /// The service table's name.
     pub table: String,
+    /// The name of the table of network policies.
+    pub policy_table: String,
     /// The pod network.
     pub cni: CniConfig,
     /// The routes.
@@ -26,6 +28,7 @@ impl Default for CleanupConfig {
         CleanupConfig {
             nft_program: "nft".to_owned(),
             table: proxy::options::DEFAULT_TABLE.to_owned(),
+            policy_table: format!("{}-policy", proxy::options::DEFAULT_TABLE),
             cni: CniConfig::default(),
             routes: RouteConfig::default(),
             dns_addresses: Vec::new(),
@@ -40,6 +43,7 @@ pub async fn cleanup(config: &CleanupConfig) -> Vec<String> {
     if let Err(error) = proxy::cleanup(&config.nft_program, &config.table).await {
         left.push(error.to_string());
     }
+    crate::policy::cleanup(&config.nft_program, &config.policy_table).await;
     routes::remove(&config.routes).await;
     firewall::close().await;
     if exec::run("ip", &["link", "show", &config.cni.bridge], "").await.is_ok()

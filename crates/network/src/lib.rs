@@ -10,6 +10,7 @@ mod firewall;
 mod http;
 pub mod nft;
 mod node;
+pub mod policy;
 pub mod proxy;
 pub mod routes;
 mod sysctl;
