@@ -598,3 +598,19 @@ async fn secrets_are_sealed_on_disk_and_keys_change() {
     let error = Store::open(engine, options).await.err().expect("no key opens it").to_string();
     assert_eq!(error, "secrets/default/s cannot be decrypted: no configured key sealed it");
 }
+
+#[tokio::test]
+async fn admission_adds_before_an_update_is_judged() {
+    let api = Api::new().await;
+    let pods = "/api/v1/namespaces/default/pods";
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"},
+        "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    let made = api.create(pods, pod).await;
+    assert_eq!(made.code, 201, "{}", made.message());
+    // Replaces the default tolerations; admission gives them back, so nothing is taken away.
+    let mut pod = made.json();
+    pod["spec"]["tolerations"] = json!([{"key": "a", "operator": "Exists", "effect": "NoSchedule"}]);
+    let changed = api.admin(Method::PUT, &format!("{pods}/p"), "application/json", pod.to_string()).await;
+    assert_eq!(changed.code, 200, "{}", changed.message());
+    assert_eq!(changed.json()["spec"]["tolerations"].as_array().map(Vec::len), Some(3));
+}

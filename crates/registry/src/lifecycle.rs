@@ -164,8 +164,8 @@ pub fn before_update(
     Ok(warnings)
 }
 
-/// The validation half of [`before_update`]: again after admission has changed the object.
-pub fn check_update(cx: &Context<'_>, part: Part, new: &Value, old: &Value) -> Result<(), ApiError> {
+/// The validation half of [`before_update`].
+fn check_update(cx: &Context<'_>, part: Part, new: &Value, old: &Value) -> Result<(), ApiError> {
     let resource = cx.resource;
     let mut errors = meta::check(new, resource.namespaced, NameRule::PathSegment);
     errors.extend(meta::check_update(new, old));

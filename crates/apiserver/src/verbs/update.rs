@@ -176,15 +176,14 @@ async fn change_once(
     } else {
         None
     };
-    let warnings = lifecycle::before_update(&call.context(), part, &mut new, &old)?;
     let mut review = Review::new(call, Operation::Update, options);
-    let prepared = new.clone();
+    let given = new.clone();
     server.admission.mutate(&mut review, &mut new, Some(&old)).await?;
-    if new != prepared {
+    if new != given {
         call.default(&mut new);
-        lifecycle::check_update(&call.context(), part, &new, &old)?;
-        row.canonicalize(&mut new);
     }
+    // Only now: what admission adds may be what makes the object valid.
+    let warnings = lifecycle::before_update(&call.context(), part, &mut new, &old)?;
     call.check_schema(&new, Some(&old))?;
     server.admission.validate(&review, Some(&new), Some(&old)).await?;
     warnings.into_iter().for_each(|text| call.exchange.warn(text));
