@@ -9,18 +9,30 @@ use crate::snapshot::{NodeInfo, Snapshot};
 /// The plugin's name.
 pub const NAME: &str = "InterPodAffinity";
 
-/// Domain: topology key and value.
-type Domain = (String, String);
+/// Counts by domain: topology key, then its value on a node.
+type Counts<'a> = HashMap<&'a str, HashMap<&'a str, i64>>;
 
 /// What required terms have found.
 #[derive(Debug, Default)]
-pub struct FilterState {
+pub struct FilterState<'a> {
     /// Domains where an existing pod's anti-affinity refuses this pod.
-    existing_anti: HashMap<Domain, i64>,
+    existing_anti: Counts<'a>,
     /// Domains with pods that match all of this pod's affinity terms, one map for all terms.
-    affinity: HashMap<Domain, i64>,
+    affinity: Counts<'a>,
     /// Domains with pods that this pod's anti-affinity refuses.
-    anti: HashMap<Domain, i64>,
+    anti: Counts<'a>,
+}
+
+/// Adds to the domain of the node.
+fn add<'a>(counts: &mut Counts<'a>, node: &'a NodeInfo, key: &'a str, amount: i64) {
+    if let Some(value) = node.label(key) {
+        *counts.entry(key).or_default().entry(value).or_default() += amount;
+    }
+}
+
+/// What is counted in the node's domain.
+fn count(counts: &Counts<'_>, node: &NodeInfo, key: &str) -> Option<i64> {
+    counts.get(key)?.get(node.label(key)?).copied()
 }
 
 /// True when `other` is what `term` looks for.
@@ -36,13 +48,9 @@ fn term_matches(term: &AffinityTerm, other: &PodInfo, snapshot: &Snapshot) -> bo
     (named || selected()) && term.selector.matches_opt(other.labels())
 }
 
-fn domain(node: &NodeInfo, key: &str) -> Option<Domain> {
-    node.label(key).map(|value| (key.to_owned(), value.to_owned()))
-}
-
-impl FilterState {
+impl<'a> FilterState<'a> {
     /// Looks at every pod once for the pod's own terms, and at pods with anti-affinity for theirs.
-    pub fn new(pod: &PodInfo, snapshot: &Snapshot) -> FilterState {
+    pub fn new(pod: &'a PodInfo, snapshot: &'a Snapshot) -> FilterState<'a> {
         let mut state = FilterState::default();
         let own_terms = !pod.affinity.is_empty() || !pod.anti_affinity.is_empty();
         if !own_terms && !snapshot.has_anti_affinity() {
@@ -56,23 +64,18 @@ impl FilterState {
         state
     }
 
-    fn look_at(&mut self, pod: &PodInfo, other: &PodInfo, node: &NodeInfo, snapshot: &Snapshot) {
-        let count = |map: &mut HashMap<Domain, i64>, term: &AffinityTerm| {
-            if let Some(domain) = domain(node, &term.topology_key) {
-                *map.entry(domain).or_default() += 1;
-            }
-        };
+    fn look_at(&mut self, pod: &'a PodInfo, other: &'a PodInfo, node: &'a NodeInfo, snapshot: &Snapshot) {
         for term in &other.anti_affinity {
             if term_matches(term, pod, snapshot) {
-                count(&mut self.existing_anti, term);
+                add(&mut self.existing_anti, node, &term.topology_key, 1);
             }
         }
         if !pod.affinity.is_empty() && pod.affinity.iter().all(|term| term_matches(term, other, snapshot)) {
-            pod.affinity.iter().for_each(|term| count(&mut self.affinity, term));
+            pod.affinity.iter().for_each(|term| add(&mut self.affinity, node, &term.topology_key, 1));
         }
         for term in &pod.anti_affinity {
             if term_matches(term, other, snapshot) {
-                count(&mut self.anti, term);
+                add(&mut self.anti, node, &term.topology_key, 1);
             }
         }
     }
@@ -81,7 +84,7 @@ impl FilterState {
 /// InterPodAffinity's filter.
 pub fn filter(cycle: &Cycle<'_>, node: &NodeInfo) -> Option<Refusal> {
     let (pod, state) = (cycle.pod, &cycle.affinity);
-    let has = |map: &HashMap<Domain, i64>, key: &str| domain(node, key).is_some_and(|d| map.contains_key(&d));
+    let has = |counts: &Counts<'_>, key: &str| count(counts, node, key).is_some();
     if !pod.affinity.is_empty() {
         let labelled = pod.affinity.iter().all(|term| node.label(&term.topology_key).is_some());
         let near = pod.affinity.iter().all(|term| has(&state.affinity, &term.topology_key));
@@ -97,42 +100,32 @@ pub fn filter(cycle: &Cycle<'_>, node: &NodeInfo) -> Option<Refusal> {
     if pod.anti_affinity.iter().any(|term| has(&state.anti, &term.topology_key)) {
         return Some(Refusal::new(NAME, "node(s) didn't match pod anti-affinity rules"));
     }
-    let labels = node.node.metadata.labels.as_ref();
-    let refused = !state.existing_anti.is_empty()
-        && state.existing_anti.keys().any(|(key, value)| labels.and_then(|l| l.get(key)) == Some(value));
+    let refused = state.existing_anti.keys().any(|key| has(&state.existing_anti, key));
     refused.then(|| Refusal::new(NAME, "node(s) didn't satisfy existing pods anti-affinity rules"))
 }
 
 /// InterPodAffinity's score: preferred terms of this pod and of the pods already there.
 pub fn score(cycle: &Cycle<'_>, nodes: &[&NodeInfo]) -> Option<Vec<i64>> {
     let (pod, snapshot) = (cycle.pod, cycle.snapshot);
-    let mut sums: HashMap<Domain, i64> = HashMap::new();
+    let mut sums: Counts<'_> = HashMap::new();
     for node in snapshot.nodes() {
         if pod.preferred.is_empty() && node.with_affinity == 0 {
             continue;
         }
-        let mut add = |term: &AffinityTerm, weight: i64| {
-            if let Some(domain) = domain(node, &term.topology_key) {
-                *sums.entry(domain).or_default() += weight;
-            }
-        };
         for other in &node.pods {
             let own = pod.preferred.iter().filter(|term| term_matches(term, other, snapshot));
-            own.for_each(|term| add(term, term.weight));
+            own.for_each(|term| add(&mut sums, node, &term.topology_key, term.weight));
             let theirs = other.preferred.iter().filter(|term| term_matches(term, pod, snapshot));
-            theirs.for_each(|term| add(term, term.weight));
+            theirs.for_each(|term| add(&mut sums, node, &term.topology_key, term.weight));
             let required = other.affinity.iter().filter(|term| term_matches(term, pod, snapshot));
-            required.for_each(|term| add(term, cycle.settings.hard_affinity_weight));
+            let weight = cycle.settings.hard_affinity_weight;
+            required.for_each(|term| add(&mut sums, node, &term.topology_key, weight));
         }
     }
     if sums.is_empty() {
         return None;
     }
-    let sum = |node: &&NodeInfo| -> i64 {
-        let labels = node.node.metadata.labels.as_ref();
-        let here = |key: &String, value: &String| labels.and_then(|l| l.get(key)) == Some(value);
-        sums.iter().filter(|((key, value), _)| here(key, value)).map(|(_, sum)| sum).sum()
-    };
+    let sum = |node: &&NodeInfo| -> i64 { sums.keys().filter_map(|key| count(&sums, node, key)).sum() };
     let scores: Vec<i64> = nodes.iter().map(sum).collect();
     let least = scores.iter().copied().min().unwrap_or(0);
     let spread = scores.iter().copied().max().unwrap_or(0) - least;

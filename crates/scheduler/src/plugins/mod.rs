@@ -56,7 +56,7 @@ pub struct Cycle<'a> {
     /// Counts for hard spread constraints.
     pub spread: spread::FilterState,
     /// Counts for required inter-pod affinity.
-    pub affinity: affinity::FilterState,
+    pub affinity: affinity::FilterState<'a>,
     /// The pod's claims and their volumes.
     pub volumes: volumes::State,
 }

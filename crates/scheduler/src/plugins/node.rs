@@ -31,13 +31,18 @@ const IMAGE_MAX: i64 = 1000 * 1024 * 1024;
 
 /// True when the toleration covers the taint.
 pub fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
-    let text = |value: &Option<String>| value.clone().unwrap_or_default();
+    fn text(value: &Option<String>) -> &str {
+        value.as_deref().unwrap_or_default()
+    }
     let (effect, key) = (text(&toleration.effect), text(&toleration.key));
     if (!effect.is_empty() && effect != taint.effect) || (!key.is_empty() && key != taint.key) {
         return false;
     }
     let (own, value) = (text(&toleration.value), text(&taint.value));
-    let compare = |holds: fn(i64, i64) -> bool| matches!((value.parse::<i64>(), own.parse::<i64>()), (Ok(taint), Ok(bound)) if holds(taint, bound));
+    let compare = |holds: fn(i64, i64) -> bool| {
+        let numbers = value.parse::<i64>().ok().zip(own.parse::<i64>().ok());
+        numbers.is_some_and(|(taint, bound)| holds(taint, bound))
+    };
     match toleration.operator.as_deref().unwrap_or("Equal") {
         "" | "Equal" => own == value,
         "Exists" => true,
