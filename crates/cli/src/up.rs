@@ -56,6 +56,9 @@ pub struct UpArgs {
     /// A node that says nothing for this long is not ready, and its pods are replaced elsewhere in time.
     #[arg(long, default_value = "50s", value_parser = crate::flags::duration, value_name = "DURATION")]
     pub node_monitor_grace_period: Duration,
+    /// Leave Services of type LoadBalancer to something else: they do not get the nodes' addresses.
+    #[arg(long)]
+    pub disable_service_lb: bool,
     /// Keep nothing on disk: the cluster's objects end with the process.
     #[arg(long, conflicts_with = "etcd_servers")]
     pub in_memory: bool,
@@ -268,6 +271,8 @@ fn controllers_config(args: &UpArgs, pki: &Pki, names: &Names) -> Result<control
         root_ca: pki.ca.identity().cert.clone(),
         token_signer: Some(crate::control::token_signer(&pki.service_account_key)?),
         approve_serving: Some(reserved),
+        node_balancer_reserved: (!args.disable_service_lb)
+            .then(|| vec![22, args.secure_port, args.node.kubelet_port]),
         node_grace: args.node_monitor_grace_period,
         ..controllers::Config::default()
     })

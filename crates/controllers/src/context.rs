@@ -39,6 +39,9 @@ pub struct Config {
     /// Approve certificates of nodes' servers that name only the node, and none of these addresses; absent = leave
     /// them to people, as upstream does.
     pub approve_serving: Option<Vec<std::net::IpAddr>>,
+    /// Services of type LoadBalancer get the nodes' addresses, except for these TCP ports, which are the nodes' own;
+    /// absent = leave them to a cloud.
+    pub node_balancer_reserved: Option<Vec<u16>>,
     /// How long signed certificates last at most.
     pub signing_duration: Duration,
     /// Ranges of pod addresses, such as `10.244.0.0/16`; empty = do not allocate.
@@ -63,6 +66,7 @@ impl Default for Config {
             root_ca: String::new(),
             signing: None,
             approve_serving: None,
+            node_balancer_reserved: None,
             signing_duration: Duration::from_secs(365 * 86_400),
             cluster_cidrs: Vec::new(),
             node_cidr_mask: (24, 64),

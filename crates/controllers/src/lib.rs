@@ -16,6 +16,7 @@ pub mod endpoints;
 pub mod garbage;
 pub mod history;
 pub mod job;
+pub mod loadbalancer;
 pub mod namespace;
 pub mod node;
 pub mod owner;

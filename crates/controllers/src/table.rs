@@ -8,8 +8,8 @@ use client::{Election, LeaseConfig, SharedInformers};
 use crate::context::{ClientFor, Config, Context};
 use crate::{
     aggregation, autoscaler, bootstrap, certificates, cronjob, daemonset, deployment, disruption, endpoints,
-    garbage, job, namespace, node, podgc, quota, replicaset, resourceclaim, serviceaccount, statefulset, ttl,
-    volume,
+    garbage, job, loadbalancer, namespace, node, podgc, quota, replicaset, resourceclaim, serviceaccount,
+    statefulset, ttl, volume,
 };
 
 /// One controller.
@@ -55,6 +55,7 @@ rows! {
     "certificatesigningrequest-approving-controller", "certificate-controller", certificates::start_approver;
     "certificatesigningrequest-signing-controller", "certificate-controller", certificates::start_signer;
     "certificatesigningrequest-cleaner-controller", "certificate-controller", certificates::start_cleaner;
+    "navarch-service-balancer-controller", "service-controller", loadbalancer::start;
     "navarch-serving-approver-controller", certificates::serving::SERVING_APPROVER, certificates::serving::start;
     "bootstrap-signer-controller", "bootstrap-signer", bootstrap::start_signer;
     "token-cleaner-controller", "token-cleaner", bootstrap::start_cleaner;
