@@ -33,8 +33,9 @@ const SETTLE: Duration = Duration::from_secs(2);
 struct Counter {
     client: Client,
     clock: Clock,
-    /// When each quota was last seen to change.
-    changed: Arc<Mutex<BTreeMap<Key, Duration>>>,
+    /// The version of each quota that was counted last, and when it was first counted. Noted here and not when the
+    /// cache changes: a count under way may read the new version before anyone is told of it.
+    versions: Mutex<BTreeMap<Key, (u64, Duration)>>,
     quotas: Cache<ResourceQuota>,
     pods: Cache<Pod>,
     services: Cache<Service>,
@@ -47,7 +48,11 @@ struct Counter {
 
 impl Counter {
     async fn sync(&self, key: Key) -> Result<Option<Duration>, ClientError> {
-        let Some(quota) = self.quotas.get_key(&key) else { return Ok(None) };
+        let Some(quota) = self.quotas.get_key(&key) else {
+            self.versions.lock().remove(&key);
+            return Ok(None);
+        };
+        let since = self.first_counted(&key, quota.revision());
         let spec = quota.spec.clone().unwrap_or_default();
         let hard = spec.hard.clone().unwrap_or_default();
         let mut used = Usage::new(hard.keys());
@@ -74,7 +79,6 @@ impl Counter {
         let same = status.hard.as_ref() == Some(&hard) && same_amounts(status.used.as_ref(), &used);
         if !same {
             if shrinks(status.used.as_ref(), &used) {
-                let since = self.changed.lock().get(&key).copied().unwrap_or_default();
                 let left = (since + SETTLE).saturating_sub(self.clock.monotonic());
                 if !left.is_zero() {
                     return Ok(Some(left));
@@ -87,6 +91,17 @@ impl Counter {
             self.client.update_status(&after).await?;
         }
         Ok((!others.is_empty()).then_some(RECOUNT))
+    }
+
+    /// When this version of a quota was first counted.
+    fn first_counted(&self, key: &Key, revision: u64) -> Duration {
+        let now = self.clock.monotonic();
+        let mut versions = self.versions.lock();
+        let noted = versions.entry(key.clone()).or_insert((revision, now));
+        if noted.0 != revision {
+            *noted = (revision, now);
+        }
+        noted.1
     }
 
     async fn count(&self, namespace: &str, resource: &str, group: &str) -> Result<usize, ClientError> {
@@ -152,16 +167,8 @@ pub fn start(context: &Context) {
     let secrets = informers.of::<Secret>();
     let maps = informers.of::<ConfigMap>();
     let controllers = informers.of::<ReplicationController>();
-    let changed: Arc<Mutex<BTreeMap<Key, Duration>>> = Arc::default();
-    let (own, seen, clock) = (queue.clone(), changed.clone(), context.clock.clone());
-    quotas.on_change(move |change| {
-        let key = Key::of(&**change.object());
-        match change {
-            Change::Deleted(_) => drop(seen.lock().remove(&key)),
-            _ => drop(seen.lock().insert(key.clone(), clock.monotonic())),
-        }
-        own.add(key);
-    });
+    let own = queue.clone();
+    quotas.on_change(move |change| own.add(Key::of(&**change.object())));
     fn comes_or_goes<K>(change: &Change<K>) -> bool {
         !matches!(change, Change::Modified { .. })
     }
@@ -180,7 +187,7 @@ pub fn start(context: &Context) {
     follow(&controllers, quotas.cache(), &queue, comes_or_goes);
     let counter = Arc::new(Counter {
         clock: context.clock.clone(),
-        changed,
+        versions: Mutex::default(),
         client: (context.client_for)("resourcequota-controller"),
         quotas: quotas.cache().clone(),
         pods: pods.cache().clone(),
