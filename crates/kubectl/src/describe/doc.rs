@@ -63,6 +63,11 @@ impl Doc {
         self.done
     }
 
+    /// Everything as it was written.
+    pub fn unaligned(self) -> String {
+        self.block
+    }
+
     /// What follows is aligned on its own.
     pub fn flush(&mut self) {
         let block = std::mem::take(&mut self.block);
@@ -98,6 +103,14 @@ impl Doc {
         match api::time::parse(text) {
             Some(time) => time.to_zoned(self.zone.clone()).strftime("%a, %d %b %Y %H:%M:%S %z").to_string(),
             None => "Mon, 01 Jan 0001 00:00:00 +0000".to_owned(),
+        }
+    }
+
+    /// A time as logs write it, in the reader's zone.
+    pub fn plain_time(&self, text: &str) -> String {
+        match api::time::parse(text) {
+            Some(time) => time.to_zoned(self.zone.clone()).strftime("%Y-%m-%d %H:%M:%S %z %Z").to_string(),
+            None => String::new(),
         }
     }
 

@@ -5,6 +5,7 @@ mod cluster;
 mod doc;
 mod other;
 mod pod;
+mod policy;
 #[cfg(test)]
 mod tests;
 mod workload;
@@ -89,6 +90,10 @@ const ROWS: &[Row] = &[
         &[Need::Beside("endpointslices.discovery.k8s.io"), Need::Beside("services")],
         other::ingress,
     ),
+    row("horizontalpodautoscalers.autoscaling", &[], policy::autoscaler),
+    row("poddisruptionbudgets.policy", &[], policy::budget),
+    row("networkpolicies.networking.k8s.io", &[], policy::network_policy),
+    row("endpointslices.discovery.k8s.io", &[], policy::endpoint_slice),
     row("secrets", &[], other::secret),
     row("configmaps", &[], other::config_map),
     row("serviceaccounts", &[], other::service_account),
@@ -130,11 +135,11 @@ impl Related {
     }
 }
 
-/// A pod template alone: for the history of rollouts.
+/// A pod template alone, for the history of rollouts; tabs stay tabs there.
 pub fn pod_template(template: &Value) -> String {
     let mut text = Doc::new(jiff::Timestamp::UNIX_EPOCH, TimeZone::UTC);
     pod::template(&mut text, template);
-    text.finish()
+    text.unaligned()
 }
 
 /// The description of an object.

@@ -120,8 +120,12 @@ impl Format {
 }
 
 fn read(path: &str) -> Result<String, Error> {
-    let what = || format!("error reading template {path}");
-    std::fs::read_to_string(path).map_err(|error| Error::local(what(), error))
+    std::fs::read_to_string(path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => {
+            Error::input(format!("error reading template {path}, open {path}: no such file or directory"))
+        }
+        _ => Error::local(format!("error reading template {path}"), error),
+    })
 }
 
 /// The items of a list, or the object alone.

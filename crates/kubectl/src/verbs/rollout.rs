@@ -314,6 +314,16 @@ async fn undo(app: &App, args: &Args) -> Result<(), Error> {
     for info in targets(app, args).await? {
         let found = revisions(app, &info).await?;
         let kind = info.kind.resource.kind.as_str();
+        if info.object["metadata"]["annotations"][crate::verbs::apply::LAST_APPLIED].is_string() {
+            app.err.line(&format!(
+                "Warning: resource {}/{} was previously managed with 'kubectl apply'. Rolling back will not update the \
+                 {} annotation, which may cause unexpected behavior on future 'kubectl apply' operations. Consider using \
+                 'kubectl apply' with your previous configuration file instead.",
+                info.kind.resource.gvr.resource,
+                info.name,
+                crate::verbs::apply::LAST_APPLIED
+            ));
+        }
         let (number, entry) = chosen(&found, wanted, (kind, &info.name))?;
         if write.dry_run == DryRun::Client {
             let text = describe::pod_template(&entry.template);
