@@ -174,6 +174,8 @@ async fn nodes_from_joining_to_loss() {
         two.import(&cluster.busybox_archive());
         three.import(&cluster.busybox_archive());
         scenario("between nodes", between_nodes(&cluster)).await;
+        scenario("services", services(&cluster)).await;
+        scenario("network policies", policies(&cluster)).await;
         scenario("loss of a node", loss(&cluster, &mut two)).await;
         drop((two, three));
         cluster.down().await;
@@ -197,8 +199,9 @@ async fn between_nodes(cluster: &Cluster) {
                       echo serving && exec httpd -f -p 8000 -h /www";
         let mut container = busybox("main", script, json!([]));
         container["env"] = json!([{"name": "NODE", "value": node}]);
+        container["ports"] = json!([{"containerPort": 8000, "hostPort": 8099}]);
         let pod = json!({"apiVersion": "v1", "kind": "Pod",
-            "metadata": {"name": format!("web-{node}"), "labels": {"app": "web"}},
+            "metadata": {"name": format!("web-{node}"), "labels": {"app": "web", "only": node}},
             "spec": {"containers": [container], "nodeName": node, "terminationGracePeriodSeconds": 0}});
         cluster.create("pods", pod).await;
     }
@@ -224,6 +227,59 @@ async fn between_nodes(cluster: &Cluster) {
         let answer = cluster.exec(&pod, &["sh", "-c", script]).await;
         assert!(NODES.iter().all(|node| answer.contains(node)), "from {from} through the Service: {answer}");
     }
+}
+
+/// Session affinity keeps a client at one pod; a pod reaches itself through its Service; a balancer has the nodes'
+/// addresses, with the policy `Local` only those with an endpoint; a host port leads to its pod.
+async fn services(cluster: &Cluster) {
+    let service = |name: &str, spec: serde_json::Value| {
+        let mut spec = spec;
+        spec["ports"] = json!([{"port": 8090, "targetPort": 8000}]);
+        spec["selector"] = spec.get("selector").cloned().unwrap_or(json!({"app": "web"}));
+        json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": spec})
+    };
+    cluster.create("services", service("sticky", json!({"sessionAffinity": "ClientIP"}))).await;
+    let script = "for i in 0 1 2 3 4 5 6 7; do wget -qO- http://sticky:8090/; done";
+    let answer = cluster.exec("web-one", &["sh", "-c", script]).await;
+    let first = answer.lines().next().unwrap_or_default();
+    assert!(answer.lines().count() == 8 && answer.lines().all(|line| line == first), "affinity: {answer}");
+    let local =
+        json!({"type": "LoadBalancer", "externalTrafficPolicy": "Local", "selector": {"only": "two"}});
+    cluster.create("services", service("balanced", local)).await;
+    let two =
+        cluster.get("pods", "web-two").await["status"]["hostIP"].as_str().expect("an address").to_owned();
+    let balanced = |object: &serde_json::Value| {
+        let ingress = &object["status"]["loadBalancer"]["ingress"];
+        ingress.as_array().is_some_and(|list| list.len() == 1) && ingress[0]["ip"] == two.as_str()
+    };
+    cluster.when("services", "default", "balanced", balanced).await;
+    cluster.page_eventually(&two, 8090, "two").await;
+    cluster.page_eventually(&two, 8099, "two").await;
+    // A pod that is its Service's only endpoint reaches itself.
+    let answer = cluster.exec("web-two", &["sh", "-c", "wget -qO- http://balanced:8090/"]).await;
+    assert_eq!(answer, "two\n");
+}
+
+/// A pod that a policy isolates is closed to all but those it allows, on its own node and from others.
+async fn policies(cluster: &Cluster) {
+    let policy = |name: &str, ingress: serde_json::Value| {
+        json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": name},
+            "spec": {"podSelector": {"matchLabels": {"only": "two"}}, "policyTypes": ["Ingress"], "ingress": ingress}})
+    };
+    let reach = "timeout 2 wget -qO- http://balanced:8090/ || echo closed";
+    cluster.create("networkpolicies", policy("closed", json!([]))).await;
+    for from in ["one", "three"] {
+        cluster.exec_eventually(&format!("web-{from}"), reach, "closed").await;
+    }
+    let some =
+        json!([{"from": [{"podSelector": {"matchLabels": {"only": "three"}}}], "ports": [{"port": 8000}]}]);
+    cluster.create("networkpolicies", policy("open", some)).await;
+    cluster.exec_eventually("web-three", reach, "two").await;
+    cluster.exec_eventually("web-one", reach, "closed").await;
+    for name in ["closed", "open"] {
+        cluster.delete("networkpolicies", name).await;
+    }
+    cluster.exec_eventually("web-one", reach, "two").await;
     for node in NODES {
         cluster.delete_pod(&format!("web-{node}")).await;
     }

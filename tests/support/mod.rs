@@ -82,6 +82,7 @@ async fn try_connect(path: &Path, place: &Place, clock: &Clock, tasks: &Tasks) -
 fn gvr(resource: &str) -> Gvr {
     match resource {
         "deployments" => Gvr::new("apps", "v1", resource),
+        "networkpolicies" => Gvr::new("networking.k8s.io", "v1", resource),
         _ => Gvr::new("", "v1", resource),
     }
 }
@@ -181,6 +182,40 @@ impl Cluster {
             }
         }
         String::from_utf8_lossy(&text).into_owned()
+    }
+
+    /// Runs a script in a pod until it prints a line.
+    pub async fn exec_eventually(&self, pod: &str, script: &str, line: &str) {
+        let clock = Clock::system();
+        let started = clock.monotonic();
+        loop {
+            let answer = self.exec(pod, &["sh", "-c", script]).await;
+            if answer.trim() == line {
+                return;
+            }
+            assert!(clock.monotonic() - started < LIMIT, "{script} in {pod}: {answer}, not {line}");
+            clock.sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// Fetches a page until it says a word.
+    pub async fn page_eventually(&self, host: &str, port: u16, word: &str) {
+        let clock = Clock::system();
+        let started = clock.monotonic();
+        loop {
+            let answer = page(host, port).await;
+            if answer.as_ref().is_ok_and(|text| text.trim() == word) {
+                return;
+            }
+            assert!(clock.monotonic() - started < LIMIT, "http://{host}:{port}/: {answer:?}, not {word}");
+            clock.sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// Deletes an object of `default`.
+    pub async fn delete(&self, resource: &str, name: &str) {
+        let deleted = self.client.delete_at(&gvr(resource), "default", name, &DeleteOptions::default()).await;
+        deleted.unwrap_or_else(|error| panic!("{resource} {name}: {error}"));
     }
 
     /// Sends an HTTP request to a port of a pod through a port-forward; the answer.
@@ -575,7 +610,7 @@ fn write_busybox(out: &Path) {
     };
     let mut layer = tar::Builder::new(Vec::new());
     layer.append_data(&mut entry(program.len(), 0o755), "bin/busybox", program.as_slice()).expect("memory");
-    for applet in ["sh", "cat", "echo", "sleep", "nslookup", "wget", "head", "ls", "httpd", "wc"] {
+    for applet in ["sh", "cat", "echo", "sleep", "nslookup", "wget", "head", "ls", "httpd", "wc", "timeout"] {
         let mut header = entry(0, 0o777);
         header.set_entry_type(tar::EntryType::Symlink);
         layer.append_link(&mut header, format!("bin/{applet}"), "busybox").expect("memory");
