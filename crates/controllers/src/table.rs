@@ -61,6 +61,7 @@ rows! {
     "token-cleaner-controller", "token-cleaner", bootstrap::start_cleaner;
     "persistentvolume-binder-controller", "persistent-volume-binder", volume::start_binder;
     "local-volume-provisioner", volume::LOCAL_ACCOUNT, volume::start_local;
+    "persistentvolume-attach-detach-controller", "attachdetach-controller", volume::start_attach;
     "persistentvolume-expander-controller", "expand-controller", volume::start_expander;
     "persistentvolumeclaim-protection-controller", "pvc-protection-controller", volume::start_claim_protection;
     "persistentvolume-protection-controller", "pv-protection-controller", volume::start_volume_protection;

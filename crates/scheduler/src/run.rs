@@ -50,6 +50,13 @@ enum Input {
     Bound { pod: Arc<PodInfo>, node: String, binding: Binding, outcome: Result<(), BindError> },
 }
 
+/// What becomes of a pod's nominated node.
+enum Nominate {
+    Keep,
+    Set(String),
+    Clear,
+}
+
 /// What changed since pods were last woken: one look at the waiting pods for many changes.
 #[derive(Default)]
 struct Dirty {
@@ -303,6 +310,11 @@ impl Scheduler {
             return;
         }
         if self.profiles.contains_key(info.scheduler_name()) && !info.is_deleting() {
+            if let Some(node) = info.nominated_node() {
+                // Made room for before this process began, or by another.
+                let entry = || (node.to_owned(), info.clone());
+                self.nominated.entry(info.uid.clone()).or_insert_with(entry);
+            }
             self.queue.set(info, now);
         } else {
             self.queue.remove(&info.key);
@@ -397,7 +409,7 @@ impl Scheduler {
             tracing::warn!(pod = %pod.key, node, %error, "binding failed");
             let message = error.to_string();
             self.event(pod, EventKind::Warning, "FailedScheduling", &message);
-            self.report_condition(pod, "SchedulerError", &message, None);
+            self.report_condition(pod, "SchedulerError", &message, &Nominate::Keep);
         }
         self.queue.failed(&pod.key, BTreeSet::new(), self.clock.now());
         self.dirty.freed.insert(node.to_owned());
@@ -415,15 +427,8 @@ impl Scheduler {
         pod: &PodInfo,
         diagnosis: &Diagnosis,
     ) -> Result<Preemption, String> {
-        // Victims of an earlier preemption are still leaving: wait for them.
-        if let Some(node) =
-            self.nominated.get(&pod.uid).and_then(|(name, _)| self.cache.snapshot().node(name))
-        {
-            if node.pods.iter().any(|other| other.is_deleting() && other.priority < pod.priority) {
-                return Err(
-                    "preemption: not eligible due to a terminating pod on the nominated node.".to_owned()
-                );
-            }
+        if self.waits_for_victims(pod) {
+            return Err("preemption: not eligible due to a terminating pod on the nominated node.".to_owned());
         }
         let budget = |pdb: &Arc<PodDisruptionBudget>| Budget {
             namespace: pdb.metadata.namespace.clone().unwrap_or_default(),
@@ -444,14 +449,18 @@ impl Scheduler {
         mut diagnosis: Diagnosis,
         found: Option<Result<Preemption, String>>,
     ) {
-        let mut nominate = None;
+        let mut nominate = Nominate::Keep;
         match found {
             Some(Ok(preemption)) => {
-                nominate = Some(preemption.node.clone());
+                self.outrank(pod, &preemption.node);
                 self.nominated.insert(pod.uid.clone(), (preemption.node.clone(), pod.clone()));
                 self.evict(pod, &preemption);
+                nominate = Nominate::Set(preemption.node);
             }
             Some(Err(reason)) => {
+                if !self.waits_for_victims(pod) && self.nominated.remove(&pod.uid).is_some() {
+                    nominate = Nominate::Clear;
+                }
                 diagnosis.post_filter = Some(format!("no new claims to deallocate, {reason}"));
             }
             None => {}
@@ -459,20 +468,43 @@ impl Scheduler {
         let message = diagnosis.message();
         tracing::debug!(pod = %pod.key, %message, "unschedulable");
         self.event(pod, EventKind::Warning, "FailedScheduling", &message);
-        self.report_condition(pod, "Unschedulable", &message, nominate);
+        self.report_condition(pod, "Unschedulable", &message, &nominate);
         let plugins = diagnosis.plugins();
         // Without nodes only a node helps; every plugin's refusal listens to that.
         let plugins = if plugins.is_empty() { BTreeSet::from([crate::plugins::node::NAME]) } else { plugins };
         self.queue.failed(&pod.key, plugins, self.clock.now());
     }
 
-    fn report_condition(&self, pod: &Arc<PodInfo>, reason: &str, message: &str, nominate: Option<String>) {
+    /// Less important pods that room was made for on this node must look for another.
+    fn outrank(&mut self, pod: &PodInfo, node: &str) {
+        let lesser: Vec<Arc<PodInfo>> = self
+            .nominated
+            .values()
+            .filter(|(name, other)| name == node && other.priority < pod.priority)
+            .map(|(_, other)| other.clone())
+            .collect();
+        for other in lesser {
+            self.nominated.remove(&other.uid);
+            let body = json!({"metadata": {"uid": other.uid}, "status": {"nominatedNodeName": null}});
+            self.write_pod_status(&other, body);
+        }
+    }
+
+    /// True while pods that were removed for this one are still leaving its node.
+    fn waits_for_victims(&self, pod: &PodInfo) -> bool {
+        let node = self.nominated.get(&pod.uid).and_then(|(name, _)| self.cache.snapshot().node(name));
+        node.is_some_and(|node| {
+            node.pods.iter().any(|other| other.is_deleting() && other.priority < pod.priority)
+        })
+    }
+
+    fn report_condition(&self, pod: &Arc<PodInfo>, reason: &str, message: &str, nominate: &Nominate) {
         let status = pod.pod.status.as_ref();
         let known = status.and_then(|status| status.conditions.as_ref()).into_iter().flatten();
         let same = known
             .filter(|condition| condition.type_ == "PodScheduled")
             .any(|c| c.status == "False" && c.message.as_deref() == Some(message));
-        if same && nominate.is_none() {
+        if same && matches!(nominate, Nominate::Keep) {
             return;
         }
         let mut condition = json!({
@@ -483,8 +515,10 @@ impl Scheduler {
             condition["observedGeneration"] = json!(generation);
         }
         let mut body = json!({"metadata": {"uid": pod.uid}, "status": {"conditions": [condition]}});
-        if let Some(node) = nominate {
-            body["status"]["nominatedNodeName"] = json!(node);
+        match nominate {
+            Nominate::Keep => {}
+            Nominate::Set(node) => body["status"]["nominatedNodeName"] = json!(node),
+            Nominate::Clear => body["status"]["nominatedNodeName"] = json!(null),
         }
         self.write_pod_status(pod, body);
     }

@@ -1,6 +1,7 @@
 //! Volumes: claims are bound to volumes that fit, volumes are made of nodes' directories, both are kept while in
 //! use, claims of ephemeral volumes are made. Watches claims, volumes, storage classes and pods.
 
+mod attach;
 mod binder;
 mod local;
 mod protection;
@@ -8,7 +9,7 @@ mod protection;
 use std::sync::Arc;
 
 use api::k8s::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
-use api::k8s::api::storage::v1::{CSIStorageCapacity, StorageClass};
+use api::k8s::api::storage::v1::{CSIDriver, CSIStorageCapacity, StorageClass, VolumeAttachment};
 use client::{Cache, Change, Key, Meta, Plan, Reconcile, ReconcileError};
 use jiff::Timestamp;
 
@@ -248,6 +249,86 @@ fn start_room(context: &Context) {
         capacities: capacities.cache().clone(),
     };
     setup.start(Arc::new(controller), 1);
+}
+
+/// The index of attachments by their node's name.
+const BY_ATTACHED_NODE: &str = "attached-node";
+
+struct Attach {
+    nodes: Cache<Node>,
+    pods: Cache<Pod>,
+    claims: Cache<PersistentVolumeClaim>,
+    volumes: Cache<PersistentVolume>,
+    drivers: Cache<CSIDriver>,
+    attachments: Cache<VolumeAttachment>,
+}
+
+impl Attach {
+    /// Volumes that pods of the node use and that their drivers attach.
+    fn needed(&self, node: &str) -> Vec<Arc<PersistentVolume>> {
+        let attaches = |volume: &Arc<PersistentVolume>| {
+            let driver = attach::csi(volume).map(|(driver, _)| self.drivers.get("", driver));
+            driver
+                .is_some_and(|driver| driver.is_none_or(|driver| driver.spec.attach_required != Some(false)))
+        };
+        let pods = self.pods.by_index(crate::node::BY_NODE, node);
+        let claims = pods.iter().filter(|pod| !crate::pods::is_finished(pod)).flat_map(|pod| {
+            claims_of(pod).into_iter().filter_map(|name| self.claims.get(pod.namespace(), &name))
+        });
+        let volumes = claims.filter(|claim| api::volumes::is_bound(claim)).filter_map(|claim| {
+            api::volumes::volume_name(&claim).and_then(|name| self.volumes.get("", name))
+        });
+        volumes.filter(attaches).collect()
+    }
+}
+
+impl Reconcile for Attach {
+    fn reconcile(&self, key: &Key, _: Timestamp) -> Result<Plan, ReconcileError> {
+        let Some(node) = self.nodes.get_key(key) else { return Ok(Plan::none()) };
+        let present = self.attachments.by_index(BY_ATTACHED_NODE, &key.name);
+        let needed = self.needed(&key.name);
+        if present.is_empty() && needed.is_empty() {
+            return Ok(Plan::none());
+        }
+        Ok(attach::plan(&node, &needed, &present, &|name| self.volumes.get("", name)))
+    }
+}
+
+/// Starts the controller that attaches CSI volumes to nodes.
+pub fn start_attach(context: &Context) {
+    let mut setup = context.setup("attachdetach-controller", "attachdetach-controller");
+    let nodes = setup.watch::<Node>();
+    let pods = setup.read::<Pod>();
+    let claims = setup.read::<PersistentVolumeClaim>();
+    let volumes = setup.read::<PersistentVolume>();
+    let drivers = setup.read::<CSIDriver>();
+    let attachments = setup.watch::<VolumeAttachment>();
+    crate::node::index_by_node(pods.cache());
+    let by_node = |attachment: &VolumeAttachment| vec![attachment.spec.node_name.clone()];
+    attachments.cache().add_index(BY_ATTACHED_NODE, Arc::new(by_node));
+    let known = attachments.cache().clone();
+    setup.map(&nodes, move |change| {
+        let in_use = |node: &Arc<Node>| node.status.as_ref().and_then(|status| status.volumes_in_use.clone());
+        let node = change.object();
+        let changed = change.old().is_none_or(|old| in_use(old) != in_use(node));
+        let any = !known.by_index(BY_ATTACHED_NODE, node.name()).is_empty();
+        if changed && any { vec![Key::of(&**node)] } else { Vec::new() }
+    });
+    setup.map(&pods, |change| {
+        let pod = change.object();
+        let placed = !crate::pods::node(pod).is_empty() && !claims_of(pod).is_empty();
+        if placed { vec![Key::new("", crate::pods::node(pod))] } else { Vec::new() }
+    });
+    setup.map(&attachments, |change| vec![Key::new("", &change.object().spec.node_name)]);
+    let controller = Attach {
+        nodes: nodes.cache().clone(),
+        pods: pods.cache().clone(),
+        claims: claims.cache().clone(),
+        volumes: volumes.cache().clone(),
+        drivers: drivers.cache().clone(),
+        attachments: attachments.cache().clone(),
+    };
+    setup.start(Arc::new(controller), 2);
 }
 
 struct Expander {
