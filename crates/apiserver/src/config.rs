@@ -9,6 +9,113 @@ use clap::Args;
 use ipnet::IpNet;
 use serde_json::{Value, json};
 
+/// Flags of kube-apiserver that are taken, so that its command lines work, and have no effect: those with a value,
+/// then those that may stand alone.
+macro_rules! accepted {
+    ([$($value:ident),* $(,)?], [$($switch:ident),* $(,)?]) => {
+        /// Accepted for command lines written for kube-apiserver; none has an effect.
+        #[derive(Args, Clone, Debug)]
+        #[allow(missing_docs, reason = "they do nothing")]
+        pub struct Accepted {
+            $(#[arg(long, hide = true)] pub $value: Vec<String>,)*
+            $(#[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")] pub $switch: Option<String>,)*
+            /// Accepted for scripts; has no effect.
+            #[arg(long, short = 'v', hide = true)]
+            pub v: Option<u32>,
+        }
+    };
+}
+
+accepted!(
+    [
+        admission_control_config_file,
+        apiserver_count,
+        audit_log_batch_buffer_size,
+        audit_log_format,
+        audit_log_maxage,
+        audit_log_mode,
+        audit_log_truncate_max_event_size,
+        audit_log_version,
+        authentication_token_webhook_cache_ttl,
+        authentication_token_webhook_version,
+        authorization_webhook_cache_authorized_ttl,
+        authorization_webhook_cache_unauthorized_ttl,
+        authorization_webhook_version,
+        cloud_config,
+        cloud_provider,
+        cors_allowed_origins,
+        default_not_ready_toleration_seconds,
+        default_unreachable_toleration_seconds,
+        default_watch_cache_size,
+        delete_collection_workers,
+        disabled_metrics,
+        emulated_version,
+        endpoint_reconciler_type,
+        etcd_cafile,
+        etcd_certfile,
+        etcd_compaction_interval,
+        etcd_count_metric_poll_period,
+        etcd_db_metric_poll_interval,
+        etcd_healthcheck_timeout,
+        etcd_keyfile,
+        etcd_prefix,
+        etcd_readycheck_timeout,
+        etcd_servers_overrides,
+        event_ttl,
+        external_hostname,
+        feature_gates,
+        goaway_chance,
+        http2_max_streams_per_connection,
+        kubelet_port,
+        kubelet_timeout,
+        kubernetes_service_node_port,
+        lease_reuse_duration_seconds,
+        livez_grace_period,
+        log_flush_frequency,
+        logging_format,
+        max_connection_bytes_per_sec,
+        min_compatibility_version,
+        min_request_timeout,
+        oidc_signing_algs,
+        peer_advertise_ip,
+        peer_advertise_port,
+        peer_ca_file,
+        request_timeout,
+        requestheader_uid_headers,
+        runtime_config,
+        service_account_max_token_expiration,
+        show_hidden_metrics_for_version,
+        shutdown_delay_duration,
+        storage_backend,
+        storage_media_type,
+        strict_transport_security_directives,
+        target_ram_mb,
+        tls_cipher_suites,
+        tls_curve_preferences,
+        tls_min_version,
+        tls_sni_cert_key,
+        tracing_config_file,
+        vmodule,
+        watch_cache_sizes,
+    ],
+    [
+        aggregator_reject_forwarding_redirects,
+        contention_profiling,
+        debug_socket_path,
+        enable_garbage_collector,
+        enable_logs_handler,
+        enable_priority_and_fairness,
+        encryption_provider_config_automatic_reload,
+        permit_address_sharing,
+        permit_port_sharing,
+        profiling,
+        service_account_extend_token_expiration,
+        service_account_lookup,
+        shutdown_send_retry_after,
+        watch_cache,
+    ]
+);
+
 /// The flags of `navarch apiserver`, named as kube-apiserver's.
 #[derive(Args, Clone, Debug)]
 #[allow(missing_docs, reason = "each flag carries its help")]
@@ -161,12 +268,6 @@ pub struct Flags {
     /// Accepted for scripts; the server takes part in aggregation anyway.
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "false", action = clap::ArgAction::Set, default_value_t = false)]
     pub enable_aggregator_routing: bool,
-    /// Accepted for scripts; has no effect.
-    #[arg(long)]
-    pub runtime_config: Vec<String>,
-    /// Accepted for scripts; has no effect.
-    #[arg(long)]
-    pub feature_gates: Vec<String>,
     /// What the audit log tells of which requests (a Policy of audit.k8s.io/v1).
     #[arg(long)]
     pub audit_policy_file: Option<PathBuf>,
@@ -179,21 +280,9 @@ pub struct Flags {
     /// Old audit logs that are kept; 0 means all.
     #[arg(long, default_value_t = 0)]
     pub audit_log_maxbackup: usize,
-    /// Accepted for scripts; has no effect.
-    #[arg(long)]
-    pub etcd_cafile: Option<PathBuf>,
-    /// Accepted for scripts; has no effect.
-    #[arg(long)]
-    pub etcd_certfile: Option<PathBuf>,
-    /// Accepted for scripts; has no effect.
-    #[arg(long)]
-    pub etcd_keyfile: Option<PathBuf>,
-    /// Accepted for scripts; has no effect.
-    #[arg(long)]
-    pub storage_backend: Option<String>,
-    /// Accepted for scripts; has no effect.
-    #[arg(long, short = 'v')]
-    pub v: Option<u32>,
+    /// What upstream's server knows and this one has no use for.
+    #[command(flatten)]
+    pub accepted: Accepted,
 }
 
 /// What a server is told.
@@ -343,6 +432,18 @@ fn identity(
     live.map(Some).map_err(|error| ConfigError::Flag { flag, detail: error.to_string() })
 }
 
+fn sealer(flags: &Flags) -> Result<Option<Arc<crate::encryption::Sealer>>, ConfigError> {
+    let Some(text) = read(&flags.encryption_provider_config)? else { return Ok(None) };
+    let wrong = |detail| ConfigError::Flag { flag: "encryption-provider-config", detail };
+    crate::encryption::Sealer::parse(&text).map(|sealer| Some(Arc::new(sealer))).map_err(wrong)
+}
+
+fn audit_log(flags: &Flags) -> Option<crate::audit::Log> {
+    let path = flags.audit_log_path.clone()?;
+    let (max_bytes, backups) = (flags.audit_log_maxsize << 20, flags.audit_log_maxbackup);
+    Some(crate::audit::Log { path, max_bytes, backups })
+}
+
 /// Where Debian and its like keep the certificate authorities.
 const SYSTEM_CA: &str = "/etc/ssl/certs/ca-certificates.crt";
 
@@ -425,14 +526,7 @@ impl Config {
             advertise: address.map(|ip| (ip, flags.secure_port)),
             max_requests_inflight: flags.max_requests_inflight.max(1),
             max_mutating_requests_inflight: flags.max_mutating_requests_inflight.max(1),
-            encryption: match read(&flags.encryption_provider_config)? {
-                None => None,
-                Some(text) => {
-                    Some(Arc::new(crate::encryption::Sealer::parse(&text).map_err(|detail| {
-                        ConfigError::Flag { flag: "encryption-provider-config", detail }
-                    })?))
-                }
-            },
+            encryption: sealer(flags)?,
             authentication: match read(&flags.authentication_config)? {
                 Some(text) => Some(text),
                 None => issuer_of_flags(flags)?,
@@ -441,11 +535,7 @@ impl Config {
             authorization_webhook: read(&flags.authorization_webhook_config_file)?,
             system_ca: std::fs::read_to_string(SYSTEM_CA).ok(),
             audit_policy: read(&flags.audit_policy_file)?,
-            audit_log: flags.audit_log_path.clone().map(|path| crate::audit::Log {
-                path,
-                max_bytes: flags.audit_log_maxsize << 20,
-                backups: flags.audit_log_maxbackup,
-            }),
+            audit_log: audit_log(flags),
         })
     }
 }

@@ -19,6 +19,7 @@ mod strategies;
 pub mod strategy;
 pub mod tree;
 pub mod validation;
+mod warnings;
 
 pub use catalog::{Catalog, Group};
 pub use columns::Columns;

@@ -72,7 +72,8 @@ pub fn before_create(
     reject(resource, object, errors)?;
     let errors = meta::check(object, resource.namespaced, NameRule::PathSegment);
     reject(resource, object, errors)?;
-    let warnings = resource.strategy.warnings(cx, object, None);
+    let mut warnings = resource.strategy.warnings(cx, object, None);
+    warnings.extend(crate::warnings::of(resource, object, None));
     resource.strategy.finish(object);
     resource.canonicalize(object);
     Ok(warnings)
@@ -158,7 +159,10 @@ pub fn before_update(
     keep_system_fields(new, old);
     resource.default(new);
     check_update(cx, part, new, old)?;
-    let warnings = resource.strategy.warnings(cx, new, Some(old));
+    let mut warnings = resource.strategy.warnings(cx, new, Some(old));
+    if part == Part::Main {
+        warnings.extend(crate::warnings::of(resource, new, Some(old)));
+    }
     resource.strategy.finish(new);
     resource.canonicalize(new);
     Ok(warnings)

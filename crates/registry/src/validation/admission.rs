@@ -562,19 +562,21 @@ fn validation(errors: &mut ErrorList, v: &Value, names: Names<'_>, path: &Path) 
     choice(errors, v, "reason", &["Forbidden", "Invalid", "RequestEntityTooLarge"], path);
 }
 
-/// A MutatingAdmissionPolicy; `old` on update. Its mutations compile where they run.
+/// A MutatingAdmissionPolicy; `old` on update.
 pub fn mutating_policy(object: &Value, old: Option<&Value>) -> ErrorList {
     let mut errors = ErrorList::new();
     let (spec, path) = (object.at("spec"), Path::new("spec"));
     policy(&mut errors, object, old, &path);
     mutable(&mut errors, spec.at("matchConstraints"), &path.child("matchConstraints"));
-    variables(&mut errors, spec, &path);
+    let known = variables(&mut errors, spec, &path);
+    let params = spec.has("paramKind");
+    let names = Names { params, authorizer: true, variables: &known, builds: true };
     let mutations = spec.list("mutations");
     if mutations.is_empty() {
         errors.required(&path.child("mutations"), "mutations must contain at least one item");
     }
     for (i, m) in mutations.iter().enumerate() {
-        mutation(&mut errors, m, &path.child("mutations").index(i));
+        mutation(&mut errors, m, names, &path.child("mutations").index(i));
     }
     errors.required_one_of(&path.child("reinvocationPolicy"), spec.text("reinvocationPolicy"), REINVOCATION);
     errors
@@ -590,7 +592,7 @@ fn mutable(errors: &mut ErrorList, resources: &Value, path: &Path) {
     }
 }
 
-fn mutation(errors: &mut ErrorList, m: &Value, path: &Path) {
+fn mutation(errors: &mut ErrorList, m: &Value, names: Names<'_>, path: &Path) {
     let (own, other) = match m.text("patchType") {
         "JSONPatch" => ("jsonPatch", "applyConfiguration"),
         "ApplyConfiguration" => ("applyConfiguration", "jsonPatch"),
@@ -603,8 +605,20 @@ fn mutation(errors: &mut ErrorList, m: &Value, path: &Path) {
     let ty = m.text("patchType");
     if !m.has(own) {
         errors.required(&path.child(own), &format!("must be specified when patchType is {ty}"));
-    } else if m.at(own).text("expression").trim().is_empty() {
-        errors.required(&path.child(own).child("expression"), "");
+    } else {
+        let (text, at) = (m.at(own).text("expression").trim(), path.child(own).child("expression"));
+        let built = |name: &str| Type::Named(name.to_string());
+        if text.is_empty() {
+            errors.required(&at, "");
+        } else if own == "jsonPatch" {
+            let patch = Type::List(Box::new(built("JSONPatch")));
+            // An empty patch has no type of its own.
+            if compile(text, names, &[Type::List(Box::new(Type::Dyn))]).is_err() {
+                expression(errors, &at, text, names, &[patch]);
+            }
+        } else {
+            expression(errors, &at, text, names, &[built("Object")]);
+        }
     }
     if m.has(other) {
         let detail = format!("must not be specified when patchType is {ty}");

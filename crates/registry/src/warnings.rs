@@ -1,0 +1,411 @@
+//! What clients are warned of: fields and annotations that are deprecated, ignored, or hardly meant so. Nothing is
+//! refused here.
+
+use std::collections::BTreeMap;
+
+use api::names;
+use serde_json::Value;
+
+use crate::resource::Resource;
+use crate::tree::Tree;
+
+/// Labels of nodes that selectors should no longer name.
+const NODE_LABELS: &[(&str, &str)] = &[
+    ("beta.kubernetes.io/arch", "deprecated since v1.14; use \"kubernetes.io/arch\" instead"),
+    ("beta.kubernetes.io/os", "deprecated since v1.14; use \"kubernetes.io/os\" instead"),
+    (
+        "failure-domain.beta.kubernetes.io/region",
+        "deprecated since v1.17; use \"topology.kubernetes.io/region\" instead",
+    ),
+    (
+        "failure-domain.beta.kubernetes.io/zone",
+        "deprecated since v1.17; use \"topology.kubernetes.io/zone\" instead",
+    ),
+    (
+        "beta.kubernetes.io/instance-type",
+        "deprecated since v1.17; use \"node.kubernetes.io/instance-type\" instead",
+    ),
+    ("app.kubernetes.io/created-by", "deprecated since v1.9"),
+    (
+        "scheduler.alpha.kubernetes.io/preferAvoidPods",
+        "deprecated since v1.22; use Taints and Tolerations instead",
+    ),
+    ("node-role.kubernetes.io/master", "use \"node-role.kubernetes.io/control-plane\" instead"),
+];
+
+/// Annotations of pods without function.
+const POD_ANNOTATIONS: &[(&str, &str)] = &[
+    (
+        "scheduler.alpha.kubernetes.io/critical-pod",
+        "non-functional in v1.16+; use the \"priorityClassName\" field instead",
+    ),
+    ("security.alpha.kubernetes.io/sysctls", "non-functional in v1.11+; use the \"sysctls\" field instead"),
+    (
+        "security.alpha.kubernetes.io/unsafe-sysctls",
+        "non-functional in v1.11+; use the \"sysctls\" field instead",
+    ),
+];
+
+/// Kinds of volumes that are gone, in pods and (the second flag) as persistent volumes.
+const VOLUMES: &[(&str, &str, bool)] = &[
+    ("photonPersistentDisk", "deprecated in v1.11, non-functional in v1.16+", true),
+    ("gitRepo", "deprecated in v1.11, and disabled by default in v1.33+", false),
+    ("scaleIO", "deprecated in v1.16, non-functional in v1.22+", true),
+    ("flocker", "deprecated in v1.22, non-functional in v1.25+", false),
+    ("storageOS", "deprecated in v1.22, non-functional in v1.25+", true),
+    ("storageos", "deprecated in v1.22, non-functional in v1.25+", true),
+    ("quobyte", "deprecated in v1.22, non-functional in v1.25+", false),
+    ("glusterfs", "deprecated in v1.25, non-functional in v1.26+", true),
+    ("cephfs", "deprecated in v1.28, non-functional in v1.31+", true),
+    ("rbd", "deprecated in v1.28, non-functional in v1.31+", true),
+];
+
+/// Kinds with a template of pods: group, kind, where it is, and whether pods are named for the object.
+const TEMPLATES: &[(&str, &str, &str, bool)] = &[
+    ("apps", "Deployment", "spec.template", true),
+    ("apps", "ReplicaSet", "spec.template", true),
+    ("apps", "StatefulSet", "spec.template", false),
+    ("apps", "DaemonSet", "spec.template", false),
+    ("", "ReplicationController", "spec.template", true),
+    ("", "PodTemplate", "template", false),
+    ("batch", "Job", "spec.template", true),
+    ("batch", "CronJob", "spec.jobTemplate.spec.template", true),
+];
+
+/// The warnings of a write of the object itself.
+pub fn of(resource: &Resource, new: &Value, old: Option<&Value>) -> Vec<String> {
+    let mut out = Vec::new();
+    if resource.custom {
+        return out;
+    }
+    let (group, kind) = (resource.group.as_str(), resource.kind.as_str());
+    if let Some((_, _, path, named)) = TEMPLATES.iter().find(|row| row.0 == group && row.1 == kind) {
+        // Where only counts change nothing new is to be said.
+        let same = old.is_some_and(|old| old.int("metadata.generation") == new.int("metadata.generation"));
+        if !same {
+            if *named && old.is_none() {
+                name(&mut out, new, "this is used in Pod names and hostnames");
+            }
+            pod(&mut out, new.at(path), &format!("{path}."));
+        }
+        return out;
+    }
+    match (group, kind) {
+        ("", "Pod") => {
+            if old.is_none() {
+                name(&mut out, new, "this is used in the Pod's hostname");
+            }
+            pod(&mut out, new, "");
+        }
+        ("", "Service") => service(&mut out, new),
+        ("", "PersistentVolume") => volume(&mut out, new),
+        ("networking.k8s.io", "Ingress") if old.is_none() => {
+            let annotation = "kubernetes.io/ingress.class";
+            if new.at("metadata.annotations").get(annotation).is_some() {
+                out.push(format!(
+                    "annotation {annotation:?} is deprecated, please use 'spec.ingressClassName' instead"
+                ));
+            }
+        }
+        ("node.k8s.io", "RuntimeClass") => {
+            for (label, why) in deprecated_labels(new.map("scheduling.nodeSelector").keys()) {
+                let _ = label;
+                out.push(format!("scheduling.nodeSelector: {why}"));
+            }
+        }
+        _ => {}
+    }
+    out
+}
+
+fn deprecated_labels<'a>(
+    labels: impl Iterator<Item = &'a String>,
+) -> impl Iterator<Item = (&'a String, &'static str)> {
+    labels.filter_map(|label| {
+        NODE_LABELS.iter().find(|(known, _)| known == label).map(|(_, why)| (label, *why))
+    })
+}
+
+fn name(out: &mut Vec<String>, object: &Value, use_of: &str) {
+    let messages = names::dns1123_label(object.text("metadata.name"));
+    if !object.text("metadata.name").is_empty() && !messages.is_empty() {
+        out.push(format!(
+            "metadata.name: {use_of}, which can result in surprising behavior; a DNS label is recommended: [{}]",
+            messages.join(" ")
+        ));
+    }
+}
+
+/// A pod or a template of pods; `at` is its path with a dot behind it.
+fn pod(out: &mut Vec<String>, pod: &Value, at: &str) {
+    let spec = pod.at("spec");
+    for (label, why) in deprecated_labels(spec.map("nodeSelector").keys()) {
+        out.push(format!("{at}spec.nodeSelector[{label}]: {why}"));
+    }
+    for (i, spread) in spec.list("topologySpreadConstraints").iter().enumerate() {
+        let at = format!("{at}spec.topologySpreadConstraints[{i}]");
+        let key = spread.text("topologyKey").to_owned();
+        if let Some((_, why)) = deprecated_labels([&key].into_iter()).next() {
+            out.push(format!("{at}.topologyKey: {key} is {why}"));
+        }
+        if !spread.has("labelSelector") {
+            out.push(format!("{at}.labelSelector: a null labelSelector results in matching no pod"));
+        }
+    }
+    for (annotation, why) in POD_ANNOTATIONS {
+        if pod.at("metadata.annotations").get(annotation).is_some() {
+            out.push(format!("{at}metadata.annotations[{annotation}]: {why}"));
+        }
+    }
+    for (i, volume) in spec.list("volumes").iter().enumerate() {
+        for (kind, why, _) in VOLUMES.iter().filter(|row| volume.get(row.0).is_some_and(|v| !v.is_null())) {
+            let shown = if *kind == "storageos" { "storageOS" } else { kind };
+            out.push(format!("{at}spec.volumes[{i}].{shown}: {why}"));
+        }
+    }
+    duplicates(out, spec, at);
+    fractions(out, spec.at("overhead"), &format!("{at}spec.overhead"));
+    let containers = containers(spec, at);
+    for (container, at) in &containers {
+        for list in ["limits", "requests"] {
+            fractions(out, container.at("resources").at(list), &format!("{at}.resources.{list}"));
+        }
+        environment(out, container, at);
+    }
+    ports(out, &containers);
+    if spec.at("terminationGracePeriodSeconds").as_i64().is_some_and(|seconds| seconds < 0) {
+        out.push(format!(
+            "{at}spec.terminationGracePeriodSeconds: must be >= 0; negative values are invalid and will be treated as 1"
+        ));
+    }
+    affinity(out, spec.at("affinity"), &format!("{at}spec.affinity"));
+}
+
+fn containers<'a>(spec: &'a Value, at: &str) -> Vec<(&'a Value, String)> {
+    let of = |list: &'static str| {
+        let at = at.to_owned();
+        spec.list(list).iter().enumerate().map(move |(i, c)| (c, format!("{at}spec.{list}[{i}]")))
+    };
+    of("initContainers").chain(of("containers")).chain(of("ephemeralContainers")).collect()
+}
+
+fn duplicates(out: &mut Vec<String>, spec: &Value, at: &str) {
+    for (list, field, what) in [("hostAliases", "ip", "ip"), ("imagePullSecrets", "name", "name")] {
+        let all = spec.list(list);
+        for (i, item) in all.iter().enumerate() {
+            let text = item.text(field);
+            if all[..i].iter().any(|before| before.text(field) == text) {
+                out.push(format!("{at}spec.{list}[{i}].{field}: duplicate {what} {text:?}"));
+            }
+            if list == "imagePullSecrets" && text.is_empty() {
+                out.push(format!("{at}spec.{list}[{i}].{field}: invalid empty name \"\""));
+            }
+        }
+    }
+}
+
+/// Bytes are whole.
+fn fractions(out: &mut Vec<String>, amounts: &Value, at: &str) {
+    for resource in ["memory", "ephemeral-storage"] {
+        let Some(text) = amounts.get(resource).and_then(Value::as_str) else { continue };
+        if text.ends_with('m') && text[..text.len() - 1].parse::<u64>().is_ok_and(|milli| milli % 1000 != 0) {
+            out.push(format!(
+                "{at}[{resource}]: fractional byte value {text:?} is invalid, must be an integer"
+            ));
+        }
+    }
+}
+
+fn environment(out: &mut Vec<String>, container: &Value, at: &str) {
+    let all = container.list("env");
+    for (i, item) in all.iter().enumerate() {
+        let (name, value) = (item.text("name"), item.text("value"));
+        if !all[..i].iter().any(|before| before.text("name") == name) {
+            continue;
+        }
+        let reference = format!("$({name})");
+        if item.has("valueFrom") || value == reference || !value.contains(&reference) {
+            out.push(format!(
+                "{at}.env[{i}]: hides previous definition of {name:?}, which may be dropped when using apply"
+            ));
+        }
+    }
+}
+
+fn ports(out: &mut Vec<String>, containers: &[(&Value, String)]) {
+    let mut seen: BTreeMap<String, Vec<(&Value, String)>> = BTreeMap::new();
+    let mut named: BTreeMap<&str, String> = BTreeMap::new();
+    let mut twice = Vec::new();
+    for (container, at) in containers {
+        for (i, port) in container.list("ports").iter().enumerate() {
+            let at = format!("{at}.ports[{i}]");
+            let key = format!("{}/{}", port.int("containerPort"), port.text("protocol"));
+            for (other, place) in seen.get(&key).into_iter().flatten() {
+                let (host, theirs) = (port.int("hostPort"), other.int("hostPort"));
+                let (ip, their_ip) = (port.text("hostIP"), other.text("hostIP"));
+                if host == theirs && ip == their_ip {
+                    out.push(format!("{at}: duplicate port definition with {place}"));
+                } else if host == 0 || theirs == 0 {
+                    out.push(format!("{at}: overlapping port definition with {place}"));
+                } else if host == theirs && ip.is_empty() != their_ip.is_empty() {
+                    out.push(format!("{at}: dangerously ambiguous port definition with {place}"));
+                }
+            }
+            let name = port.text("name");
+            if !name.is_empty() {
+                match named.get(name) {
+                    Some(other) => twice.push(format!(
+                        "{at}: duplicate port name {name:?} with {other}, services and probes that select ports by name will use {other}"
+                    )),
+                    None => drop(named.insert(name, at.clone())),
+                }
+            }
+            seen.entry(key).or_default().push((port, at));
+        }
+    }
+    out.extend(twice);
+}
+
+fn affinity(out: &mut Vec<String>, affinity: &Value, at: &str) {
+    const NONE: &str = "a null labelSelector results in matching no pod";
+    for kind in ["podAffinity", "podAntiAffinity"] {
+        let list = "requiredDuringSchedulingIgnoredDuringExecution";
+        for (i, term) in affinity.at(kind).list(list).iter().enumerate() {
+            if !term.has("labelSelector") {
+                out.push(format!("{at}.{kind}.{list}[{i}].labelSelector: {NONE}"));
+            }
+        }
+        let list = "preferredDuringSchedulingIgnoredDuringExecution";
+        for (i, term) in affinity.at(kind).list(list).iter().enumerate() {
+            if !term.has("podAffinityTerm.labelSelector") {
+                out.push(format!("{at}.{kind}.{list}[{i}].podAffinityTerm.labelSelector: {NONE}"));
+            }
+        }
+    }
+}
+
+fn service(out: &mut Vec<String>, service: &Value) {
+    let spec = service.at("spec");
+    let headless = spec.text("type") == "ClusterIP" && spec.text("clusterIP") == "None";
+    let external = spec.text("type") == "ExternalName";
+    let ips = !spec.list("externalIPs").is_empty();
+    let old = "service.kubernetes.io/topology-aware-hints";
+    if service.at("metadata.annotations").get(old).is_some() {
+        out.push(format!(
+            "annotation {old} is deprecated, please use service.kubernetes.io/topology-mode instead"
+        ));
+    }
+    if headless {
+        if !spec.text("loadBalancerIP").is_empty() {
+            out.push("spec.loadBalancerIP is ignored for headless services".to_owned());
+        }
+        if ips {
+            out.push("spec.externalIPs is ignored for headless services".to_owned());
+        }
+        if spec.text("sessionAffinity") != "None" {
+            out.push("spec.SessionAffinity is ignored for headless services".to_owned());
+        }
+    }
+    if ips && !headless && !external {
+        out.push(
+            "spec.externalIPs is deprecated and may no longer be implemented in some clusters".to_owned(),
+        );
+    }
+    if external && ips {
+        out.push("spec.externalIPs is ignored when spec.type is \"ExternalName\"".to_owned());
+    }
+    if !external && !spec.text("externalName").is_empty() {
+        out.push("spec.externalName is ignored when spec.type is not \"ExternalName\"".to_owned());
+    }
+    if spec.text("trafficDistribution") == "PreferClose" {
+        out.push(
+            "spec.trafficDistribution: \"PreferClose\" is deprecated; use \"PreferSameZone\"".to_owned(),
+        );
+    }
+}
+
+fn volume(out: &mut Vec<String>, volume: &Value) {
+    for (annotation, why) in [
+        (
+            "volume.beta.kubernetes.io/storage-class",
+            "deprecated since v1.8; use \"storageClassName\" attribute instead",
+        ),
+        (
+            "volume.beta.kubernetes.io/mount-options",
+            "deprecated since v1.31; use \"mountOptions\" attribute instead",
+        ),
+    ] {
+        if volume.at("metadata.annotations").get(annotation).is_some() {
+            out.push(format!("metadata.annotations[{annotation}]: {why}"));
+        }
+    }
+    if volume.text("spec.persistentVolumeReclaimPolicy") == "Recycle" {
+        out.push("spec.persistentVolumeReclaimPolicy: The Recycle reclaim policy is deprecated. Instead, the recommended approach is to use dynamic provisioning.".to_owned());
+    }
+    for (kind, why, _) in VOLUMES.iter().filter(|row| row.2 && volume.at("spec").has(row.0)) {
+        let shown = if *kind == "storageos" { "storageOS" } else { kind };
+        out.push(format!("spec.{shown}: {why}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::Catalog;
+
+    #[test]
+    fn what_is_hardly_meant_is_told() {
+        let catalog = Catalog::builtin();
+        let row = |group: &str, plural: &str| catalog.get(group, "v1", plural).expect("a row").clone();
+        let pod = |spec: Value| json!({"metadata": {"name": "p"}, "spec": spec});
+        for (resource, object, expect) in [
+            (
+                row("", "pods"),
+                json!({"metadata": {"name": "a.b"}, "spec": {}}),
+                "metadata.name: this is used in the Pod's hostname",
+            ),
+            (
+                row("", "pods"),
+                pod(json!({"nodeSelector": {"beta.kubernetes.io/os": "linux"}})),
+                "spec.nodeSelector[beta.kubernetes.io/os]: deprecated since v1.14; use \"kubernetes.io/os\" instead",
+            ),
+            (
+                row("", "pods"),
+                pod(
+                    json!({"containers": [{"env": [{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]}]}),
+                ),
+                "spec.containers[0].env[1]: hides previous definition of \"A\", which may be dropped when using apply",
+            ),
+            (
+                row("", "pods"),
+                pod(json!({"containers": [{"resources": {"limits": {"memory": "100m"}}}]})),
+                "spec.containers[0].resources.limits[memory]: fractional byte value \"100m\" is invalid, must be an integer",
+            ),
+            (
+                row("", "pods"),
+                pod(json!({"containers": [{"ports": [{"containerPort": 80, "protocol": "TCP"}]},
+                {"ports": [{"containerPort": 80, "protocol": "TCP", "hostPort": 1}]}]})),
+                "spec.containers[1].ports[0]: overlapping port definition with spec.containers[0].ports[0]",
+            ),
+            (
+                row("apps", "deployments"),
+                json!({"metadata": {"name": "d"}, "spec": {"template": pod(json!({"volumes": [{"rbd": {}}]}))}}),
+                "spec.template.spec.volumes[0].rbd: deprecated in v1.28, non-functional in v1.31+",
+            ),
+            (
+                row("", "services"),
+                json!({"spec": {"type": "ClusterIP", "externalName": "x"}}),
+                "spec.externalName is ignored when spec.type is not \"ExternalName\"",
+            ),
+        ] {
+            let said = of(&resource, &object, None);
+            assert!(said.len() == 1 && said[0].starts_with(expect), "{said:?}");
+        }
+        assert_eq!(
+            of(&row("", "pods"), &pod(json!({"containers": [{"name": "c"}]})), None),
+            Vec::<String>::new()
+        );
+    }
+}
