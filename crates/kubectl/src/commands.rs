@@ -157,6 +157,11 @@ pub const VALIDATE: &[Flag] = &[flag(
 
 /// Commands that only hold others.
 pub const PARENTS: &[Parent] = &[
+    Parent {
+        name: "apply",
+        group: Group::Advanced,
+        about: "Apply a configuration to a resource by file name or stdin",
+    },
     Parent { name: "create", group: Group::Beginner, about: "Create a resource from a file or from stdin" },
     Parent { name: "set", group: Group::Beginner, about: "Set specific features on objects" },
     Parent { name: "rollout", group: Group::Deploy, about: "Manage the rollout of a resource" },

@@ -33,22 +33,26 @@ pub fn overview() -> String {
 
 /// Help on a command by name; the overview for an unknown one.
 pub fn topic(name: &str) -> String {
-    if let Some(command) = table().find(|command| command.name == name)
-        && !PARENTS.iter().any(|parent| parent.name == name)
-    {
+    if let Some(command) = table().find(|command| command.name == name) {
         return of(command);
     }
     let Some(parent) = PARENTS.iter().find(|parent| parent.name == name) else { return overview() };
-    let mut out = format!("{}.\n\nAvailable Commands:\n", parent.about);
+    format!(
+        "{}.\n{}\nUsage:\n  kubectl {name} SUBCOMMAND [options]\n\nUse \"kubectl {name} <command> --help\" for more \
+         information about a given command.\n",
+        parent.about,
+        below(name)
+    )
+}
+
+/// The commands below another; nothing when there are none.
+fn below(name: &str) -> String {
     let prefix = format!("{name} ");
-    for command in table().filter(|command| command.name.starts_with(&prefix)) {
-        out.push_str(&format!("  {:<20} {}\n", &command.name[prefix.len()..], command.about));
-    }
-    out.push_str(&format!("\nUsage:\n  kubectl {name} SUBCOMMAND [options]\n"));
-    out.push_str(&format!(
-        "\nUse \"kubectl {name} <command> --help\" for more information about a given command.\n"
-    ));
-    out
+    let rows: Vec<String> = table()
+        .filter_map(|command| Some((command.name.strip_prefix(&prefix)?, command.about)))
+        .map(|(name, about)| format!("  {name:<20} {about}\n"))
+        .collect();
+    if rows.is_empty() { String::new() } else { format!("\nAvailable Commands:\n{}", rows.concat()) }
 }
 
 /// Help on one command.
@@ -63,6 +67,7 @@ pub fn of(command: &Command) -> String {
             out.push_str(&format!("  {}\n", line.trim_start()));
         }
     }
+    out.push_str(&below(command.name));
     let mut flags: Vec<&Flag> = command.flags.iter().copied().flatten().collect();
     flags.sort_by_key(|flag| flag.long);
     if !flags.is_empty() {

@@ -50,8 +50,32 @@ const DIFF: &[Flag] = &[
     flag("show-managed-fields", Takes::Switch, "false", "Compare managedFields too"),
 ];
 
+const VIEW: &[Flag] = &[crate::flags::short("output", 'o', Takes::Text, "yaml", "yaml or json")];
+const SET: &[Flag] =
+    &[flag("create-annotation", Takes::Switch, "false", "Also when there is no annotation yet")];
+
 /// Rows of the table.
 pub const COMMANDS: &[Command] = &[
+    Command {
+        name: "apply view-last-applied",
+        aliases: &[],
+        group: Group::Advanced,
+        usage: "(TYPE [NAME | -l label] | TYPE/NAME | -f FILENAME)",
+        about: "View the latest last-applied-configuration annotations of a resource/object",
+        examples: "kubectl apply view-last-applied deployment/nginx",
+        flags: &[FILES, LABELS, ALL, VIEW],
+        run: run!(view_last),
+    },
+    Command {
+        name: "apply set-last-applied",
+        aliases: &[],
+        group: Group::Advanced,
+        usage: "-f FILENAME",
+        about: "Set the last-applied-configuration annotation on a live object to match the contents of a file",
+        examples: "kubectl apply set-last-applied -f deploy.yaml",
+        flags: &[PRINT, FILES, WRITE, SET],
+        run: run!(set_last),
+    },
     Command {
         name: "apply",
         aliases: &[],
@@ -355,6 +379,52 @@ fn applying_error(info: &Info, patch: &Patch, error: ClientError) -> Error {
         print_json::compact(patch.body()),
         place(info)
     ))(error)
+}
+
+async fn view_last(app: &App, args: &Args) -> Result<(), Error> {
+    let how = Selector { words: &args.words, all: args.on("all"), ..Selector::default() };
+    for info in select::objects(app, args, &how).await? {
+        let last = original(&info.object);
+        if last.is_null() {
+            return Err(Error::state(format!(
+                "no last-applied-configuration annotation found on resource: {}",
+                info.name
+            )));
+        }
+        app.out.text(&match args.text("output") {
+            "json" => print_json::pretty(&last).replace("    ", "  "),
+            "yaml" => machinery::codec::yaml::encode(&last),
+            other => {
+                let why =
+                    format!("Unexpected -o output mode: {other}, the flag 'output' must be one of yaml|json");
+                return Err(Error::misuse("apply view-last-applied", &why));
+            }
+        });
+    }
+    Ok(())
+}
+
+async fn set_last(app: &App, args: &Args) -> Result<(), Error> {
+    let (done, write) = (Done::of(args)?, Write::of(args, "kubectl-client-side-apply")?);
+    for mut info in given(app, args).await? {
+        let live = request::get(app.client()?, &info.kind.resource, &info.namespace, &info.name, "").await?;
+        let known = live["metadata"]["annotations"][LAST_APPLIED].is_string();
+        if !known && !args.on("create-annotation") {
+            let why = "no last-applied-configuration annotation found on resource";
+            return Err(Error::state(format!(
+                "{why}: {}, to create the annotation, run the command with --create-annotation",
+                info.name
+            )));
+        }
+        let text = configuration(&info.object);
+        if write.dry_run != DryRun::Client && live["metadata"]["annotations"][LAST_APPLIED] != text.as_str() {
+            let patch = Patch::Merge(json!({"metadata": {"annotations": {LAST_APPLIED: text}}}));
+            let at = (info.namespace.as_str(), info.name.as_str(), "");
+            info.object = request::patch(app.client()?, &info.kind.resource, at, &patch, &write).await?;
+        }
+        done.show_info(app, &info, "configured")?;
+    }
+    Ok(())
 }
 
 /// Compares what is with what an apply would make of it.

@@ -65,6 +65,10 @@ async fn get(app: &App, args: &Args) -> Result<(), Error> {
     }
     let how = Selector { words: &args.words, type_alone: true, ..Selector::default() };
     let picked = select::pick(app, args, &how).await?;
+    let bulk = picked.picks.iter().any(|pick| matches!(pick, Pick::Many { .. }));
+    if bulk && !args.text("subresource").is_empty() {
+        return Err(Error::usage("subresource cannot be used when bulk resources are specified"));
+    }
     let wide = matches!(format, Some(Format::Wide));
     let objects = format.filter(|format| !matches!(format, Format::Wide));
     if args.on("watch") || args.on("watch-only") {
