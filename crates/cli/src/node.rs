@@ -29,6 +29,8 @@ struct Places {
     logs: PathBuf,
     /// Links to containers' logs, where log collectors look.
     log_links: Option<PathBuf>,
+    /// Where device plugins register.
+    device_plugins: PathBuf,
     /// The control group above the pods'.
     cgroup_root: String,
     /// The pods' bridge.
@@ -47,6 +49,7 @@ impl Places {
             return Places {
                 logs: "/var/log/pods".into(),
                 log_links: Some("/var/log/containers".into()),
+                device_plugins: "/var/lib/kubelet/device-plugins".into(),
                 cgroup_root: String::new(),
                 bridge: "cni0".to_owned(),
                 tunnel: RouteConfig::default().vxlan_link,
@@ -56,6 +59,7 @@ impl Places {
         Places {
             logs: data_dir.join("logs"),
             log_links: None,
+            device_plugins: data_dir.join("kubelet/device-plugins"),
             cgroup_root: format!("/navarch-{short}"),
             bridge: format!("cni-{short}"),
             tunnel: format!("vx-{short}"),
@@ -207,6 +211,7 @@ async fn start_agent(parts: NodeParts, socket: &Path, arriving: Arriving) -> Res
         manifest_dir: Some(dir.join("manifests")).filter(|dir| dir.exists()),
         log_dir: places.logs,
         log_links: places.log_links,
+        device_plugins: Some(places.device_plugins),
         cluster_dns: vec![facts.dns_address.to_string()],
         cluster_domain: facts.domain,
         cgroup_root: places.cgroup_root,

@@ -16,6 +16,7 @@ use runtime::{Cri, CriError};
 use tokio::sync::mpsc;
 
 use crate::collector::Collector;
+use crate::devices::Devices;
 use crate::events::Events;
 use crate::eviction::Pressures;
 use crate::images::{Arriving, Images};
@@ -93,6 +94,7 @@ pub async fn start_while(parts: Parts, arriving: Arriving) -> Result<Arc<Shared>
     let informers = SharedInformers::new(client.clone(), clock.clone(), rng.clone(), tasks.clone());
     let (changed, mut changes) = mpsc::unbounded_channel();
     let store = volumes::Store::new(&config.root_dir);
+    let devices = Devices::new(&config.root_dir);
     let shared = Arc::new(Shared {
         objects: Objects::new(client.clone(), clock.clone(), tasks.clone(), changed),
         tokens: TokenStore::new(client.clone(), clock.clone()),
@@ -104,6 +106,7 @@ pub async fn start_while(parts: Parts, arriving: Arriving) -> Result<Arc<Shared>
         pressures: Pressures::default(),
         collector: Collector::default(),
         classes: Classes::default(),
+        devices,
         cgroups: Cgroups::detect().through_systemd(systemd),
         config,
         client,
@@ -132,6 +135,7 @@ pub async fn start_while(parts: Parts, arriving: Arriving) -> Result<Arc<Shared>
     shared.tasks.spawn("node lease", node::keep_lease(shared.clone()));
     follow_api(&shared, &informers);
     shared.tasks.spawn("statistics", crate::stats::run(shared.clone()));
+    shared.tasks.spawn("devices", crate::devices::run(shared.clone()));
     shared.tasks.spawn("eviction", crate::eviction::run(shared.clone()));
     shared.tasks.spawn("housekeeping", crate::housekeeping::run(shared.clone()));
     server::start(&shared, server_parts).await?;

@@ -204,6 +204,8 @@ pub struct Config {
     pub pod_pids_limit: Option<i64>,
     /// When pods are evicted.
     pub eviction: Eviction,
+    /// Where device plugins register; `None` = they cannot.
+    pub device_plugins: Option<PathBuf>,
     /// An unused image younger here than this is not removed.
     pub image_min_age: Duration,
     /// An image unused for longer than this is removed; `None` = only for room.
@@ -254,6 +256,7 @@ impl Default for Config {
             max_crash_backoff: Duration::from_secs(300),
             pod_pids_limit: None,
             eviction: Eviction::default(),
+            device_plugins: Some("/var/lib/kubelet/device-plugins".into()),
             image_min_age: Duration::from_secs(120),
             image_max_age: None,
             log_period: Duration::from_secs(10),

@@ -7,6 +7,7 @@ pub mod amount;
 pub mod collector;
 pub mod config;
 pub mod container;
+pub mod devices;
 pub mod events;
 pub mod eviction;
 pub mod housekeeping;

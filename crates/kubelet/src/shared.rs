@@ -19,6 +19,7 @@ use crate::amount::Amounts;
 use crate::collector::Collector;
 use crate::container::fields::Place;
 use crate::container::{files, resources, security};
+use crate::devices::Devices;
 use crate::events::Events;
 use crate::eviction::Pressures;
 use crate::images::Images;
@@ -101,6 +102,8 @@ pub struct Shared {
     pub pressures: Pressures,
     /// Unused images.
     pub collector: Collector,
+    /// Plugins' devices.
+    pub devices: Devices,
     /// Control groups above pods.
     pub classes: Classes,
 }

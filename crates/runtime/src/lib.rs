@@ -6,6 +6,7 @@ pub mod beneath;
 pub mod cgroup;
 pub mod containerd;
 pub mod cri;
+pub mod device;
 pub mod disk;
 pub mod events;
 pub mod health;

@@ -49,6 +49,7 @@ pub async fn run(shared: Arc<Shared>) {
         tokio::select! {
             () = shared.clock.sleep(wait) => {}
             () = shared.pressures.changed() => {}
+            () = shared.devices.changed() => {}
         }
     }
 }

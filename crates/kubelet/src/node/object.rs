@@ -116,7 +116,12 @@ pub async fn images(shared: &Shared) -> Vec<ContainerImage> {
 /// The node's status now; conditions keep their times from `before`.
 pub async fn status(shared: &Shared, before: Option<&NodeStatus>, images: &[ContainerImage]) -> NodeStatus {
     let ready = super::runtime_ready(shared).await;
-    let (capacity, _) = resources(&shared.config, &shared.machine);
+    let (mut capacity, _) = resources(&shared.config, &shared.machine);
+    let mut allocatable = shared.allocatable.clone();
+    for (name, (all, healthy)) in shared.devices.counts() {
+        capacity.insert(name.clone(), Quantity(all.to_string()));
+        allocatable.insert(name, Quantity(healthy.to_string()));
+    }
     let mut addresses: Vec<NodeAddress> = shared
         .host_ips
         .iter()
@@ -126,7 +131,7 @@ pub async fn status(shared: &Shared, before: Option<&NodeStatus>, images: &[Cont
     NodeStatus {
         addresses: Some(addresses),
         capacity: Some(capacity),
-        allocatable: Some(shared.allocatable.clone()),
+        allocatable: Some(allocatable),
         conditions: Some(conditions(shared, before, ready)),
         daemon_endpoints: Some(NodeDaemonEndpoints {
             kubelet_endpoint: Some(DaemonEndpoint { port: i32::from(shared.config.port()) }),

@@ -104,7 +104,7 @@ fn want(shared: &Arc<Shared>, pod: Arc<Pod>, node: Option<&Informer<Node>>) {
             unsafe_sysctls: &shared.config.unsafe_sysctls,
             pressures: &shared.pressures.now(),
         };
-        admit::check(&pod, &facts)
+        admit::check(&pod, &facts).or_else(|| shared.devices.allocate(&pod).err())
     };
     if let Some(verdict) = &verdict {
         shared.events.pod(&pod, client::EventKind::Warning, &verdict.reason, &verdict.message);

@@ -273,7 +273,9 @@ pub async fn start(shared: &Shared, inputs: &StartInputs) -> Result<String, Star
     let inputs = &inputs;
     let restarts =
         inputs.restarts.unwrap_or_else(|| restarts_by_logs(&sandbox_config.log_directory, &container.name));
-    let made = container_config(shared, inputs, &container, &image, restarts).await.map_err(config_error)?;
+    let mut made =
+        container_config(shared, inputs, &container, &image, restarts).await.map_err(config_error)?;
+    shared.devices.add(pod.uid(), &container.name, &mut made).await.map_err(config_error)?;
     let log = format!("{}/{}", sandbox_config.log_directory, made.log_path);
     let request = m::CreateContainerRequest {
         pod_sandbox_id: inputs.sandbox.id.clone(),
@@ -639,6 +641,7 @@ pub async fn clean(shared: &Shared, pod: &Pod) -> bool {
                     runtime::snapshot::forget_image(&shared.cri, &image_key(pod.uid(), &volume.name)).await;
                 }
                 shared.objects.release(pod.uid());
+                shared.devices.release(pod.uid());
                 shared.tokens.forget(pod.uid());
                 shared.images.forget(pod.uid());
                 return true;
