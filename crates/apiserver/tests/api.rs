@@ -614,3 +614,38 @@ async fn admission_adds_before_an_update_is_judged() {
     assert_eq!(changed.code, 200, "{}", changed.message());
     assert_eq!(changed.json()["spec"]["tolerations"].as_array().map(Vec::len), Some(3));
 }
+
+#[tokio::test]
+async fn policies_about_scales_see_scales() {
+    let api = Api::new().await;
+    let rules = |resource: &str| json!({"resourceRules": [{"apiGroups": ["apps"], "apiVersions": ["v1"], "operations": ["UPDATE"], "resources": [resource]}]});
+    let policy = json!({"metadata": {"name": "few"}, "spec": {"matchConstraints": rules("deployments/scale"),
+        "validations": [{"expression": "object.kind == 'Scale' && object.spec.replicas <= 3 && oldObject.spec.replicas == 1"}]}});
+    let made = api.create(&format!("{ADMISSION}/validatingadmissionpolicies"), policy).await;
+    assert_eq!(made.code, 201, "{}", made.message());
+    let binding =
+        json!({"metadata": {"name": "few"}, "spec": {"policyName": "few", "validationActions": ["Deny"]}});
+    api.create(&format!("{ADMISSION}/validatingadmissionpolicybindings"), binding).await;
+    let policy = json!({"metadata": {"name": "odd"}, "spec": {"matchConstraints": rules("deployments/scale"), "reinvocationPolicy": "Never",
+        "mutations": [{"patchType": "ApplyConfiguration", "applyConfiguration":
+            {"expression": "Object{spec: Object.spec{replicas: object.spec.replicas + object.spec.replicas % 2}}"}}]}});
+    let made = api.create(&format!("{ADMISSION}/mutatingadmissionpolicies"), policy).await;
+    assert_eq!(made.code, 201, "{}", made.message());
+    let binding = json!({"metadata": {"name": "odd"}, "spec": {"policyName": "odd"}});
+    api.create(&format!("{ADMISSION}/mutatingadmissionpolicybindings"), binding).await;
+    let deployments = "/apis/apps/v1/namespaces/default/deployments";
+    let labels = json!({"app": "d"});
+    let deployment = json!({"metadata": {"name": "d"}, "spec": {"selector": {"matchLabels": labels},
+        "template": {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "c", "image": "i"}]}}}});
+    assert_eq!(api.create(deployments, deployment).await.code, 201);
+    let scale = |count: i64| json!({"spec": {"replicas": count}});
+    let many = api.patch(&format!("{deployments}/d/scale"), scale(5)).await;
+    assert_eq!(many.code, 422, "{}", many.message());
+    let few = api.patch(&format!("{deployments}/d/scale"), scale(1)).await;
+    assert_eq!((few.code, few.json()["spec"]["replicas"].clone()), (200, json!(2)), "{}", few.message());
+    assert_eq!(
+        api.patch(&format!("{deployments}/d"), scale(7)).await.code,
+        200,
+        "the object itself is not meant"
+    );
+}

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use api::ApiError;
+use machinery::schema::{Schema, facts};
 use registry::Resource;
 use serde_json::Value;
 
@@ -77,6 +78,22 @@ impl<'a> Review<'a> {
             name: info.name.clone(),
             dry_run: options.dry_run,
             options: None,
+        }
+    }
+
+    /// The subresource, where its body is of another kind than the object.
+    fn other_kind(&self) -> Option<&registry::Subresource> {
+        let sub = self.row.subresource(&self.subresource)?;
+        let same =
+            sub.group == self.row.group && sub.version == self.row.version && sub.kind == self.row.kind;
+        (!same).then_some(sub)
+    }
+
+    /// Where the numbers of a Scale are, when the request is about one.
+    fn scale(&self) -> Option<&registry::ScalePaths> {
+        match &self.row.subresource(&self.subresource)?.role {
+            registry::Role::Scale(paths) => Some(paths),
+            _ => None,
         }
     }
 
@@ -176,7 +193,7 @@ async fn seen<'a>(
     let own = &review.served.row;
     let request = request::attributes(review, row, object, old);
     let (object, old) = (object, old.unwrap_or(&NONE));
-    if own.version == row.version && own.group == row.group {
+    if (own.version == row.version && own.group == row.group) || review.other_kind().is_some() {
         return Ok(Seen { object: Cow::Borrowed(object), old: Cow::Borrowed(old), request });
     }
     let object = crate::convert::between(review.server, own, row, object.clone()).await?;
@@ -186,6 +203,13 @@ async fn seen<'a>(
 
 /// Canonical form and defaults of what a policy or webhook made in the row's version.
 fn settle(review: &Review<'_>, row: &std::sync::Arc<Resource>, tree: &mut Value) {
+    if let Some(sub) = review.other_kind() {
+        let known = facts().by_gvk(&sub.group, &sub.version, &sub.kind);
+        if let Some(Ok(decoded)) = known.map(|f| machinery::codec::json::conform(Schema::Type(f), tree)) {
+            *tree = decoded.value;
+        }
+        return;
+    }
     let serving = review.server.rows.serving();
     let served = Served::new(row.clone(), serving.custom(row).cloned());
     if let Some(custom) = &served.custom {
@@ -252,6 +276,26 @@ impl Admission {
         old: Option<&Value>,
         again: &mut Reinvocation,
     ) -> Result<(), ApiError> {
+        // Of a request about a Scale they see no more than that.
+        if let Some(paths) = review.scale() {
+            let before = registry::scale::read(paths, object);
+            let (mut view, old) = (before.clone(), old.map(|old| registry::scale::read(paths, old)));
+            self.ask_mutators(review, &mut view, old.as_ref(), again).await?;
+            if view != before {
+                registry::scale::apply(review.row, paths, object, &view)?;
+            }
+            return Ok(());
+        }
+        self.ask_mutators(review, object, old, again).await
+    }
+
+    async fn ask_mutators(
+        &self,
+        review: &Review<'_>,
+        object: &mut Value,
+        old: Option<&Value>,
+        again: &mut Reinvocation,
+    ) -> Result<(), ApiError> {
         if self.policies[0] {
             policy::mutate(review, object, old, again).await?;
         }
@@ -287,14 +331,31 @@ impl Admission {
                 validate(review, object, old)?;
             }
         }
+        match review.scale() {
+            None => self.ask_validators(review, object, old).await?,
+            Some(paths) => {
+                let view = |tree: &Value| registry::scale::read(paths, tree);
+                let (object, old) = (object.map(view), old.map(view));
+                self.ask_validators(review, object.as_ref(), old.as_ref()).await?;
+            }
+        }
+        if self.quota {
+            quota::admit(review, object, old).await?;
+        }
+        Ok(())
+    }
+
+    async fn ask_validators(
+        &self,
+        review: &Review<'_>,
+        object: Option<&Value>,
+        old: Option<&Value>,
+    ) -> Result<(), ApiError> {
         if self.policies[1] {
             policy::validate(review, object, old).await?;
         }
         if self.webhooks[1] {
             webhook::validate(review, object, old).await?;
-        }
-        if self.quota {
-            quota::admit(review, object, old).await?;
         }
         Ok(())
     }

@@ -28,6 +28,7 @@ pub async fn create(call: &Call<'_>, body: Body) -> Result<Response<Body>, ApiEr
     }
     check(&binding)?;
     let review = Review::new(call, Operation::Create, &options);
+    call.server.admission.announce(&review, &binding, None).await?;
     call.server.admission.validate(&review, Some(&binding), None).await?;
     let catalog = call.server.rows.now();
     let row = catalog.get("", "v1", "pods").ok_or_else(ApiError::no_such_path)?;

@@ -22,6 +22,7 @@ pub async fn create(call: &Call<'_>, body: Body) -> Result<Response<Body>, ApiEr
     let body = write::read_body(body).await?;
     let eviction = decode(call, &body, &options)?;
     let review = Review::new(call, Operation::Create, &options);
+    call.server.admission.announce(&review, &eviction, None).await?;
     call.server.admission.validate(&review, Some(&eviction), None).await?;
     let own = eviction.text("metadata.name");
     if !own.is_empty() && own != call.name() {

@@ -42,6 +42,7 @@ pub async fn create(call: &Call<'_>, body: Body) -> Result<Response<Body>, ApiEr
     let seconds = request.at("spec.expirationSeconds").as_i64().unwrap_or(3600);
     request.set("spec.expirationSeconds", seconds);
     let review = Review::new(call, Operation::Create, &options);
+    call.server.admission.announce(&review, &request, None).await?;
     call.server.admission.validate(&review, Some(&request), None).await?;
     check(&request, seconds)?;
     let mut audiences: Vec<String> =

@@ -156,10 +156,17 @@ fn merged(review: &Review<'_>, row: &Resource, object: &Value, made: &Val<'_>) -
     }
     well_typed(made)?;
     let mut config = made.to_json().ok_or("invalid return type: the object has no JSON form")?;
-    row.stamp(&mut config);
+    for key in ["apiVersion", "kind"] {
+        config[key] = object[key].clone();
+    }
     let serving = review.server.rows.serving();
     let custom = serving.custom(row);
     let schema = match &custom {
+        _ if review.other_kind().is_some() => {
+            let sub = review.other_kind();
+            let known = sub.and_then(|sub| facts().by_gvk(&sub.group, &sub.version, &sub.kind));
+            known.map_or(Schema::Any, Schema::Type)
+        }
         Some(custom) => Schema::Node(&custom.node),
         None => facts().by_gvk(&row.group, &row.version, &row.kind).map_or(Schema::Any, Schema::Type),
     };
