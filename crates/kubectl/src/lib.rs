@@ -34,7 +34,7 @@ pub fn run(line: Vec<String>) -> ExitCode {
         }
     };
     let (out, err) = (Sink::new(std::io::stdout()), Sink::new(std::io::stderr()));
-    let code = runtime.block_on(execute(&line, out, err, Stdin::Process, |app| Ok(app)));
+    let code = runtime.block_on(execute(&line, out, err, Stdin::Process, Ok));
     // A thread may still be waiting for standard input.
     runtime.shutdown_background();
     ExitCode::from(u8::try_from(code).unwrap_or(1))

@@ -122,7 +122,7 @@ type Amounts = BTreeMap<String, Quantity>;
 fn add(into: &mut Amounts, name: &str, amount: &Quantity) {
     let sum = match into.get(name) {
         Some(known) => known.add(amount),
-        None => amount.clone(),
+        None => *amount,
     };
     into.insert(name.to_owned(), sum);
 }
@@ -141,7 +141,7 @@ fn at_least(into: &mut Amounts, other: &Amounts) {
     for (name, amount) in other {
         let more = into.get(name).is_none_or(|known| known.as_f64() < amount.as_f64());
         if more {
-            into.insert(name.clone(), amount.clone());
+            into.insert(name.clone(), *amount);
         }
     }
 }

@@ -10,6 +10,7 @@ use machinery::patch;
 use machinery::schema::{Schema, facts};
 use serde_json::{Value, json};
 
+use crate::Error;
 use crate::app::App;
 use crate::commands::{ALL, Command, FILES, Group, LABELS, PRINT, VALIDATE, WRITE};
 use crate::flags::{Args, Flag, Takes, flag};
@@ -17,7 +18,6 @@ use crate::print::{Done, json as print_json, without_managed_fields};
 use crate::request::{self, Delete, DryRun, Write};
 use crate::select::{self, Info, Pick, Selector};
 use crate::verbs::{create, delete, run, wait};
-use crate::{Error, kinds};
 
 /// Where the configuration that was applied last is kept.
 pub const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
@@ -557,11 +557,6 @@ impl Drop for Dirs {
             let _ = std::fs::remove_dir_all(self.root.join(name));
         }
     }
-}
-
-/// The title of an object in messages of apply.
-pub fn title(info: &Info) -> String {
-    format!("{}/{}", kinds::singular_of(&info.kind), info.name)
 }
 
 #[cfg(test)]

@@ -236,31 +236,31 @@ async fn carry(mut socket: TcpStream, session: &PortForward, remote: u16, local:
         }
         let _ = writer.finish().await;
     };
+    // True when the local side went away before the pod's side was done.
     let down = async {
         while let Some(bytes) = reader.recv().await {
             if to.write_all(&bytes).await.is_err() {
-                break;
+                return true;
             }
         }
         let _ = to.shutdown().await;
+        false
     };
-    let told = async {
-        let mut message = Vec::new();
-        while let Some(bytes) = error.reader.recv().await {
-            if message.len() < MAX_ERROR_BYTES {
-                message.extend_from_slice(&bytes);
-            }
+    let broken = tokio::select! {
+        broken = down => broken,
+        // The pod's side ends the connection.
+        never = async { up.await; std::future::pending().await } => never,
+    };
+    if broken {
+        // What the pod still sends must not fill the connection that all share.
+        return writer.reset();
+    }
+    let mut message = Vec::new();
+    while let Some(bytes) = error.reader.recv().await {
+        if message.len() < MAX_ERROR_BYTES {
+            message.extend_from_slice(&bytes);
         }
-        message
-    };
-    // The pod's side ends the connection; what we still send is of no use to it.
-    let ends = async {
-        tokio::select! {
-            () = down => {}
-            () = async { up.await; std::future::pending::<()>().await } => {}
-        }
-    };
-    let ((), message) = tokio::join!(ends, told);
+    }
     if !message.is_empty() {
         let text = String::from_utf8_lossy(&message);
         err.line(&format!("an error occurred forwarding {local} -> {remote}: {text}"));

@@ -145,10 +145,10 @@ fn view(args: &Args, wide: bool, namespaced: bool, kind: String) -> View {
 async fn ask(app: &App, args: &Args, picked: &Picked, pick: &Pick) -> Result<Value, Error> {
     let include = if args.given("sort-by") { "Object" } else { "" };
     let extra = [("includeObject", include)];
-    let (kind, mut path) = match pick {
-        Pick::One { kind, namespace, name } => (kind, kind.resource.gvr.path(namespace, name)),
-        Pick::Given(info) => (&info.kind, info.kind.resource.gvr.path(&info.namespace, &info.name)),
-        Pick::Many { kind, namespace } => (kind, kind.resource.gvr.path(namespace, "")),
+    let mut path = match pick {
+        Pick::One { kind, namespace, name } => kind.resource.gvr.path(namespace, name),
+        Pick::Given(info) => info.kind.resource.gvr.path(&info.namespace, &info.name),
+        Pick::Many { kind, namespace } => kind.resource.gvr.path(namespace, ""),
     };
     let mut select = picked.select.clone();
     if !matches!(pick, Pick::Many { .. }) {
@@ -168,7 +168,6 @@ async fn ask(app: &App, args: &Args, picked: &Picked, pick: &Pick) -> Result<Val
         Some(_) => select::items(&answer),
         None => vec![answer],
     };
-    let _ = kind;
     Ok(table::plain(&objects, app.clock.now()))
 }
 

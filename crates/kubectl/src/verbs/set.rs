@@ -197,7 +197,7 @@ async fn env(app: &App, args: &Args) -> Result<(), Error> {
     let mut remove: Vec<String> = Vec::new();
     for spec in &specs {
         match (spec.split_once('='), spec.strip_suffix('-')) {
-            (Some((name, value)), _) if value.is_empty() => set.push(json!({"name": name})),
+            (Some((name, "")), _) => set.push(json!({"name": name})),
             (Some((name, value)), _) => set.push(json!({"name": name, "value": value})),
             (None, Some(name)) => remove.push(name.to_owned()),
             _ => return Err(Error::usage(format!("unknown environment variable spec: {spec}"))),

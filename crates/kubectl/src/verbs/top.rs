@@ -85,7 +85,10 @@ impl Usage {
     }
 }
 
-fn order(args: &Args) -> Result<Option<fn(Usage) -> f64>, Error> {
+/// What rows are sorted by.
+type By = fn(Usage) -> f64;
+
+fn order(args: &Args) -> Result<Option<By>, Error> {
     match args.text("sort-by") {
         "" => Ok(None),
         "cpu" => Ok(Some(|usage| usage.cpu)),

@@ -203,7 +203,10 @@ fn path_holds(template: &Template, value: Option<&str>, object: &Value) -> Resul
             Err(Error::input("jsonpath leads to a nested object or list which is not supported"))
         }
         Value::String(text) => Ok(text == value),
-        other => Ok(other.to_string() == value),
+        other => {
+            let shown = other.to_string();
+            Ok(shown == value)
+        }
     }
 }
 

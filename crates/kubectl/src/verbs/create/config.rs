@@ -55,7 +55,8 @@ pub const COMMANDS: &[Command] = &[
 fn sources(args: &Args, what: &str) -> Result<Vec<(String, Vec<u8>)>, Error> {
     let (literals, files, env) =
         (args.list("from-literal"), args.list("from-file"), args.list("from-env-file"));
-    if !env.is_empty() && !(literals.is_empty() && files.is_empty()) {
+    let others = !literals.is_empty() || !files.is_empty();
+    if !env.is_empty() && others {
         return Err(Error::usage("from-env-file cannot be combined with from-file or from-literal"));
     }
     let mut found: Vec<(String, Vec<u8>)> = Vec::new();
