@@ -298,7 +298,7 @@ fn resource_list(
     if rows.peek().is_none() {
         return Ok(page_not_found());
     }
-    let mut resources: Vec<Value> = rows.flat_map(|row| plain_entries(row)).collect();
+    let mut resources: Vec<Value> = rows.flat_map(plain_entries).collect();
     resources.sort_by(|a, b| a["name"].as_str().cmp(&b["name"].as_str()));
     object(
         exchange,
@@ -352,7 +352,7 @@ fn aggregated(catalog: &Catalog, remotes: &Remotes, core: bool) -> Value {
                     }
                     let mut rows: Vec<_> = catalog.version_rows(&group.name, version).collect();
                     rows.sort_by(|a, b| a.plural.cmp(&b.plural));
-                    let resources: Vec<Value> = rows.into_iter().map(|row| aggregated_entry(row)).collect();
+                    let resources: Vec<Value> = rows.into_iter().map(aggregated_entry).collect();
                     json!({"version": version, "freshness": "Current", "resources": resources})
                 })
                 .collect();

@@ -93,10 +93,10 @@ impl RequestInfo {
         if self.name.is_empty() && matches!(self.verb.as_str(), "list" | "watch" | "deletecollection") {
             let selector =
                 query.get("fieldSelector").and_then(|text| api::fields::Selector::parse(text).ok());
-            if let Some(name) = selector.as_ref().and_then(|selector| selector.exact("metadata.name")) {
-                if api::names::path_segment(name).is_empty() {
-                    self.name = name.to_owned();
-                }
+            if let Some(name) = selector.as_ref().and_then(|selector| selector.exact("metadata.name"))
+                && api::names::path_segment(name).is_empty()
+            {
+                self.name = name.to_owned();
             }
         }
     }

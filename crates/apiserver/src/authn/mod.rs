@@ -121,10 +121,11 @@ pub async fn token_user(
 /// The token of `Authorization: Bearer`, or of a WebSocket's subprotocol as browsers send it.
 fn bearer(exchange: &Exchange) -> Option<String> {
     let header = exchange.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-    if let Some((scheme, token)) = header.and_then(|text| text.trim().split_once(' ')) {
-        if scheme.eq_ignore_ascii_case("bearer") && !token.trim().is_empty() {
-            return Some(token.trim().to_owned());
-        }
+    if let Some((scheme, token)) = header.and_then(|text| text.trim().split_once(' '))
+        && scheme.eq_ignore_ascii_case("bearer")
+        && !token.trim().is_empty()
+    {
+        return Some(token.trim().to_owned());
     }
     let protocols = exchange.headers().get("sec-websocket-protocol")?.to_str().ok()?;
     let encoded =

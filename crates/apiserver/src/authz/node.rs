@@ -179,7 +179,7 @@ fn config_map_names(spec: &Value) -> Vec<String> {
 fn lease(node: &str, what: &Attributes) -> Result<String, String> {
     one_of(what, &["get", "create", "update", "patch", "delete"])?;
     if what.namespace != "kube-node-lease" {
-        return Err(format!("can only access leases in the \"kube-node-lease\" system namespace"));
+        return Err("can only access leases in the \"kube-node-lease\" system namespace".to_string());
     }
     if what.verb != "create" && what.name != node {
         return Err("can only access node lease with the same name as the requesting node".to_owned());
@@ -226,7 +226,7 @@ fn pods(server: &Server, node: &str, what: &Attributes) -> Result<String, String
             if selector.exact("spec.nodeName") == Some(node) {
                 return Ok(String::new());
             }
-            Err(format!("can only list/watch pods with spec.nodeName field selector"))
+            Err("can only list/watch pods with spec.nodeName field selector".to_string())
         }
         _ => Err(String::new()),
     }
