@@ -9,6 +9,7 @@ use base::Clock;
 use client::{Cache, Client, ClientError, Meta};
 use tokio::sync::{Semaphore, watch};
 
+use crate::plugins::devices;
 use crate::plugins::volumes::{BINDING, Binding};
 use crate::pod::PodInfo;
 
@@ -57,12 +58,17 @@ pub struct Binder {
 }
 
 impl Binder {
-    /// Binds volumes and then the pod to the node.
+    /// Binds volumes, notes the pod in its claims of devices, and then binds the pod to the node.
     pub async fn bind(&self, pod: &PodInfo, node: &str, binding: &Binding) -> Result<(), BindError> {
         if !binding.is_empty() {
             let work = self.bind_volumes(pod, node, binding);
             let text = "binding volumes: context deadline exceeded";
             self.clock.timeout(self.timeout, work).await.ok_or_else(|| BindError::volumes(text))??;
+        }
+        for claim in &binding.devices {
+            if let Some(after) = devices::reserved(claim, pod) {
+                self.client.update_status(&after).await?;
+            }
         }
         // The semaphore is never closed.
         let _permit = self.writes.acquire().await;

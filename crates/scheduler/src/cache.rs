@@ -7,7 +7,7 @@ use api::k8s::api::core::v1::Node;
 
 use crate::plugins::spread::Owners;
 use crate::pod::PodInfo;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Devices, Snapshot};
 use crate::storage::Storage;
 
 /// Where a pod is counted.
@@ -26,10 +26,11 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// An empty cache beside caches of storage and of owners of pods.
-    pub fn new(storage: Storage, owners: Owners) -> Cache {
+    /// An empty cache beside caches of storage, of owners of pods, and of claims of devices.
+    pub fn new(storage: Storage, owners: Owners, devices: Devices) -> Cache {
         let mut cache = Cache::default();
-        (cache.snapshot.storage, cache.snapshot.owners) = (storage, owners);
+        let snapshot = &mut cache.snapshot;
+        (snapshot.storage, snapshot.owners, snapshot.devices) = (storage, owners, devices);
         cache
     }
 

@@ -420,4 +420,29 @@ mod tests {
         snapshot.owners.replica_sets = client::Cache::of([serde_json::from_value(set).expect("a set")]);
         assert_eq!(run(&snapshot, owned("z")), "b", "the node without its like");
     }
+
+    #[test]
+    fn devices_must_be_allocated_within_reach() {
+        let claim = |name: &str, status: Value| {
+            let claim =
+                json!({"metadata": {"name": name, "namespace": "default"}, "spec": {}, "status": status});
+            serde_json::from_value::<api::k8s::api::resource::v1::ResourceClaim>(claim).expect("a claim")
+        };
+        let on_b = json!({"nodeSelectorTerms": [
+            {"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["b"]}]}]});
+        let mut snapshot = snapshot(vec![node("a", json!({})), node("b", json!({}))], vec![]);
+        snapshot.devices = crate::snapshot::Devices(client::Cache::of([
+            claim("open", json!({})),
+            claim("there", json!({"allocation": {"nodeSelector": on_b}})),
+        ]));
+        let with = |claim: Value| run(&snapshot, pod("p", json!({"resourceClaims": [claim]})));
+        assert_eq!(with(json!({"name": "x", "resourceClaimName": "there"})), "b");
+        let all = "0/2 nodes are available:";
+        assert_eq!(
+            with(json!({"name": "x", "resourceClaimName": "open"})),
+            format!("{all} 2 cannot allocate all claims.")
+        );
+        let template = with(json!({"name": "x", "resourceClaimTemplateName": "t"}));
+        assert_eq!(template, format!("{all} pod \"default/p\": ResourceClaim not created yet."));
+    }
 }

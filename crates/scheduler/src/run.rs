@@ -11,6 +11,7 @@ use api::k8s::api::core::v1::{
     Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, ReplicationController, Service,
 };
 use api::k8s::api::policy::v1::PodDisruptionBudget;
+use api::k8s::api::resource::v1::ResourceClaim;
 use api::k8s::api::storage::v1::{CSIDriver, CSINode, CSIStorageCapacity, StorageClass, VolumeAttachment};
 use api::labels::Selector;
 use base::{Clock, Rng, Tasks};
@@ -33,6 +34,7 @@ use crate::pod::PodInfo;
 use crate::preempt::{Budget, Preemption, preempt};
 use crate::profile::Profile;
 use crate::queue::{Change, Queue};
+use crate::snapshot::Devices;
 use crate::storage::Storage;
 
 /// Writes under way at one time; more would only queue in the server.
@@ -155,6 +157,10 @@ pub async fn run(
     let budgets = informers.of::<PodDisruptionBudget>();
     tokio::join!(nodes.synced(), pods.synced(), namespaces.synced());
     let storage = storage(&informers, &sender).await;
+    let claims = informers.of::<ResourceClaim>();
+    claims.synced().await;
+    forward(&claims, &sender, |_| Input::Other(Change::Device));
+    let devices = Devices(claims.cache().clone());
     forward(&nodes, &sender, |change| Input::Node(change.clone()));
     forward(&namespaces, &sender, |change| Input::Namespace(change.clone()));
     forward(&pods, &sender, |change| Input::Pod(change.clone()));
@@ -177,7 +183,7 @@ pub async fn run(
         tasks,
         binder,
         budgets: budgets.cache().clone(),
-        cache: Cache::new(storage, owners(&informers).await),
+        cache: Cache::new(storage, owners(&informers).await, devices),
         queue: Queue::new(setup.backoff),
         dirty: Dirty::default(),
         nominated: HashMap::new(),
@@ -334,11 +340,12 @@ impl Scheduler {
         let mut round = Round { profile: &profile, start: &mut self.start, rng: &self.rng };
         let decision = decide(&mut round, &cycle);
         let binding = match &decision {
-            Decision::Bind(node) if !pod.claims.is_empty() => {
-                let info = self.cache.snapshot().node(node);
-                info.and_then(|info| plugins::volumes::find(&cycle, info).ok()).unwrap_or_default()
+            Decision::Bind(node) => {
+                let info = self.cache.snapshot().node(node).filter(|_| !pod.claims.is_empty());
+                let found = info.and_then(|info| plugins::volumes::find(&cycle, info).ok());
+                Binding { devices: cycle.devices.claims.clone(), ..found.unwrap_or_default() }
             }
-            _ => Binding::default(),
+            Decision::Unschedulable(_) => Binding::default(),
         };
         let found = match &decision {
             Decision::Unschedulable(diagnosis) if profile.preemption && diagnosis.total > 0 => {

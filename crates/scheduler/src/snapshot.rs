@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use api::k8s::api::core::v1::{Node, Taint};
+use api::k8s::api::resource::v1::ResourceClaim;
+use client::Cache;
 
 use crate::plugins::spread::Owners;
 use crate::pod::{PodInfo, Resources};
@@ -111,6 +113,24 @@ impl NodeInfo {
     }
 }
 
+/// The cache of claims of devices.
+#[derive(Clone, Default)]
+pub struct Devices(pub Cache<ResourceClaim>);
+
+impl std::fmt::Debug for Devices {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Devices")
+    }
+}
+
+impl std::ops::Deref for Devices {
+    type Target = Cache<ResourceClaim>;
+
+    fn deref(&self) -> &Cache<ResourceClaim> {
+        &self.0
+    }
+}
+
 /// All nodes at one moment. Cloning shares the nodes; changing one copies that one.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
@@ -122,6 +142,8 @@ pub struct Snapshot {
     pub storage: Storage,
     /// What says which pods are alike.
     pub owners: Owners,
+    /// Claims of devices.
+    pub devices: Devices,
     /// Nodes with a pod that has required anti-affinity.
     anti_affinity_nodes: usize,
 }

@@ -111,15 +111,20 @@ pub fn claim(claim: &ResourceClaim, pod: &dyn Fn(&str) -> Option<Arc<Pod>>) -> P
     let mut plan = Plan::none();
     let lives =
         |name: &str, uid: &str| pod(name).is_some_and(|pod| pod.uid() == uid && !pods::is_finished(&pod));
+    let held = claim.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == FINALIZER);
     let mut after = claim.clone();
     let mut reserved = false;
     if let Some(status) = &mut after.status {
+        let mut left = false;
         if let Some(consumers) = &mut status.reserved_for {
+            let before = consumers.len();
             // Consumers of other kinds are not ours to judge.
             consumers.retain(|consumer| consumer.resource != "pods" || lives(&consumer.name, &consumer.uid));
+            left = consumers.len() < before;
             reserved = !consumers.is_empty();
         }
-        if !reserved {
+        // What was allocated for pods that have not come yet stays.
+        if !reserved && (left || held) {
             status.allocation = None;
         }
     }
@@ -127,7 +132,6 @@ pub fn claim(claim: &ResourceClaim, pod: &dyn Fn(&str) -> Option<Arc<Pod>>) -> P
         plan.update_status(&after);
         return plan;
     }
-    let held = claim.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == FINALIZER);
     if held && !reserved {
         after.metadata.finalizers.get_or_insert_default().retain(|finalizer| finalizer != FINALIZER);
         plan.update(&after);
@@ -195,6 +199,8 @@ mod tests {
         assert!(claim(&held(used.clone(), json!([FINALIZER])), &running).is_empty());
         let steps = |status: Value, finalizers: Value| summary(&claim(&held(status, finalizers), &done));
         assert!(steps(used, json!([FINALIZER]))[0].contains("/status"));
+        let early = json!({"allocation": {}});
+        assert!(claim(&held(early, json!([])), &running).is_empty(), "allocated before its pod came");
         assert!(steps(json!({"reservedFor": []}), json!([FINALIZER]))[0].starts_with("update"));
         assert!(steps(json!({}), json!([]))[0].starts_with("delete"));
     }

@@ -4,6 +4,7 @@
 //! A plugin never awaits and never writes: it looks at one pod and one snapshot.
 
 pub mod affinity;
+pub mod devices;
 pub mod node;
 pub mod resources;
 pub mod spread;
@@ -59,6 +60,8 @@ pub struct Cycle<'a> {
     pub affinity: affinity::FilterState<'a>,
     /// The pod's claims and their volumes.
     pub volumes: volumes::State,
+    /// The pod's claims of devices.
+    pub devices: devices::State,
 }
 
 impl<'a> Cycle<'a> {
@@ -73,6 +76,7 @@ impl<'a> Cycle<'a> {
             constraints,
             affinity: affinity::FilterState::new(pod, snapshot),
             volumes: volumes::State::new(pod, snapshot),
+            devices: devices::State::new(pod, snapshot),
         }
     }
 }
@@ -185,6 +189,13 @@ pub const PLUGINS: &[Plugin] = &[
         filter: Some(affinity::filter),
         score: Some(affinity::score),
         events: &[Change::Node, Change::PodGone, Change::PodPlaced],
+        ..NOTHING
+    },
+    Plugin {
+        name: devices::NAME,
+        pre_filter: Some(devices::ready),
+        filter: Some(devices::filter),
+        events: &[Change::Device],
         ..NOTHING
     },
     Plugin { name: resources::BALANCED, weight: 1, score: Some(resources::score_balanced), ..NOTHING },

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use api::k8s::api::core::v1::{
     PersistentVolume, PersistentVolumeClaim, RBDVolumeSource, TopologySelectorTerm, Volume,
 };
+use api::k8s::api::resource::v1::ResourceClaim;
 use api::k8s::api::storage::v1::StorageClass;
 use api::labels::Selector;
 use api::volumes::{self, NO_PROVISIONER, Place};
@@ -212,17 +213,19 @@ pub fn ready(cycle: &Cycle<'_>) -> Option<Refusal> {
     cycle.volumes.not_ready.as_deref().map(|reason| Refusal::unresolvable(BINDING, reason))
 }
 
-/// What is to be done so that a pod has its volumes on a node.
+/// What is to be done so that a pod has its volumes and devices on a node.
 #[derive(Clone, Debug, Default)]
 pub struct Binding {
     /// Volumes that exist, to be bound.
     pub volumes: Vec<(Arc<PersistentVolume>, Arc<PersistentVolumeClaim>)>,
     /// Claims whose volume is to be made for the node.
     pub provisions: Vec<Arc<PersistentVolumeClaim>>,
+    /// Claims of devices in which the pod is to be noted.
+    pub devices: Vec<Arc<ResourceClaim>>,
 }
 
 impl Binding {
-    /// True when nothing is to be done.
+    /// True when nothing is to be done about volumes.
     pub fn is_empty(&self) -> bool {
         self.volumes.is_empty() && self.provisions.is_empty()
     }
