@@ -2,20 +2,16 @@
 //!
 //! Must not know pods: devices are ids, and what a plugin grants is passed on.
 
+mod registration;
+
 use std::collections::BTreeMap;
-use std::convert::Infallible;
-use std::future::Ready;
 use std::path::Path;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures::future::BoxFuture;
-use tokio::net::UnixListener;
-use tokio::sync::mpsc;
-use tonic::body::Body;
 use tonic::codegen::http::uri::PathAndQuery;
-use tonic::codegen::http::{Request, Response};
-use tonic::transport::{Channel, Server};
+use tonic::transport::Channel;
+
+pub use registration::serve;
 
 use crate::cri::{CriError, channel, server_stream};
 
@@ -168,63 +164,11 @@ impl Plugin {
     }
 }
 
-/// The registration service.
-#[derive(Clone)]
-struct Registration(mpsc::UnboundedSender<RegisterRequest>);
-
-impl tonic::server::UnaryService<RegisterRequest> for Registration {
-    type Response = Empty;
-    type Future = Ready<Result<tonic::Response<Empty>, tonic::Status>>;
-
-    fn call(&mut self, request: tonic::Request<RegisterRequest>) -> Self::Future {
-        let request = request.into_inner();
-        let answer = if request.version != VERSION {
-            let text = format!("requested API version {:?} is not supported by kubelet", request.version);
-            Err(tonic::Status::unimplemented(text))
-        } else if request.endpoint.contains('/') || !request.resource_name.contains('/') {
-            Err(tonic::Status::invalid_argument("the endpoint or the name of the resource is invalid"))
-        } else {
-            let _ = self.0.send(request);
-            Ok(tonic::Response::new(Empty {}))
-        };
-        std::future::ready(answer)
-    }
-}
-
-impl tower::Service<Request<Body>> for Registration {
-    type Response = Response<Body>;
-    type Error = Infallible;
-    type Future = BoxFuture<'static, Result<Response<Body>, Infallible>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let service = self.clone();
-        Box::pin(async move {
-            if request.uri().path() != "/v1beta1.Registration/Register" {
-                return Ok(tonic::Status::unimplemented("").into_http());
-            }
-            Ok(tonic::server::Grpc::new(tonic_prost::ProstCodec::default()).unary(service, request).await)
-        })
-    }
-}
-
-/// Serves registrations; each one is sent on. Returns when serving fails.
-pub async fn serve(listener: UnixListener, registrations: mpsc::UnboundedSender<RegisterRequest>) {
-    let incoming = futures::stream::unfold(listener, |listener| async move {
-        let connection = listener.accept().await.map(|(stream, _)| stream);
-        Some((connection, listener))
-    });
-    let served = Server::builder().serve_with_incoming(Registration(registrations), incoming).await;
-    if let Err(error) = served {
-        tracing::warn!(%error, "device plugins can no longer register");
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use tokio::net::UnixListener;
+    use tokio::sync::mpsc;
+
     use super::*;
 
     #[tokio::test]
