@@ -27,6 +27,7 @@ pub mod request;
 mod respond;
 mod server;
 mod sub;
+mod trust;
 mod verbs;
 mod webhook;
 mod write;

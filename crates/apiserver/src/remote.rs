@@ -78,8 +78,7 @@ impl<T: Clone> Remote<T> {
             let identity = cert.map(|(cert, key)| base::pki::Identity { cert, key });
             let identity = identity.as_ref().map(base::pki::LiveIdentity::new).transpose();
             let identity = identity.map_err(|error| error.to_string())?;
-            let config =
-                base::pki::client_config(&ca, identity.as_ref()).map_err(|error| error.to_string())?;
+            let config = crate::trust::client_config(&ca, identity.as_ref())?;
             Scheme::Given(config.into())
         };
         let bearer = Some(user.text("token").to_owned()).filter(|token| !token.is_empty());

@@ -93,7 +93,7 @@ pub fn endpoint(server: &Server, client: &Value, query: &str) -> Result<Endpoint
     let ca = STANDARD.decode(client.text("caBundle")).ok().and_then(|bytes| String::from_utf8(bytes).ok());
     let ca = ca.filter(|ca| !ca.trim().is_empty()).or_else(|| server.config.system_ca.clone());
     let tls = match ca {
-        Some(ca) => base::pki::client_config(&ca, None).map(Arc::new).map_err(|error| error.to_string())?,
+        Some(ca) => crate::trust::client_config(&ca, None).map(Arc::new)?,
         None => return Err("the webhook names no certificate authority".to_owned()),
     };
     if client.has("url") {

@@ -226,8 +226,8 @@ fn scheme(server: &Server, spec: &Value) -> Result<Scheme, String> {
     }
     let ca = STANDARD.decode(spec.text("caBundle")).ok().and_then(|bytes| String::from_utf8(bytes).ok());
     let ca = ca.filter(|ca| !ca.trim().is_empty()).ok_or("the APIService names no certificate authority")?;
-    let config = base::pki::client_config(&ca, server.config.proxy_client.as_ref());
-    config.map(|config| Scheme::Given(Arc::new(config))).map_err(|error| error.to_string())
+    let config = crate::trust::client_config(&ca, server.config.proxy_client.as_ref());
+    config.map(|config| Scheme::Given(Arc::new(config)))
 }
 
 #[cfg(test)]

@@ -129,7 +129,7 @@ impl Issuer {
         }
         let ca = issuer.at("certificateAuthority").as_str().or(config.system_ca.as_deref());
         let ca = ca.ok_or_else(|| format!("{place}.issuer.certificateAuthority: Required value"))?;
-        let tls = base::pki::client_config(ca, None).map_err(|error| format!("{place}: {error}"))?;
+        let tls = crate::trust::client_config(ca, None).map_err(|error| format!("{place}: {error}"))?;
         let mut rules = Vec::new();
         for (at, rule) in tree.list("claimValidationRules").iter().enumerate() {
             rules.push(match rule.text("expression") {
