@@ -190,7 +190,7 @@ impl Cluster {
         let started = clock.monotonic();
         loop {
             let answer = self.exec(pod, &["sh", "-c", script]).await;
-            if answer.trim() == line {
+            if answer.lines().any(|printed| printed == line) {
                 return;
             }
             assert!(clock.monotonic() - started < LIMIT, "{script} in {pod}: {answer}, not {line}");
