@@ -17,7 +17,7 @@ use super::backoff::{self, RestartBackoff};
 use super::observed::{Observed, Sandbox, State};
 use super::ops::{self, Allocated, Failure, KillOrder, Prepared, StartError, StartInputs};
 use super::plan::{self, Kill, Plan, Probe, Reason, Results};
-use super::pod::{PodExt, Slot, deadline, grace_seconds, is_sidecar};
+use super::pod::{PodExt, Slot, container_hash, deadline, grace_seconds, is_sidecar};
 use super::probes;
 use super::registry::Signal;
 use super::report;
@@ -319,6 +319,11 @@ impl Worker {
                 // Labels and annotations are shown in volumes.
                 let meta = |pod: &Pod| (pod.metadata.labels.clone(), pod.metadata.annotations.clone());
                 self.refresh |= meta(&pod) != meta(&self.pod);
+                // Another image has not failed yet.
+                for name in changed_containers(&self.pod, &pod) {
+                    self.backoffs.remove(&name);
+                    self.start_after.remove(&name);
+                }
                 self.pod = pod;
             }
             Signal::Gone => self.gone = true,
@@ -1057,6 +1062,16 @@ impl Worker {
     }
 }
 
+/// Containers that are to run otherwise than before.
+fn changed_containers(before: &Pod, after: &Pod) -> Vec<String> {
+    let containers = after.slots().into_iter().filter_map(|slot| after.container(slot));
+    let changed = containers.filter(|container| {
+        let old = before.container_named(&container.name);
+        old.is_some_and(|old| container_hash(&old) != container_hash(container))
+    });
+    changed.map(|container| container.name).collect()
+}
+
 /// What a container said at its end stays, also when its file is gone.
 fn keep_messages(observed: &mut Observed, before: &Observed) {
     for seen in
@@ -1070,4 +1085,23 @@ fn keep_messages(observed: &mut Observed, before: &Observed) {
 
 async fn ops_look(shared: &Shared, pod: &Pod) -> Result<Observed, runtime::CriError> {
     super::look::observe(&shared.cri, pod).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn another_image_is_another_container() {
+        let pod = |first: &str, second: &str| -> Pod {
+            let container = |name: &str, image: &str| json!({"name": name, "image": image});
+            serde_json::from_value(json!({"metadata": {"name": "p"}, "spec": {
+                "initContainers": [container("a", first)], "containers": [container("b", second)]}}))
+            .expect("a pod")
+        };
+        assert!(changed_containers(&pod("x", "y"), &pod("x", "y")).is_empty());
+        assert_eq!(changed_containers(&pod("x", "y"), &pod("x", "z")), ["b"]);
+        assert_eq!(changed_containers(&pod("x", "y"), &pod("w", "z")), ["a", "b"]);
+    }
 }
