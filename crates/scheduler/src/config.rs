@@ -8,7 +8,7 @@ use machinery::codec::yaml;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::profile::{Profile, Strategy};
+use crate::profile::{Active, Profile, Strategy};
 use crate::queue::Backoff;
 
 const API_VERSION: &str = "kubescheduler.config.k8s.io/v1";
@@ -191,16 +191,46 @@ impl File {
     }
 }
 
+/// What a set says of a plugin.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Change {
+    /// It does not run.
+    Off,
+    /// It runs, with this weight when one is given.
+    On(Option<i64>),
+}
+
+impl Change {
+    fn weight(self) -> Option<i64> {
+        match self {
+            Change::Off => None,
+            Change::On(weight) => weight.filter(|weight| *weight > 0),
+        }
+    }
+}
+
 impl Set {
-    /// Calls `change` for each plugin named: with `None` when disabled, with its weight when enabled.
-    fn each(&self, mut change: impl FnMut(&str, Option<Option<i64>>) -> bool) -> Result<(), String> {
+    /// Changes the rows that the set names.
+    fn each_row(
+        &self,
+        rows: &mut [Active],
+        mut apply: impl FnMut(&mut Active, Change),
+    ) -> Result<(), String> {
+        self.each(|name, change| {
+            let named = rows.iter_mut().filter(|row| name == "*" || row.plugin.name == name);
+            named.map(|row| apply(row, change)).count() > 0
+        })
+    }
+
+    /// Calls `change` for each plugin named, the disabled ones first; false from it = no such plugin.
+    fn each(&self, mut change: impl FnMut(&str, Change) -> bool) -> Result<(), String> {
         for named in &self.disabled {
-            if !change(&named.name, None) && !is_known(&named.name) {
+            if !change(&named.name, Change::Off) && !is_known(&named.name) {
                 return Err(format!("plugins: {:?} is not known", named.name));
             }
         }
         for named in &self.enabled {
-            if !change(&named.name, Some(named.weight)) && !is_known(&named.name) {
+            if !change(&named.name, Change::On(named.weight)) && !is_known(&named.name) {
                 return Err(format!("plugins: {:?} is not known", named.name));
             }
         }
@@ -217,47 +247,33 @@ impl Sets {
     fn apply(&self, profile: &mut Profile) -> Result<(), String> {
         self.multi_point.each(|name, change| {
             if name == "*" || name == PREEMPTION {
-                profile.preemption = change.is_some();
+                profile.preemption = change != Change::Off;
             }
             let mut found = false;
             for active in profile.plugins.iter_mut().filter(|one| name == "*" || one.plugin.name == name) {
                 found = true;
-                let on = change.is_some();
+                let on = change != Change::Off;
                 active.pre_filter = on && active.plugin.pre_filter.is_some();
                 active.filter = on && active.plugin.filter.is_some();
                 active.score = on && active.plugin.score.is_some();
-                let weight = change.flatten().filter(|weight| *weight > 0);
-                active.weight = weight.unwrap_or(active.plugin.weight);
+                active.weight = change.weight().unwrap_or(active.plugin.weight);
             }
             found
         })?;
         let rows = &mut profile.plugins;
-        let mut each =
-            |set: &Set, mut apply: Box<dyn FnMut(&mut crate::profile::Active, Option<Option<i64>>)>| {
-                set.each(|name, change| {
-                    let rows = rows.iter_mut().filter(|one| name == "*" || one.plugin.name == name);
-                    rows.map(|active| apply(active, change)).count() > 0
-                })
-            };
-        each(
-            &self.pre_filter,
-            Box::new(|row, change| row.pre_filter = change.is_some() && row.plugin.pre_filter.is_some()),
-        )?;
-        each(
-            &self.filter,
-            Box::new(|row, change| row.filter = change.is_some() && row.plugin.filter.is_some()),
-        )?;
-        each(
-            &self.score,
-            Box::new(|row, change| {
-                row.score = change.is_some() && row.plugin.score.is_some();
-                let weight = change.flatten().filter(|weight| *weight > 0);
-                row.weight = weight.unwrap_or(row.plugin.weight);
-            }),
-        )?;
+        self.pre_filter.each_row(rows, |row, change| {
+            row.pre_filter = change != Change::Off && row.plugin.pre_filter.is_some();
+        })?;
+        self.filter.each_row(rows, |row, change| {
+            row.filter = change != Change::Off && row.plugin.filter.is_some();
+        })?;
+        self.score.each_row(rows, |row, change| {
+            row.score = change != Change::Off && row.plugin.score.is_some();
+            row.weight = change.weight().unwrap_or(row.plugin.weight);
+        })?;
         self.post_filter.each(|name, change| {
             if name == "*" || name == PREEMPTION {
-                profile.preemption = change.is_some();
+                profile.preemption = change != Change::Off;
             }
             false
         })

@@ -100,10 +100,9 @@ pub fn decide(round: &mut Round<'_>, cycle: &Cycle<'_>) -> Decision {
         let (pre_filter, by) = (Some(refusal.reasons.join(", ")), Some(refusal.plugin));
         return Decision::Unschedulable(Diagnosis { total, pre_filter, by, ..Diagnosis::default() });
     }
-    if let Some(node) = pod.nominated_node().and_then(|name| snapshot.node(name)) {
-        if refusal(profile, cycle, node).is_none() {
-            return Decision::Bind(node.name.clone());
-        }
+    let nominated = pod.nominated_node().and_then(|name| snapshot.node(name));
+    if let Some(node) = nominated.filter(|node| refusal(profile, cycle, node).is_none()) {
+        return Decision::Bind(node.name.clone());
     }
     let (feasible, refusals) = match node::named(pod) {
         Some(names) => filter_named(profile, cycle, &names),

@@ -537,10 +537,11 @@ impl Scheduler {
             let _permit = writes.acquire().await;
             let name = pod.pod.metadata.name.as_deref().unwrap_or_default();
             let patched = client.patch_status::<Pod>(&pod.namespace, name, &Patch::Strategic(body)).await;
-            if let Err(error) = patched.map(drop) {
-                if !error.is_not_found() && !error.is_conflict() {
+            match patched.map(drop) {
+                Err(error) if !error.is_not_found() && !error.is_conflict() => {
                     tracing::warn!(pod = %pod.key, %error, "cannot write the pod's status");
                 }
+                _ => {}
             }
         });
     }
