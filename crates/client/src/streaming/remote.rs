@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use base::{Clock, Rng, Tasks};
 use bytes::Bytes;
+use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt, StreamExt};
 use http::StatusCode;
 use hyper_util::rt::TokioIo;
@@ -202,60 +203,84 @@ async fn refusal(response: http::Response<base::http::Body>) -> ApiError {
     }
 }
 
-/// Pumps a command's socket until it closes.
+/// Pumps a command's socket until it closes. What comes is read also while what goes waits: a command that ended
+/// reads no more input.
 async fn run(
-    mut socket: Socket,
+    socket: Socket,
     protocol: Protocol,
-    mut input: mpsc::Receiver<Input>,
+    input: mpsc::Receiver<Input>,
     output: mpsc::Sender<Output>,
     clock: Clock,
 ) {
-    let (mut ending, mut input_open, mut ended) = (Vec::new(), true, false);
-    loop {
-        let sent = tokio::select! {
-            received = socket.next() => {
-                let Some(Ok(message)) = received else { break };
-                let Some(bytes) = websocket::content(message) else { continue };
-                let Ok(Some(Event::Data { channel, bytes })) = protocol.decode(&bytes) else { continue };
-                let item = match channel {
-                    channel::STDOUT => Output::Stdout(bytes),
-                    channel::STDERR => Output::Stderr(bytes),
-                    channel::ERROR => {
-                        ended |= !bytes.is_empty();
-                        if ending.len() < MAX_STATUS_BYTES {
-                            ending.extend_from_slice(&bytes);
-                        }
-                        continue;
-                    }
-                    _ => continue,
-                };
-                let empty = matches!(&item, Output::Stdout(bytes) | Output::Stderr(bytes) if bytes.is_empty());
-                if !empty && output.send(item).await.is_err() {
-                    return;
+    let (sink, source) = socket.split();
+    let exit = tokio::select! {
+        exit = read_output(source, protocol, &output) => exit,
+        () = write_input(sink, protocol, input, &clock) => None,
+        () = output.closed() => None,
+    };
+    if let Some(exit) = exit {
+        let _ = output.send(Output::Exit(exit)).await;
+    }
+}
+
+/// Hands on what comes until the socket closes; `None` when nobody takes it.
+async fn read_output(
+    mut source: SplitStream<Socket>,
+    protocol: Protocol,
+    output: &mpsc::Sender<Output>,
+) -> Option<Exit> {
+    let (mut ending, mut ended) = (Vec::new(), false);
+    while let Some(Ok(message)) = source.next().await {
+        let Some(bytes) = websocket::content(message) else { continue };
+        let Ok(Some(Event::Data { channel, bytes })) = protocol.decode(&bytes) else { continue };
+        let item = match channel {
+            channel::STDOUT => Output::Stdout(bytes),
+            channel::STDERR => Output::Stderr(bytes),
+            channel::ERROR => {
+                ended |= !bytes.is_empty();
+                if ending.len() < MAX_STATUS_BYTES {
+                    ending.extend_from_slice(&bytes);
                 }
                 continue;
             }
-            item = input.recv(), if input_open => match item {
-                Some(item) => send_input(&mut socket, protocol, item).await,
-                None => { input_open = false; Ok(()) }
-            },
-            () = output.closed() => return,
-            () = clock.sleep(PING_INTERVAL) => socket.send(Message::Ping(Bytes::new())).await,
+            _ => continue,
         };
-        if sent.is_err() {
-            input_open = false;
+        let empty = matches!(&item, Output::Stdout(bytes) | Output::Stderr(bytes) if bytes.is_empty());
+        if !empty {
+            output.send(item).await.ok()?;
         }
     }
-    let exit = if ended {
+    Some(if ended {
         Exit::parse(&ending)
     } else {
         Exit::Error(ApiError::new(Reason::Unknown, "the connection was lost before the command ended"))
-    };
-    let _ = output.send(Output::Exit(exit)).await;
+    })
+}
+
+/// Sends input and keeps the connection alive. Never returns: the reading side tells when all is over.
+async fn write_input(
+    mut sink: SplitSink<Socket, Message>,
+    protocol: Protocol,
+    mut input: mpsc::Receiver<Input>,
+    clock: &Clock,
+) {
+    let mut open = true;
+    loop {
+        let sent = tokio::select! {
+            item = input.recv(), if open => match item {
+                Some(item) => send_input(&mut sink, protocol, item).await,
+                None => { open = false; Ok(()) }
+            },
+            () = clock.sleep(PING_INTERVAL) => sink.send(Message::Ping(Bytes::new())).await,
+        };
+        if sent.is_err() {
+            return std::future::pending().await;
+        }
+    }
 }
 
 async fn send_input(
-    socket: &mut Socket,
+    sink: &mut SplitSink<Socket, Message>,
     protocol: Protocol,
     item: Input,
 ) -> Result<(), tokio_tungstenite::tungstenite::Error> {
@@ -269,7 +294,7 @@ async fn send_input(
             protocol.encode(channel::RESIZE, &text)
         }
     };
-    socket.send(websocket::message(content, protocol.base64)).await
+    sink.send(websocket::message(content, protocol.base64)).await
 }
 
 /// A connection to a pod over which many connections to its ports are carried.

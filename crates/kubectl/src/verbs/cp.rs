@@ -159,6 +159,8 @@ async fn upload(app: &App, args: &Args, local: &str, to: &Side) -> Result<(), Er
 fn pack(source: &Path, name: &str) -> std::io::Result<Vec<u8>> {
     let mut builder = tar::Builder::new(Vec::new());
     builder.follow_symlinks(false);
+    // Small programs named tar do not know files with holes.
+    builder.sparse(false);
     if source.is_dir() {
         builder.append_dir_all(name, source)?;
     } else {

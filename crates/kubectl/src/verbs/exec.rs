@@ -243,40 +243,57 @@ pub async fn session(
     }
 }
 
-/// Carries bytes both ways until the command ends.
+/// Carries bytes both ways until the command ends. Each way goes on while the other waits.
 pub async fn pump(
-    mut running: Running,
-    mut stdin: Option<mpsc::Receiver<Bytes>>,
+    running: Running,
+    stdin: Option<mpsc::Receiver<Bytes>>,
     tty: bool,
     out: &Sink,
     err: &Sink,
 ) -> Exit {
-    let mut resized = if tty { signal(SignalKind::window_change()).ok() } else { None };
-    if tty && let Some(size) = size() {
-        let _ = running.input.send(Input::Resize(size)).await;
-    }
-    loop {
-        tokio::select! {
-            item = running.output.recv() => match item {
+    let Running { input, mut output } = running;
+    let receive = async {
+        loop {
+            match output.recv().await {
                 Some(Output::Stdout(bytes)) => out.bytes(&bytes),
                 Some(Output::Stderr(bytes)) => err.bytes(&bytes),
                 Some(Output::Exit(exit)) => return exit,
                 None => return Exit::Error(api::ApiError::internal("the connection was lost")),
-            },
-            piece = async { stdin.as_mut()?.recv().await }, if stdin.is_some() => match piece {
-                Some(bytes) => {
-                    let _ = running.input.send(Input::Stdin(bytes)).await;
-                }
-                None => {
-                    stdin = None;
-                    let _ = running.input.send(Input::Eof).await;
-                }
-            },
-            Some(()) = async { resized.as_mut()?.recv().await }, if resized.is_some() => {
-                if let Some(size) = size() {
-                    let _ = running.input.send(Input::Resize(size)).await;
-                }
+            }
+        }
+    };
+    tokio::select! {
+        exit = receive => exit,
+        never = feed(stdin, &input) => never,
+        never = resize(tty, &input) => never,
+    }
+}
+
+/// Sends standard input and its end, then waits for ever.
+async fn feed(stdin: Option<mpsc::Receiver<Bytes>>, input: &mpsc::Sender<Input>) -> Exit {
+    if let Some(mut stdin) = stdin {
+        while let Some(bytes) = stdin.recv().await {
+            if input.send(Input::Stdin(bytes)).await.is_err() {
+                return std::future::pending().await;
+            }
+        }
+        let _ = input.send(Input::Eof).await;
+    }
+    std::future::pending().await
+}
+
+/// Tells the terminal's size now and whenever it changes.
+async fn resize(tty: bool, input: &mpsc::Sender<Input>) -> Exit {
+    let changed = if tty { signal(SignalKind::window_change()).ok() } else { None };
+    if let Some(mut changed) = changed {
+        loop {
+            if let Some(size) = size() {
+                let _ = input.send(Input::Resize(size)).await;
+            }
+            if changed.recv().await.is_none() {
+                break;
             }
         }
     }
+    std::future::pending().await
 }
