@@ -227,11 +227,7 @@ async fn start_agent(parts: NodeParts, socket: &Path, arriving: Arriving) -> Res
         rng: process.rng,
         tasks: process.tasks,
         metrics: Metrics::new(),
-        server: kubelet::server::Parts {
-            identity: Some(parts.serving),
-            client_ca: Some(parts.client_ca),
-            ..kubelet::server::Parts::default()
-        },
+        server: kubelet::server::Parts { identity: Some(parts.serving), client_ca: Some(parts.client_ca) },
     };
     let started = kubelet::agent::start_while(agent, arriving).await;
     started.map(drop).map_err(|error| CliError::component("node agent", error))

@@ -57,7 +57,8 @@ pub async fn run(args: SimulateArgs) -> Result<(), CliError> {
         wait_for_end().await;
     }
     // What is in memory ends with us.
-    if !args.config.keep && !(args.own && args.own_store.is_none()) {
+    let in_memory = args.own && args.own_store.is_none();
+    if !(args.config.keep || in_memory) {
         println!("\nremoving the simulation's objects");
         simulation.clean().await.map_err(failed)?;
     }
