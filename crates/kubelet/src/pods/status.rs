@@ -111,6 +111,10 @@ pub fn generate(facts: &Facts<'_>) -> PodStatus {
         message = Some(verdict.message.clone());
     }
     let (pod_ip, pod_ips) = addresses(facts);
+    // Of a pod that was refused nothing ever was: it does not look as if something were being made.
+    let untouched = facts.observed.sandboxes.is_empty() && facts.observed.containers.is_empty();
+    let none_before = facts.old.container_statuses.as_ref().is_none_or(Vec::is_empty);
+    let refused = facts.verdict.is_some() && facts.terminal && untouched && none_before;
     let mut status = PodStatus {
         phase: Some(phase),
         reason,
@@ -122,8 +126,8 @@ pub fn generate(facts: &Facts<'_>) -> PodStatus {
         qos_class: Some(pod.status().qos_class.clone().unwrap_or_else(|| qos(pod).to_owned())),
         start_time: facts.old.start_time.clone().or_else(|| Some(Time(seconds(facts.now)))),
         observed_generation: pod.metadata.generation,
-        container_statuses: Some(apps),
-        init_container_statuses: has_inits.then_some(inits),
+        container_statuses: (!refused).then_some(apps),
+        init_container_statuses: (has_inits && !refused).then_some(inits),
         ephemeral_container_statuses: (!ephemeral.is_empty()).then_some(ephemeral),
         ..PodStatus::default()
     };
