@@ -135,8 +135,24 @@ enum ImageCommand {
     List(DataArgs),
 }
 
+/// Ends the process without a word when nobody reads what it prints any more, as in `navarch demo | head -1`.
+fn end_with_the_reader() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        let text = info.payload_as_str().unwrap_or("");
+        if text.starts_with("failed printing to std") && text.contains("Broken pipe") {
+            std::process::exit(BROKEN_PIPE);
+        }
+        report(info);
+    }));
+}
+
+/// The exit code of a process that a shell saw end by SIGPIPE.
+const BROKEN_PIPE: i32 = 128 + 13;
+
 /// Parses the arguments, runs the subcommand, and returns its exit code.
 pub fn main() -> ExitCode {
+    end_with_the_reader();
     // kubectl reads its own flags: its words are not ours to parse.
     let mut words = std::env::args();
     let program = words.next().unwrap_or_default();

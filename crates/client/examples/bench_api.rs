@@ -188,12 +188,13 @@ impl Bench {
         Arc::new(move |at| (Method::GET, format!("{PODS}/pod-{}", at * 7919 % pods), JSON, String::new()))
     }
 
-    fn patches(&self) -> Plan {
+    /// Status patches of a round: another round changes every status again.
+    fn patches(&self, round: usize) -> Plan {
         let pods = self.pods;
         Arc::new(move |at| {
             let pod = at * 7919 % pods;
             let media = "application/strategic-merge-patch+json";
-            (Method::PATCH, format!("{PODS}/pod-{pod}/status"), media, status(pod, at))
+            (Method::PATCH, format!("{PODS}/pod-{pod}/status"), media, status(pod, round * 1_000_000 + at))
         })
     }
 
@@ -222,7 +223,7 @@ impl Bench {
         }
         self.settle(target).await;
         let (before, began) = (target.cpu(), self.clock.monotonic());
-        self.drive(target, 16, CHANGES, self.patches()).await;
+        self.drive(target, 16, CHANGES, self.patches(2)).await;
         let lasted = || self.clock.monotonic().saturating_sub(began);
         while seen.load(Ordering::Relaxed) < WATCHERS * CHANGES && lasted() < FAN_OUT_LIMIT {
             self.clock.sleep(Duration::from_millis(20)).await;
@@ -263,7 +264,7 @@ impl Bench {
         let create: Plan = Arc::new(|at| (Method::POST, PODS.to_owned(), JSON, pod(at)));
         row("1 create pod", self.drive(target, all, self.pods, create).await.show());
         row("2 get pod", self.drive(target, all, self.pods, self.gets()).await.show());
-        let patched = self.drive(target, all, self.pods / 2, self.patches()).await;
+        let patched = self.drive(target, all, self.pods / 2, self.patches(1)).await;
         row("3 patch pod status", patched.show());
         self.settle(target).await;
         let list: Plan = Arc::new(|_| (Method::GET, PODS.to_owned(), JSON, String::new()));
