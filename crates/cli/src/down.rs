@@ -29,7 +29,7 @@ pub fn pid_file(data_dir: &Path) -> PathBuf {
     containerd::run_dir(data_dir).join("navarch.pid")
 }
 
-/// What containerd, its shims and CNI plugins make outside of our directories; inner ones first. They go when
+/// What containerd, its shims, CNI and device plugins have outside of our directories; inner ones first. They go when
 /// nobody else uses them.
 const SHARED_DIRS: &[&str] = &[
     "/run/navarch",
@@ -41,6 +41,8 @@ const SHARED_DIRS: &[&str] = &[
     "/run/netns",
     "/var/lib/cni/results",
     "/var/lib/cni",
+    "/var/lib/kubelet/device-plugins",
+    "/var/lib/kubelet",
 ];
 
 /// Stops and removes; each step goes on where an earlier one found nothing to do.
