@@ -20,7 +20,7 @@ mod value;
 pub use check::{Env, Type};
 pub use eval::{Activation, Budget, EvalError};
 pub use rules::{BadRule, RuleSet};
-pub use value::{Host, Val};
+pub use value::{Host, KEYWORDS, Val};
 
 use ast::Node;
 

@@ -413,7 +413,8 @@ fn by_format<'v>(text: &'v str, format: Option<&str>) -> Val<'v> {
 
 const ESCAPES: [(&str, &str); 4] =
     [("__dot__", "."), ("__dash__", "-"), ("__slash__", "/"), ("__underscores__", "__")];
-const KEYWORDS: [&str; 21] = [
+/// Words of the language that cannot name a variable, and that fields escape.
+pub const KEYWORDS: [&str; 21] = [
     "true",
     "false",
     "null",

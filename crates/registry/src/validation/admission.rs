@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use api::names;
-use machinery::cel::{Env, Program, Type};
+use machinery::cel::{Env, KEYWORDS, Program, Type};
 use machinery::schema::Schema;
 use serde_json::Value;
 
@@ -446,36 +446,13 @@ fn match_resources(errors: &mut ErrorList, resources: &Value, path: &Path) {
 
 /// The variables of a policy with the types they have, as far as they compile.
 fn variables(errors: &mut ErrorList, spec: &Value, path: &Path) -> Vec<(String, Type)> {
-    const RESERVED: &[&str] = &[
-        "true",
-        "false",
-        "null",
-        "in",
-        "as",
-        "break",
-        "const",
-        "continue",
-        "else",
-        "for",
-        "function",
-        "if",
-        "import",
-        "let",
-        "loop",
-        "package",
-        "namespace",
-        "return",
-        "var",
-        "void",
-        "while",
-    ];
     let mut known: Vec<(String, Type)> = Vec::new();
     for (i, variable) in spec.list("variables").iter().enumerate() {
         let path = path.child("variables").index(i);
         let name = variable.text("name");
         let identifier = !name.starts_with(|c: char| c.is_ascii_digit())
             && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
-            && !RESERVED.contains(&name);
+            && !KEYWORDS.contains(&name);
         if name.trim().is_empty() {
             errors.required(&path.child("name"), "name is not specified");
         } else if !identifier {
