@@ -18,8 +18,8 @@ use crate::server::Server;
 const EVENT_TTL: Duration = Duration::from_secs(3600);
 /// How often old events are looked for.
 const EXPIRE_EVERY: Duration = Duration::from_secs(60);
-/// The pause before a failed repair is tried again.
-const REPAIR_AFTER: Duration = Duration::from_secs(2);
+/// The resources of which `default/kubernetes` is one object each.
+const SERVICE_PARTS: [&str; 3] = ["services", "endpoints", "discovery.k8s.io/endpointslices"];
 
 /// Who does this.
 fn loopback() -> UserInfo {
@@ -29,7 +29,13 @@ fn loopback() -> UserInfo {
 impl Server {
     /// Creates what is missing; the server then tells that it is ready.
     pub async fn start(&self) -> Result<(), ApiError> {
-        self.ensure_namespaces().await?;
+        for name in ["default", "kube-system", "kube-public", "kube-node-lease"] {
+            self.ensure(
+                "/api/v1/namespaces",
+                json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}),
+            )
+            .await?;
+        }
         for object in bootstrap::objects() {
             self.reconcile(&collection(self, &object), object).await?;
         }
@@ -50,39 +56,19 @@ impl Server {
         Ok(())
     }
 
-    async fn ensure_namespaces(&self) -> Result<(), ApiError> {
-        for name in ["default", "kube-system", "kube-public", "kube-node-lease"] {
-            self.ensure(
-                "/api/v1/namespaces",
-                json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}),
-            )
-            .await?;
-        }
-        Ok(())
-    }
-
     /// Makes the service of this API again when somebody deletes it or its endpoints: every pod depends on it.
     fn keep_service(&self) {
-        let server = self.clone();
-        self.tasks.spawn("service of the API", async move {
-            while !server.tasks.cancel_token().is_cancelled() {
-                if matches!(server.keep_service_once().await, HistoryError::Closed) {
-                    return;
-                }
-                server.clock.sleep(REPAIR_AFTER).await;
-            }
-        });
+        self.follow("service of the API", |server| async move { server.keep_service_once().await });
     }
 
     /// Follows the three objects until a watch ends.
     async fn keep_service_once(&self) -> HistoryError {
         let object = || Interest::Object("default".into(), "kubernetes".into());
         let open = |resource: &str| self.store.watch(resource, object(), WatchFrom::Now);
-        let (mut service, mut endpoints, mut slice) =
-            match (open("services"), open("endpoints"), open("discovery.k8s.io/endpointslices")) {
-                (Ok(a), Ok(b), Ok(c)) => (a, b, c),
-                (Err(error), ..) | (_, Err(error), _) | (.., Err(error)) => return error,
-            };
+        let (mut service, mut endpoints, mut slice) = match SERVICE_PARTS.map(open) {
+            [Ok(a), Ok(b), Ok(c)] => (a, b, c),
+            [Err(error), ..] | [_, Err(error), _] | [.., Err(error)] => return error,
+        };
         loop {
             self.repair_service().await;
             let (mut a, mut b, mut c) = (Vec::new(), Vec::new(), Vec::new());
@@ -99,16 +85,12 @@ impl Server {
     }
 
     async fn repair_service(&self) {
-        let missing = ["services", "endpoints", "discovery.k8s.io/endpointslices"]
-            .iter()
-            .any(|resource| self.store.get(&Key::new(*resource, "default", "kubernetes")).is_none());
-        if !missing {
+        let there = |resource| self.store.get(&Key::new(resource, "default", "kubernetes")).is_some();
+        if SERVICE_PARTS.into_iter().all(there) {
             return;
         }
         let result = async {
-            for object in boot_objects(self).into_iter().filter(|object| object["kind"] == "Service") {
-                self.ensure(&collection(self, &object), object).await?;
-            }
+            self.ensure("/api/v1/namespaces/default/services", api_service(self)).await?;
             self.publish_endpoints().await
         };
         if let Err(error) = result.await {
@@ -220,12 +202,7 @@ fn boot_objects(server: &Server) -> Vec<Value> {
     let cidrs: Vec<String> = server.config.service_ranges.iter().map(ToString::to_string).collect();
     objects.push(json!({"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": {"name": "kubernetes"},
         "spec": {"cidrs": cidrs}}));
-    let port = server.config.advertise.map_or(6443, |(_, port)| port);
-    let address = crate::alloc::first_address(&server.config).map(|ip| ip.to_string()).unwrap_or_default();
-    objects.push(json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "kubernetes", "namespace": "default",
-        "labels": {"component": "apiserver", "provider": "kubernetes"}},
-        "spec": {"type": "ClusterIP", "clusterIP": address, "sessionAffinity": "None",
-            "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": port}]}}));
+    objects.push(api_service(server));
     objects.push(json!({"apiVersion": "v1", "kind": "ConfigMap",
         "metadata": {"name": "extension-apiserver-authentication", "namespace": "kube-system"},
         "data": authentication_data(server)}));
@@ -234,6 +211,16 @@ fn boot_objects(server: &Server) -> Vec<Value> {
         "metadata": {"name": "kube-apiserver-legacy-service-account-token-tracking", "namespace": "kube-system"},
         "data": {"since": since}}));
     objects
+}
+
+/// `default/kubernetes`.
+fn api_service(server: &Server) -> Value {
+    let port = server.config.advertise.map_or(6443, |(_, port)| port);
+    let address = crate::alloc::first_address(&server.config).map(|ip| ip.to_string()).unwrap_or_default();
+    json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "kubernetes", "namespace": "default",
+        "labels": {"component": "apiserver", "provider": "kubernetes"}},
+        "spec": {"type": "ClusterIP", "clusterIP": address, "sessionAffinity": "None",
+            "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": port}]}})
 }
 
 fn priority_class(name: &str, value: i64, description: &str) -> Value {

@@ -18,6 +18,7 @@ mod crd;
 mod discovery;
 pub mod encryption;
 mod fairness;
+mod follow;
 mod listen;
 pub mod negotiate;
 pub mod object;

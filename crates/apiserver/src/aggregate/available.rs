@@ -25,15 +25,7 @@ type Verdict = (&'static str, &'static str, String);
 impl Server {
     /// Keeps the table of remote group versions.
     pub(crate) fn follow_services(&self) {
-        let server = self.clone();
-        self.tasks.spawn("aggregation", async move {
-            while !server.tasks.cancel_token().is_cancelled() {
-                if matches!(server.follow_services_once().await, HistoryError::Closed) {
-                    return;
-                }
-                server.clock.sleep(RETRY).await;
-            }
-        });
+        self.follow("aggregation", |server| async move { server.follow_services_once().await });
     }
 
     /// Follows until a watch ends.

@@ -31,8 +31,6 @@ const SCHEMAS: &str = "flowcontrol.apiserver.k8s.io/flowschemas";
 const LEVELS: &str = "flowcontrol.apiserver.k8s.io/prioritylevelconfigurations";
 /// How long a request waits for its turn: a quarter of upstream's request timeout.
 const WAIT: Duration = Duration::from_secs(15);
-/// How soon a broken watch is opened again.
-const RETRY: Duration = Duration::from_secs(1);
 
 /// Everything that decides about turns.
 pub struct Fairness {
@@ -147,31 +145,30 @@ impl Server {
     /// Takes flows and levels from the store, and keeps up with them.
     pub(crate) fn follow_flows(&self) {
         self.load_flows();
-        let server = self.clone();
-        self.tasks.spawn("priority and fairness", async move {
-            loop {
-                let open = |resource: &str| server.store.watch(resource, Interest::All, WatchFrom::Now);
-                let (Ok(mut schemas), Ok(mut levels)) = (open(SCHEMAS), open(LEVELS)) else { return };
-                server.tell_dangling().await;
-                let ended = loop {
-                    server.load_flows();
-                    let (mut a, mut b) = (Vec::new(), Vec::new());
-                    let result = tokio::select! {
-                        result = schemas.next_batch(&mut a) => result,
-                        result = levels.next_batch(&mut b) => result,
-                    };
-                    if let Err(error) = result {
-                        break error;
-                    }
-                    server.restore_flows().await;
-                    server.tell_dangling().await;
-                };
-                if matches!(ended, HistoryError::Closed) {
-                    return;
-                }
-                server.clock.sleep(RETRY).await;
+        self.follow("priority and fairness", |server| async move { server.follow_flows_once().await });
+    }
+
+    /// Follows until a watch ends.
+    async fn follow_flows_once(&self) -> HistoryError {
+        let open = |resource: &str| self.store.watch(resource, Interest::All, WatchFrom::Now);
+        let (mut schemas, mut levels) = match (open(SCHEMAS), open(LEVELS)) {
+            (Ok(a), Ok(b)) => (a, b),
+            (Err(error), _) | (_, Err(error)) => return error,
+        };
+        self.tell_dangling().await;
+        loop {
+            self.load_flows();
+            let (mut a, mut b) = (Vec::new(), Vec::new());
+            let result = tokio::select! {
+                result = schemas.next_batch(&mut a) => result,
+                result = levels.next_batch(&mut b) => result,
+            };
+            if let Err(error) = result {
+                return error;
             }
-        });
+            self.restore_flows().await;
+            self.tell_dangling().await;
+        }
     }
 
     /// Says in the status of flow schemas whether their level exists.

@@ -2,7 +2,6 @@
 //! they name, and what does not fit goes to their status. It never changes what a policy does.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use machinery::cel::{Program, Type};
 use machinery::schema::{Schema, facts};
@@ -17,30 +16,26 @@ use crate::server::Server;
 
 /// Kinds that one rule is checked for at most, as upstream.
 const KINDS: usize = 10;
-/// How soon a broken watch is opened again.
-const RETRY: Duration = Duration::from_secs(1);
 
 /// Checks the policies there are, and those that change from now on.
 pub fn follow(server: &Server) {
-    let server = server.clone();
-    let tasks = server.tasks.clone();
-    tasks.spawn("admission policy types", async move {
-        loop {
-            let Ok(mut watch) = server.store.watch(VALIDATING, Interest::All, WatchFrom::Now) else { return };
-            let mut batch = Vec::new();
-            let ended = loop {
-                check_all(&server).await;
-                batch.clear();
-                if let Err(error) = watch.next_batch(&mut batch).await {
-                    break error;
-                }
-            };
-            if matches!(ended, HistoryError::Closed) {
-                return;
-            }
-            server.clock.sleep(RETRY).await;
+    server.follow("admission policy types", |server| async move { follow_once(&server).await });
+}
+
+/// Follows until the watch ends.
+async fn follow_once(server: &Server) -> HistoryError {
+    let mut watch = match server.store.watch(VALIDATING, Interest::All, WatchFrom::Now) {
+        Ok(watch) => watch,
+        Err(error) => return error,
+    };
+    let mut batch = Vec::new();
+    loop {
+        check_all(server).await;
+        batch.clear();
+        if let Err(error) = watch.next_batch(&mut batch).await {
+            return error;
         }
-    });
+    }
 }
 
 async fn check_all(server: &Server) {
