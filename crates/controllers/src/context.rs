@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use api::k8s::api::core::v1::ServiceAccount;
 use api::k8s::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use api::labels::Selector;
 use base::{Clock, Rng, Tasks};
 use client::SharedInformers;
 use client::cache::Probe;
@@ -192,6 +193,23 @@ impl Setup {
             }
             keys.dedup();
             keys
+        });
+    }
+
+    /// As `map_owner`; a dependent without a controller enqueues the owners whose selector matches its labels.
+    pub fn map_claimed<O: Kind, K: Kind>(
+        &self,
+        owners: &Informer<O>,
+        dependents: &Informer<K>,
+        selector_of: impl Fn(&O) -> Option<Selector> + Send + Sync + 'static,
+    ) {
+        let owners = owners.cache().clone();
+        self.map_owner::<O, K>(dependents, move |dependent| {
+            let labels = dependent.meta().labels.as_ref().filter(|labels| !labels.is_empty());
+            let Some(labels) = labels else { return Vec::new() };
+            let wants = |owner: &Arc<O>| selector_of(owner).is_some_and(|selector| selector.matches(labels));
+            let candidates = owners.namespace(dependent.namespace());
+            candidates.iter().filter(|owner| wants(owner)).map(|owner| Key::of(&**owner)).collect()
         });
     }
 

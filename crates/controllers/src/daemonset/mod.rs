@@ -15,7 +15,7 @@ use client::{Cache, Key, Meta, Plan, Reconcile, ReconcileError};
 use jiff::Timestamp;
 use parking_lot::Mutex;
 
-use crate::context::{Context, controller_of, index_orphans, is_kind};
+use crate::context::{Context, index_orphans};
 use crate::owner;
 
 /// A pod that fails again and again is replaced ever more slowly, as upstream.
@@ -84,25 +84,10 @@ pub fn start(context: &Context) {
     let revisions = setup.watch::<ControllerRevision>();
     index_orphans(pods.cache());
     setup.enqueue(&sets);
-    let wanting = sets.cache().clone();
-    setup.map_owner::<DaemonSet, Pod>(&pods, move |pod| {
-        let labels = pod.meta().labels.as_ref();
-        let matches = |set: &Arc<DaemonSet>| {
-            let selector = set.spec.as_ref().map(|spec| Selector::from_object(Some(&spec.selector)));
-            labels.is_some() && matches!(selector, Some(Ok(selector)) if selector.matches_opt(labels))
-        };
-        wanting
-            .namespace(pod.namespace())
-            .iter()
-            .filter(|set| matches(set))
-            .map(|set| Key::of(&**set))
-            .collect()
+    setup.map_claimed(&sets, &pods, |owner: &DaemonSet| {
+        owner.spec.as_ref().and_then(|spec| Selector::from_object(Some(&spec.selector)).ok())
     });
-    setup.map(&revisions, |change| {
-        let revision = change.object();
-        let owner = controller_of(&**revision).filter(|owner| is_kind::<DaemonSet>(owner));
-        owner.map(|owner| Key::new(revision.namespace(), &owner.name)).into_iter().collect()
-    });
+    setup.map_owner::<DaemonSet, ControllerRevision>(&revisions, |_| Vec::new());
     let all = sets.cache().clone();
     setup.map(&nodes, move |change| {
         // Heartbeats change nothing here: only what decides about fitting does.

@@ -48,15 +48,8 @@ pub fn start(context: &Context) {
     let pods = setup.read::<Pod>();
     index_orphans(sets.cache());
     setup.enqueue(&deployments);
-    let wanting = deployments.cache().clone();
-    setup.map_owner::<Deployment, ReplicaSet>(&sets, move |set| {
-        let labels = set.meta().labels.as_ref();
-        let matches = |deployment: &Arc<Deployment>| {
-            let selector = deployment.spec.as_ref().map(|spec| Selector::from_object(Some(&spec.selector)));
-            labels.is_some() && matches!(selector, Some(Ok(selector)) if selector.matches_opt(labels))
-        };
-        let all = wanting.namespace(set.namespace());
-        all.iter().filter(|deployment| matches(deployment)).map(|deployment| Key::of(&**deployment)).collect()
+    setup.map_claimed(&deployments, &sets, |owner: &Deployment| {
+        owner.spec.as_ref().and_then(|spec| Selector::from_object(Some(&spec.selector)).ok())
     });
     // A Recreate rollout waits until the old pods are gone.
     let (all, owners) = (deployments.cache().clone(), sets.cache().clone());

@@ -133,19 +133,8 @@ pub fn start(context: &Context) {
     };
     pods.cache().add_index(BY_JOB, Arc::new(by_job));
     setup.enqueue(&jobs);
-    let wanting = jobs.cache().clone();
-    setup.map_owner::<Job, Pod>(&pods, move |pod| {
-        let labels = pod.meta().labels.as_ref();
-        let matches = |job: &Arc<Job>| {
-            let selector = job.spec.as_ref().map(|spec| Selector::from_object(spec.selector.as_ref()));
-            labels.is_some() && matches!(selector, Some(Ok(selector)) if selector.matches_opt(labels))
-        };
-        wanting
-            .namespace(pod.namespace())
-            .iter()
-            .filter(|job| matches(job))
-            .map(|job| Key::of(&**job))
-            .collect()
+    setup.map_claimed(&jobs, &pods, |owner: &Job| {
+        owner.spec.as_ref().and_then(|spec| Selector::from_object(spec.selector.as_ref()).ok())
     });
     setup.map(&pods, |change| {
         let pod = change.object();

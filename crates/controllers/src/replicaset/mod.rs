@@ -66,16 +66,7 @@ fn start<S: PodSet>(context: &Context, account: &'static str, component: &'stati
     let pods = setup.watch::<Pod>();
     index_orphans(pods.cache());
     setup.enqueue(&sets);
-    let wanting = sets.cache().clone();
-    setup.map_owner::<S, Pod>(&pods, move |pod| {
-        let labels = pod.meta().labels.as_ref();
-        if labels.is_none_or(|labels| labels.is_empty()) {
-            return Vec::new();
-        }
-        let matches = |set: &Arc<S>| set.view().is_some_and(|view| view.selector.matches_opt(labels));
-        let sets = wanting.namespace(pod.namespace());
-        sets.iter().filter(|set| matches(set)).map(|set| Key::of(&**set)).collect()
-    });
+    setup.map_claimed(&sets, &pods, |set: &S| set.view().map(|view| view.selector));
     let controller = Controller { sets: sets.cache().clone(), pods: pods.cache().clone() };
     setup.start(Arc::new(controller), WORKERS);
 }

@@ -12,7 +12,7 @@ use api::labels::Selector;
 use client::{Cache, Change, Key, Meta, Plan, Reconcile, ReconcileError};
 use jiff::Timestamp;
 
-use crate::context::{Context, controller_of, index_orphans, is_kind};
+use crate::context::{Context, index_orphans};
 use crate::owner;
 
 struct Controller {
@@ -52,25 +52,10 @@ pub fn start(context: &Context) {
     let revisions = setup.watch::<ControllerRevision>();
     index_orphans(pods.cache());
     setup.enqueue(&sets);
-    let wanting = sets.cache().clone();
-    setup.map_owner::<StatefulSet, Pod>(&pods, move |pod| {
-        let labels = pod.meta().labels.as_ref();
-        let matches = |set: &Arc<StatefulSet>| {
-            let selector = set.spec.as_ref().map(|spec| Selector::from_object(Some(&spec.selector)));
-            labels.is_some() && matches!(selector, Some(Ok(selector)) if selector.matches_opt(labels))
-        };
-        wanting
-            .namespace(pod.namespace())
-            .iter()
-            .filter(|set| matches(set))
-            .map(|set| Key::of(&**set))
-            .collect()
+    setup.map_claimed(&sets, &pods, |owner: &StatefulSet| {
+        owner.spec.as_ref().and_then(|spec| Selector::from_object(Some(&spec.selector)).ok())
     });
-    setup.map(&revisions, |change| {
-        let revision = change.object();
-        let owner = controller_of(&**revision).filter(|owner| is_kind::<StatefulSet>(owner));
-        owner.map(|owner| Key::new(revision.namespace(), &owner.name)).into_iter().collect()
-    });
+    setup.map_owner::<StatefulSet, ControllerRevision>(&revisions, |_| Vec::new());
     // A claim that went may be what a new pod waits for.
     let all = sets.cache().clone();
     setup.map(&claims, move |change| {
