@@ -38,12 +38,15 @@ struct Autoscaler {
     pods: Cache<Pod>,
     discovery: Mutex<Arc<Discovery>>,
     histories: Mutex<BTreeMap<Key, History>>,
+    /// The pods that each autoscaler scaled when it looked last.
+    selectors: Mutex<BTreeMap<Key, Selector>>,
 }
 
 impl Autoscaler {
     async fn sync(&self, key: Key) -> Result<Option<Duration>, ClientError> {
         let Some(scaler) = self.scalers.get_key(&key) else {
             self.histories.lock().remove(&key);
+            self.selectors.lock().remove(&key);
             return Ok(None);
         };
         let mut after = (*scaler).clone();
@@ -96,6 +99,8 @@ impl Autoscaler {
             |value: &Value| value.as_i64().and_then(|count| i32::try_from(count).ok()).unwrap_or(0);
         let current = replicas(&scale["spec"]["replicas"]);
         after.status.get_or_insert_default().current_replicas = Some(replicas(&scale["status"]["replicas"]));
+        let first = || History::starting(current, self.clock.monotonic());
+        self.histories.lock().entry(Key::of(scaler)).or_insert_with(first);
         if current == 0 && spec.min_replicas != Some(0) {
             let text = "scaling is disabled since the replica count of the target is zero";
             plan::set_condition(after, "ScalingActive", false, "ScalingDisabled", text, now);
@@ -132,26 +137,40 @@ impl Autoscaler {
         Ok(())
     }
 
-    /// The target's selector; when it cannot be used, the condition says why.
-    fn selector(
+    /// The pods of the target; when it cannot be told which they are, the condition says why.
+    fn pods_of(
         &self,
         scaler: &HorizontalPodAutoscaler,
         after: &mut HorizontalPodAutoscaler,
         text: &str,
-    ) -> Option<Selector> {
-        let (reason, event, condition) = match Selector::parse(text) {
-            Ok(selector) if !text.is_empty() => return Some(selector),
+    ) -> Option<Vec<Arc<Pod>>> {
+        const INVALID: &str = "InvalidSelector";
+        let (event, reason, error, condition) = match Selector::parse(text) {
+            Ok(selector) if !text.is_empty() => {
+                let mut pods = self.pods.namespace(scaler.namespace());
+                pods.retain(|pod| selector.matches_opt(pod.meta().labels.as_ref()));
+                let mut selectors = self.selectors.lock();
+                selectors.insert(Key::of(scaler), selector);
+                let rivals = plan::scaling(&selectors, scaler.namespace(), &pods);
+                if rivals.len() < 2 {
+                    return Some(pods);
+                }
+                let rivals = rivals.join(" ");
+                let text = format!("pods by selector {text} are controlled by multiple HPAs: [{rivals}]");
+                ("AmbiguousSelector", "AmbiguousSelector", text.clone(), text)
+            }
             Ok(_) => {
                 let condition = "the HPA target's scale is missing a selector".to_owned();
-                ("SelectorRequired", "selector is required".to_owned(), condition)
+                ("SelectorRequired", INVALID, "selector is required".to_owned(), condition)
             }
             Err(error) => {
                 let what = "couldn't convert selector into a corresponding internal selector object";
-                ("InvalidSelector", format!("{what}: {error}"), format!("{what}: {error}"))
+                (INVALID, INVALID, format!("{what}: {error}"), format!("{what}: {error}"))
             }
         };
-        self.tell(scaler, EventKind::Warning, reason, &event);
-        plan::set_condition(after, "ScalingActive", false, "InvalidSelector", &condition, self.clock.now());
+        self.tell(scaler, EventKind::Warning, event, &error);
+        self.tell(scaler, EventKind::Warning, "FailedComputeMetricsReplicas", &error);
+        plan::set_condition(after, "ScalingActive", false, reason, &condition, self.clock.now());
         None
     }
 
@@ -165,9 +184,7 @@ impl Autoscaler {
     ) -> Option<Wanted> {
         let now = self.clock.now();
         let selector = scale["status"]["selector"].as_str().unwrap_or("");
-        let parsed = self.selector(scaler, after, selector)?;
-        let mut pods = self.pods.namespace(scaler.namespace());
-        pods.retain(|pod| parsed.matches_opt(pod.meta().labels.as_ref()));
+        let pods = self.pods_of(scaler, after, selector)?;
         let status_replicas = scale["status"]["replicas"].as_i64().and_then(|n| i32::try_from(n).ok());
         let scaled = Scaled {
             pods: &pods,
@@ -267,6 +284,7 @@ pub fn start(context: &Context) {
         pods: pods.cache().clone(),
         discovery: Mutex::default(),
         histories: Mutex::default(),
+        selectors: Mutex::default(),
     });
     worker::start("autoscaler", queue, WORKERS, &context.tasks, move |key| {
         let autoscaler = autoscaler.clone();

@@ -1,14 +1,18 @@
 //! From readings to a number of replicas: the largest wish, held within the limits and the behavior; and the
 //! autoscaler's conditions.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use api::k8s::api::autoscaling::v2::{
     HPAScalingRules, HorizontalPodAutoscaler, HorizontalPodAutoscalerBehavior,
     HorizontalPodAutoscalerCondition, MetricStatus,
 };
+use api::k8s::api::core::v1::Pod;
 use api::k8s::apimachinery::pkg::apis::meta::v1::Time;
+use api::labels::Selector;
+use client::Key;
 use jiff::Timestamp;
 
 use super::load::Tolerance;
@@ -27,6 +31,11 @@ pub struct History {
 }
 
 impl History {
+    /// The history of an autoscaler that looks for the first time: its target has the number it has for a reason.
+    pub fn starting(current: i32, at: Duration) -> History {
+        History { wishes: VecDeque::from([(at, current)]), changes: VecDeque::new() }
+    }
+
     /// Notes a change of the number of replicas.
     pub fn note(&mut self, change: i32, at: Duration) {
         self.changes.push_back((at, change));
@@ -161,6 +170,14 @@ pub fn decide(
     let (replicas, why, text) = limits.rate(held, current, history, at);
     set_condition(scaler, "ScalingLimited", replicas != held, why, text, now);
     Wanted { replicas, reason }
+}
+
+/// The autoscalers of a namespace that scale any of these pods, as Go prints such a list's entries.
+pub fn scaling(selectors: &BTreeMap<Key, Selector>, namespace: &str, pods: &[Arc<Pod>]) -> Vec<String> {
+    let of_any =
+        |selector: &Selector| pods.iter().any(|pod| selector.matches_opt(pod.metadata.labels.as_ref()));
+    let here = selectors.iter().filter(|(key, selector)| &*key.namespace == namespace && of_any(selector));
+    here.map(|(key, _)| format!("{{{} {}}}", key.name, key.namespace)).collect()
 }
 
 /// A number outside of the limits needs no metrics.
@@ -364,6 +381,38 @@ mod tests {
         assert_eq!(ask(9, 5, 30), 5, "a minute ago fewer were wished for");
         assert_eq!(ask(9, 5, 61), 6, "one at a time");
         assert_eq!(ask(2, 5, 600), 5, "never down");
+    }
+
+    #[test]
+    fn the_number_at_the_first_look_counts_as_wished_for() {
+        let mut scaler = scaler(json!({}));
+        let mut history = History::starting(8, Duration::from_secs(1_000));
+        let mut ask = |second: u64| {
+            let at = Duration::from_secs(second);
+            decide(&mut scaler, 8, (2, "cpu"), &mut history, at, Timestamp::UNIX_EPOCH).replicas
+        };
+        assert_eq!((ask(1_000), ask(1_299), ask(1_301)), (8, 8, 2));
+    }
+
+    #[test]
+    fn several_autoscalers_of_the_same_pods_are_found() {
+        let selector = |text: &str| Selector::parse(text).expect("a selector");
+        let selectors = BTreeMap::from([
+            (Key::new("n", "a"), selector("app=web")),
+            (Key::new("n", "b"), selector("app in (web,db)")),
+            (Key::new("n", "c"), selector("app=db")),
+            (Key::new("o", "d"), selector("app=web")),
+        ]);
+        let labels = Some(BTreeMap::from([("app".to_owned(), "web".to_owned())]));
+        let pod = Arc::new(Pod {
+            metadata: api::k8s::apimachinery::pkg::apis::meta::v1::ObjectMeta {
+                labels,
+                ..Default::default()
+            },
+            ..Pod::default()
+        });
+        assert_eq!(scaling(&selectors, "n", &[pod]), ["{a n}", "{b n}"]);
+        assert!(scaling(&selectors, "n", &[]).is_empty());
     }
 
     #[test]

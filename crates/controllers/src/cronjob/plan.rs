@@ -124,13 +124,11 @@ impl Work<'_> {
         for job in jobs {
             let listed = self.is_active(job.uid());
             match ended(job) {
+                None if !listed && self.is_latest(job.name()) => self.add_active(job),
                 None if !listed => {
-                    if !self.is_latest(job.name()) {
-                        let name = job.name();
-                        let text = format!("Saw a job that the controller did not create or forgot: {name}");
-                        self.event(EventKind::Warning, "UnexpectedJob", text);
-                    }
-                    self.add_active(job);
+                    let name = job.name();
+                    let text = format!("Saw a job that the controller did not create or forgot: {name}");
+                    self.event(EventKind::Warning, "UnexpectedJob", text);
                 }
                 Some(kind) if listed => {
                     self.drop_active(job.uid());
@@ -351,6 +349,20 @@ mod tests {
         let (made, _) = steps(&cron, &running, "2030-01-01T00:05:00Z");
         assert_eq!(made[0], "delete jobs.batch n/old");
         assert!(made[1].starts_with("create jobs.batch"));
+    }
+
+    #[test]
+    fn only_jobs_of_the_schedule_count_as_active() {
+        let mut cron = cron(json!({"concurrencyPolicy": "Forbid"}));
+        let by_hand = [job("by-hand", None)];
+        let (told, _) = steps(&cron, &by_hand, "2030-01-01T00:03:00Z");
+        assert!(told.len() == 1 && told[0].contains("UnexpectedJob"), "{told:?}");
+        let (made, _) = steps(&cron, &by_hand, "2030-01-01T00:05:00Z");
+        assert!(made.iter().any(|step| step.starts_with("create jobs.batch")), "{made:?}");
+        cron.status =
+            serde_json::from_value(json!({"lastScheduleTime": "2030-01-01T00:05:00Z"})).expect("a status");
+        let (noted, _) = steps(&cron, &[job("c-31557605", None)], "2030-01-01T00:05:01Z");
+        assert_eq!(noted, ["update cronjobs.batch/status n/c"]);
     }
 
     #[test]
