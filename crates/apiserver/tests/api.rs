@@ -300,6 +300,35 @@ async fn service_account_tokens_live_with_their_objects() {
 }
 
 #[tokio::test]
+async fn a_node_asks_for_the_audiences_its_pods_name() {
+    let api = Api::new().await;
+    let uid = api.create(PODS, pod("a")).await.json()["metadata"]["uid"].clone();
+    let binding = json!({"metadata": {"name": "a"}, "target": {"kind": "Node", "name": "n1"}});
+    assert_eq!(api.create(&format!("{PODS}/a/binding"), binding).await.code, 201);
+    let path = "/api/v1/namespaces/default/serviceaccounts/default/token";
+    let bound = json!({"kind": "Pod", "apiVersion": "v1", "name": "a", "uid": uid});
+    let ask = async |audiences: Value| {
+        let request = json!({"spec": {"boundObjectRef": bound, "audiences": audiences}}).to_string();
+        let node = UserInfo::component("system:node:n1", &["system:nodes"]);
+        api.send(Method::POST, path, &[("content-type", "application/json")], request, Some(node)).await
+    };
+    assert_eq!(ask(json!([])).await.code, 201);
+    let refused = ask(json!(["vault"])).await.message();
+    let why = "audience \"vault\" not found in pod spec volume, system:node:n1 is not authorized";
+    assert!(refused.contains(why), "{refused}");
+    assert!(ask(json!(["a", "b"])).await.message().contains("node may only request 0 or 1 audiences"));
+    let rbac = "/apis/rbac.authorization.k8s.io/v1";
+    let rules = json!([{"apiGroups": [""], "resources": ["vault"], "verbs": ["request-serviceaccounts-token-audience"]}]);
+    let role = json!({"metadata": {"name": "vault"}, "rules": rules});
+    assert_eq!(api.create(&format!("{rbac}/clusterroles"), role).await.code, 201);
+    let group = json!([{"kind": "Group", "apiGroup": "rbac.authorization.k8s.io", "name": "system:nodes"}]);
+    let role = json!({"kind": "ClusterRole", "apiGroup": "rbac.authorization.k8s.io", "name": "vault"});
+    let binding = json!({"metadata": {"name": "vault"}, "subjects": group, "roleRef": role});
+    assert_eq!(api.create(&format!("{rbac}/clusterrolebindings"), binding).await.code, 201);
+    assert_eq!(ask(json!(["vault"])).await.code, 201);
+}
+
+#[tokio::test]
 async fn services_get_addresses_and_ports() {
     let api = Api::new().await;
     let path = "/api/v1/namespaces/default/services";
@@ -402,8 +431,15 @@ async fn pods_are_bound_evicted_and_counted() {
         refused,
         "pods \"b\" is forbidden: exceeded quota: q, requested: pods=1, used: pods=1, limited: pods=1"
     );
+    let place = json!({"topology.kubernetes.io/zone": "z1", "topology.kubernetes.io/region": "r1", "other": "x"});
+    let node = json!({"metadata": {"name": "n1", "labels": place}});
+    assert_eq!(api.create("/api/v1/nodes", node).await.code, 201);
     let binding = json!({"metadata": {"name": "a"}, "target": {"kind": "Node", "name": "n1"}});
     assert_eq!(api.create(&format!("{PODS}/a/binding"), binding).await.code, 201);
+    let worn = api.get(&format!("{PODS}/a")).await.json()["metadata"]["labels"].clone();
+    assert_eq!(worn["topology.kubernetes.io/zone"], "z1");
+    assert_eq!(worn["topology.kubernetes.io/region"], "r1");
+    assert_eq!(worn["other"], Value::Null);
     assert_eq!(
         api.get(&format!("{PODS}?fieldSelector=spec.nodeName%3Dn1")).await.json()["items"][0]["metadata"]["name"],
         "a"

@@ -38,6 +38,7 @@ pub fn bind(pod: &mut Value, binding: &Value, now: Timestamp) -> Result<(), ApiE
         all.extend(more.clone());
         pod.set(field, Value::Object(all));
     }
+    pod.unset("status.nominatedNodeName");
     // The generation counts changes of what was asked for; a binding is none (BindingREST).
     set_condition(pod, json!({"type": "PodScheduled", "status": "True"}), now);
     Ok(())

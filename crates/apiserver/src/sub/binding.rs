@@ -14,9 +14,9 @@ pub async fn create(call: &Call<'_>, body: Body) -> Result<Response<Body>, ApiEr
     let options = WriteOptions::parse(call.exchange, "CreateOptions")?;
     let body = write::read_body(body).await?;
     let target = Target { group: "", version: "v1", kind: "Binding", custom: false };
-    let binding = write::decode(call.exchange, target, &body, options.validation)?;
-    let own = binding["metadata"]["name"].as_str().unwrap_or("");
-    let name = if call.name().is_empty() { own } else { call.name() };
+    let mut binding = write::decode(call.exchange, target, &body, options.validation)?;
+    let own = binding["metadata"]["name"].as_str().unwrap_or("").to_owned();
+    let name = if call.name().is_empty() { own.as_str() } else { call.name() };
     if own != name && (!own.is_empty() || !call.name().is_empty()) {
         return Err(ApiError::bad_request("name in URL does not match name in Binding object"));
     }
@@ -27,8 +27,8 @@ pub async fn create(call: &Call<'_>, body: Body) -> Result<Response<Body>, ApiEr
         ));
     }
     check(&binding)?;
-    let review = Review::new(call, Operation::Create, &options);
-    call.server.admission.announce(&review, &binding, None).await?;
+    let mut review = Review::new(call, Operation::Create, &options);
+    call.server.admission.mutate(&mut review, &mut binding, None).await?;
     call.server.admission.validate(&review, Some(&binding), None).await?;
     let catalog = call.server.rows.now();
     let row = catalog.get("", "v1", "pods").ok_or_else(ApiError::no_such_path)?;

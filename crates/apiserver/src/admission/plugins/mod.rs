@@ -35,6 +35,7 @@ pub const TABLE: &[Plugin] = &[
     validating("NodeRestriction", node::restrict),
     mutating("TaintNodesByCondition", node::taint),
     validating("PodSecurity", security::check),
+    mutating("PodTopologyLabels", pod::topology),
     mutating("Priority", pod::priority),
     validating("Priority", pod::one_default_class),
     mutating("DefaultTolerationSeconds", pod::tolerations),

@@ -260,10 +260,60 @@ fn token(review: &Review<'_>, node: &str, request: Option<&Value>) -> Result<(),
             reference.text("uid")
         ));
     }
-    if object::tree(&pod).text("spec.nodeName") != node {
+    let pod = object::tree(&pod);
+    if pod.text("spec.nodeName") != node {
         return Err("node requested token bound to a pod scheduled on a different node".to_owned());
     }
-    Ok(())
+    let wanted = request.map_or(&[][..], |request| request.list("spec.audiences"));
+    let wanted = match wanted {
+        [] => "",
+        [one] => one.as_str().unwrap_or(""),
+        _ => return Err("node may only request 0 or 1 audiences".to_owned()),
+    };
+    audience(review, &pod, wanted)
+}
+
+/// A node asks for the audiences that a volume of the pod names, and for those that RBAC grants it.
+fn audience(review: &Review<'_>, pod: &Value, wanted: &str) -> Result<(), String> {
+    let projected = |volume: &Value| {
+        let sources = volume.list("projected.sources").iter().map(|source| source.at("serviceAccountToken"));
+        sources.filter(|token| token.is_object()).any(|token| token.text("audience") == wanted)
+    };
+    let driver_asks = |volume: &Value| {
+        let driver = driver_of(review, pod, volume)?;
+        let driver = review.server.store.get(&Key::new("storage.k8s.io/csidrivers", "", driver.as_str()))?;
+        let requests = object::tree(&driver);
+        Some(requests.list("spec.tokenRequests").iter().any(|request| request.text("audience") == wanted))
+    };
+    let named = |volume: &Value| projected(volume) || driver_asks(volume) == Some(true);
+    if pod.list("spec.volumes").iter().any(named) {
+        return Ok(());
+    }
+    let user = &review.exchange.user;
+    let verb = "request-serviceaccounts-token-audience";
+    let question = authz::Attributes::resource(verb, "", wanted, &review.namespace, &review.name);
+    if review.server.authorizer.decide(review.server, user, &question).allowed {
+        return Ok(());
+    }
+    Err(format!(
+        "audience {wanted:?} not found in pod spec volume, {} is not authorized to request tokens for this audience",
+        user.name
+    ))
+}
+
+/// The CSI driver behind a pod's volume.
+fn driver_of(review: &Review<'_>, pod: &Value, volume: &Value) -> Option<String> {
+    if volume.has("csi") {
+        return Some(volume.text("csi.driver").to_owned());
+    }
+    let claim = match volume.has("ephemeral.volumeClaimTemplate") {
+        true => format!("{}-{}", pod.text("metadata.name"), volume.text("name")),
+        false => volume.text("persistentVolumeClaim.claimName").to_owned(),
+    };
+    let find = |key: Key| review.server.store.get(&key).map(|stored| object::tree(&stored));
+    let claim = find(Key::new("persistentvolumeclaims", review.namespace.as_str(), claim.as_str()))?;
+    let volume = find(Key::new("persistentvolumes", "", claim.text("spec.volumeName")))?;
+    volume.has("spec.csi").then(|| volume.text("spec.csi.driver").to_owned())
 }
 
 fn lease(review: &Review<'_>, node: &str, object: Option<&Value>) -> Result<(), String> {

@@ -8,6 +8,8 @@ use store::Key;
 use super::super::{Operation, Review};
 use crate::object;
 
+/// The labels of a node that its pods wear.
+const TOPOLOGY: [&str; 2] = ["topology.kubernetes.io/region", "topology.kubernetes.io/zone"];
 const MIRROR: &str = "kubernetes.io/config.mirror";
 const TOKEN_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 const TOKEN_VOLUME: &str = "kube-api-access-";
@@ -121,6 +123,32 @@ fn class(review: &Review<'_>, name: &str) -> Option<Value> {
         .store
         .get(&Key::new("scheduling.k8s.io/priorityclasses", "", name))
         .map(|o| object::tree(&o))
+}
+
+/// A pod wears the zone and region of its node (KEP-4742): taken from the binding, or at once when it is created
+/// on a node.
+pub fn topology(review: &Review<'_>, object: &mut Value, _old: Option<&Value>) -> Result<(), ApiError> {
+    if review.operation != Operation::Create || !review.is("", "pods") {
+        return Ok(());
+    }
+    let node = match review.subresource.as_str() {
+        "" => object.text("spec.nodeName"),
+        "binding" if object.text("target.kind") == "Node" => object.text("target.name"),
+        _ => "",
+    };
+    if node.is_empty() {
+        return Ok(());
+    }
+    let Some(node) = review.server.store.get(&Key::new("nodes", "", node)) else { return Ok(()) };
+    let own = TOPOLOGY.iter().filter_map(|label| Some((*label, node.attrs.label(label)?)));
+    let own: Vec<(&str, String)> = own.map(|(label, value)| (label, value.to_string())).collect();
+    if own.is_empty() {
+        return Ok(());
+    }
+    let mut labels = object.map("metadata.labels").clone();
+    labels.extend(own.into_iter().map(|(label, value)| (label.to_owned(), value.into())));
+    object.set("metadata.labels", Value::Object(labels));
+    Ok(())
 }
 
 fn default_class(review: &Review<'_>) -> Option<Value> {
