@@ -1,6 +1,7 @@
 //! The tasks of development: `cargo xtask tidy`, and more as `cargo xtask help` lists them.
 
 mod facts;
+mod fuzz;
 mod tidy;
 
 use std::path::Path;
@@ -11,7 +12,18 @@ type Task = (&'static str, &'static str, fn(&Path, &[String]) -> ExitCode);
 
 const TASKS: &[Task] = &[
     ("bench", "measure: api, requests, store, scheduler (more arguments go to the benchmark)", run_bench),
+    (
+        "differ",
+        "send one corpus to two API servers and list what differs: A=KUBECONFIG [B=KUBECONFIG]",
+        run_differ,
+    ),
     ("facts", "hold the schema facts against the crates that carry them (--write: update)", run_facts),
+    (
+        "soak",
+        "run long against the real binary: crash (more arguments go to the run; --help lists them)",
+        run_soak,
+    ),
+    ("fuzz", "run fuzz targets, all or the named ones, --seconds N each", fuzz::run),
     ("tidy", "check the rules of the code that a compiler does not", run_tidy),
 ];
 
@@ -51,10 +63,20 @@ fn run_bench(root: &Path, args: &[String]) -> ExitCode {
         BENCHES.iter().for_each(|bench| println!("    {}", bench.0));
         return ExitCode::FAILURE;
     };
+    run_example(root, &["--release"], (package, example), &args[1..])
+}
+
+fn run_differ(root: &Path, args: &[String]) -> ExitCode {
+    run_example(root, &[], ("client", "differ"), args)
+}
+
+fn run_example(root: &Path, options: &[&str], (package, example): (&str, &str), args: &[String]) -> ExitCode {
     let status = std::process::Command::new(env!("CARGO"))
         .current_dir(root)
-        .args(["run", "--release", "--quiet", "--package", package, "--example", example, "--"])
-        .args(&args[1..])
+        .args(["run", "--quiet"])
+        .args(options)
+        .args(["--package", package, "--example", example, "--"])
+        .args(args)
         .status();
     match status {
         Ok(status) if status.success() => ExitCode::SUCCESS,
@@ -64,6 +86,18 @@ fn run_bench(root: &Path, args: &[String]) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Builds the product beside the driver and runs that.
+fn run_soak(root: &Path, args: &[String]) -> ExitCode {
+    let cargo = |words: &[&str], more: &[String]| {
+        let mut command = std::process::Command::new(env!("CARGO"));
+        let status = command.current_dir(root).args(words).args(more).status();
+        status.inspect_err(|error| println!("cargo does not start: {error}")).is_ok_and(|s| s.success())
+    };
+    let done = cargo(&["build", "--quiet", "--package", "navarch"], &[])
+        && cargo(&["run", "--quiet", "--package", "soak", "--"], args);
+    if done { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn run_facts(root: &Path, args: &[String]) -> ExitCode {

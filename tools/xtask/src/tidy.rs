@@ -39,6 +39,9 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("kubectl", &["api", "machinery", "client"]),
     ("dashboard", &["api", "machinery", "client"]),
     ("sim", &["api", "machinery", "client"]),
+    // The simulation joins everything; nothing may use it.
+    ("seeds", &["api", "client", "store", "apiserver", "controllers", "scheduler"]),
+    ("soak", &["client"]),
     ("xtask", &["machinery"]),
 ];
 
