@@ -12,7 +12,7 @@ use base::{Clock, Rng, Tasks};
 use client::SharedInformers;
 use client::cache::Probe;
 use client::{
-    Cache, Change, Client, Informer, Key, Kind, Meta, Queue, Reconcile, Recorder, ResourceRef, Runner,
+    Cache, Change, Client, Informer, Key, Kind, Meta, Queue, Reconcile, Recorder, ResourceRef, Runner, Scope,
 };
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
@@ -55,6 +55,8 @@ pub struct Config {
     pub node_period: Duration,
     /// Fills token Secrets; absent = they stay empty.
     pub token_signer: Option<TokenSigner>,
+    /// Generated tokens of service accounts that were not used for this long are removed.
+    pub token_clean_up: Duration,
     /// Finished pods kept before the oldest are removed; 0 = all.
     pub terminated_pods: usize,
     /// Controllers to run: names, `*` for all, `-name` to leave one out.
@@ -74,6 +76,7 @@ impl Default for Config {
             node_grace: Duration::from_secs(50),
             node_period: Duration::from_secs(5),
             token_signer: None,
+            token_clean_up: Duration::from_secs(365 * 86_400),
             terminated_pods: 12_500,
             controllers: vec!["*".to_owned()],
         }
@@ -151,20 +154,25 @@ impl Setup {
 
     /// Only reads this kind.
     pub fn read<K: Kind>(&mut self) -> Arc<Informer<K>> {
-        let informer = self.context.informers.of::<K>();
+        self.read_any(ResourceRef::of::<K>(), Scope::default())
+    }
+
+    /// Only reads some objects of a resource, as `K`.
+    pub fn read_any<K: Meta>(&mut self, resource: ResourceRef, scope: Scope) -> Arc<Informer<K>> {
+        let informer = self.context.informers.any::<K>(resource, scope);
         let waiting = informer.clone();
         self.synced.lock().push(Box::pin(async move { waiting.synced().await }));
         informer
     }
 
     /// Every change of this kind enqueues the object itself.
-    pub fn enqueue<K: Kind>(&self, informer: &Informer<K>) {
+    pub fn enqueue<K: Meta>(&self, informer: &Informer<K>) {
         let queue = self.queue.clone();
         informer.on_change(move |change| queue.add(Key::of(&**change.object())));
     }
 
     /// Every change of this kind enqueues the keys that `keys_of` names.
-    pub fn map<K: Kind>(
+    pub fn map<K: Meta>(
         &self,
         informer: &Informer<K>,
         keys_of: impl Fn(&Change<K>) -> Vec<Key> + Send + Sync + 'static,

@@ -26,6 +26,7 @@ pub mod quota;
 pub mod replicaset;
 pub mod resourceclaim;
 pub mod serviceaccount;
+pub mod servicecidr;
 pub mod statefulset;
 pub mod table;
 pub mod template;

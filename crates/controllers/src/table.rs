@@ -9,7 +9,7 @@ use crate::context::{ClientFor, Config, Context};
 use crate::{
     aggregation, autoscaler, bootstrap, certificates, cronjob, daemonset, deployment, disruption, endpoints,
     garbage, job, loadbalancer, namespace, node, podgc, quota, replicaset, resourceclaim, serviceaccount,
-    statefulset, ttl, volume,
+    servicecidr, statefulset, ttl, volume,
 };
 
 /// One controller.
@@ -34,6 +34,7 @@ rows! {
     "serviceaccount-controller", "service-account-controller", serviceaccount::start_accounts;
     "root-ca-certificate-publisher-controller", "root-ca-cert-publisher", serviceaccount::start_root_ca;
     "serviceaccount-token-controller", WATCHER, serviceaccount::start_tokens;
+    "legacy-serviceaccount-token-cleaner-controller", "legacy-service-account-token-cleaner", serviceaccount::start_legacy;
     "replicaset-controller", "replicaset-controller", replicaset::start_replica_sets;
     "deployment-controller", "deployment-controller", deployment::start;
     "endpointslice-controller", "endpointslice-controller", endpoints::start_slices;
@@ -43,6 +44,8 @@ rows! {
     "node-ipam-controller", "node-controller", node::start_ipam;
     "node-lifecycle-controller", "node-controller", node::start_health;
     "taint-eviction-controller", "node-controller", node::start_eviction;
+    "ttl-controller", "ttl-controller", node::start_ttl;
+    "service-cidr-controller", "service-cidrs-controller", servicecidr::start;
     "pod-garbage-collector-controller", "pod-garbage-collector", podgc::start;
     "statefulset-controller", "statefulset-controller", statefulset::start;
     "daemonset-controller", "daemon-set-controller", daemonset::start;
@@ -65,6 +68,7 @@ rows! {
     "persistentvolume-expander-controller", "expand-controller", volume::start_expander;
     "persistentvolumeclaim-protection-controller", "pvc-protection-controller", volume::start_claim_protection;
     "persistentvolume-protection-controller", "pv-protection-controller", volume::start_volume_protection;
+    "volumeattributesclass-protection-controller", "volumeattributesclass-protection-controller", volume::start_attributes_protection;
     "resourceclaim-controller", "resource-claim-controller", resourceclaim::start;
     "ephemeral-volume-controller", "ephemeral-volume-controller", volume::start_ephemeral;
     "horizontal-pod-autoscaler-controller", "horizontal-pod-autoscaler", autoscaler::start;

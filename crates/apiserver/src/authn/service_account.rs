@@ -13,6 +13,10 @@ use crate::config::Config;
 use crate::object;
 use crate::server::Server;
 
+/// The label of a token's Secret with the day of its last use.
+const LAST_USED: &str = "kubernetes.io/legacy-token-last-used";
+/// The label that makes a token invalid.
+const INVALID_SINCE: &str = "kubernetes.io/legacy-token-invalid-since";
 /// Legacy tokens (in Secrets) carry this issuer.
 const LEGACY_ISSUER: &str = "kubernetes/serviceaccount";
 /// How long a token bound to a deleted object stays good after the object's deletion time.
@@ -207,7 +211,37 @@ fn legacy_user(server: &Server, claims: &Value, token: &str, audiences: &[String
     let kept = base64::engine::general_purpose::STANDARD.decode(secret["data"]["token"].as_str()?).ok()?;
     super::same_bytes(&kept, token.as_bytes()).then_some(())?;
     alive(server, "serviceaccounts", namespace, name, text("service-account.uid"), i64::MIN)?;
+    note_use(server, &secret);
+    if !secret["metadata"]["labels"][INVALID_SINCE].as_str().unwrap_or("").is_empty() {
+        return None;
+    }
     let mut user = UserInfo::service_account(namespace, name);
     user.uid = text("service-account.uid").unwrap_or("").to_owned();
     Some(Identified { user, audiences: audiences.to_vec() })
+}
+
+/// Labels a token's Secret with the day it was used last, for the controller that removes unused ones.
+fn note_use(server: &Server, secret: &Value) {
+    let meta = &secret["metadata"];
+    let now = server.clock.now();
+    let [today, tomorrow] = [0, 86_400]
+        .map(|later| (now + std::time::Duration::from_secs(later)).strftime("%Y-%m-%d").to_string());
+    // A server whose clock is ahead may have written tomorrow's.
+    if meta["labels"][LAST_USED].as_str().is_some_and(|used| used == today || used == tomorrow) {
+        return;
+    }
+    let (Some(namespace), Some(name)) = (meta["namespace"].as_str(), meta["name"].as_str()) else { return };
+    let path = format!("/api/v1/namespaces/{namespace}/secrets/{name}");
+    let patch = json!({"metadata": {"uid": meta["uid"], "labels": {LAST_USED: today}}});
+    let writer = server.clone();
+    server.tasks.spawn("use of a token", async move {
+        let (code, answer) = writer.internal_patch(&path, patch).await;
+        if code >= 300 {
+            tracing::warn!(
+                secret = path,
+                message = answer["message"].as_str(),
+                "the use of a token is not noted"
+            );
+        }
+    });
 }

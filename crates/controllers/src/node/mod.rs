@@ -4,6 +4,7 @@
 mod evict;
 mod health;
 mod ipam;
+mod ttl;
 mod zone;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -220,4 +221,22 @@ pub fn start_ipam(context: &Context) {
     let controller = Ipam { nodes: nodes.cache().clone(), ranges, masks, given: Mutex::default() };
     // One worker: a choice must see the one before it.
     setup.start(Arc::new(controller), 1);
+}
+
+struct Ttl {
+    nodes: Cache<Node>,
+}
+
+impl Reconcile for Ttl {
+    fn reconcile(&self, key: &Key, _: Timestamp) -> Result<Plan, ReconcileError> {
+        Ok(self.nodes.get_key(key).map(|node| ttl::plan(&node, self.nodes.len())).unwrap_or_default())
+    }
+}
+
+/// Starts the controller that tells agents how long to keep Secrets and ConfigMaps.
+pub fn start_ttl(context: &Context) {
+    let mut setup = context.setup("ttl-controller", "ttl-controller");
+    let nodes = setup.watch::<Node>();
+    setup.enqueue(&nodes);
+    setup.start(Arc::new(Ttl { nodes: nodes.cache().clone() }), 2);
 }

@@ -1,11 +1,14 @@
 //! What every namespace is given: the `default` ServiceAccount and the `kube-root-ca.crt` ConfigMap. Watches
-//! namespaces, ServiceAccounts and ConfigMaps. Also fills token Secrets and removes those whose account is gone.
+//! namespaces, ServiceAccounts and ConfigMaps. Also fills token Secrets, and removes those whose account is gone and
+//! generated ones that nobody uses.
 
+mod legacy;
 mod plan;
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use api::k8s::api::core::v1::{ConfigMap, Namespace, Secret, ServiceAccount};
+use api::k8s::api::core::v1::{ConfigMap, Namespace, Pod, Secret, ServiceAccount};
 use client::{Cache, Change, Key, Meta, Plan, Reconcile, ReconcileError};
 use jiff::Timestamp;
 
@@ -54,6 +57,53 @@ impl Reconcile for Tokens {
             |account: &ServiceAccount, name: &str| self.signer.as_ref().and_then(|s| (s.0)(account, name));
         Ok(plan::token(&secret, account.as_deref(), &self.root_ca, &sign))
     }
+}
+
+struct Legacy {
+    secrets: Cache<Secret>,
+    accounts: Cache<ServiceAccount>,
+    pods: Cache<Pod>,
+    maps: Cache<ConfigMap>,
+    limit: Duration,
+}
+
+impl Reconcile for Legacy {
+    fn reconcile(&self, key: &Key, now: Timestamp) -> Result<Plan, ReconcileError> {
+        let Some(secret) = self.secrets.get_key(key) else { return Ok(Plan::none()) };
+        let named = secret.annotation(plan::ACCOUNT_NAME);
+        let account = named.and_then(|name| self.accounts.get(&key.namespace, name));
+        let tracking = self.maps.get("kube-system", legacy::TRACKING);
+        let data = tracking.as_ref().and_then(|map| map.data.as_ref());
+        let around = legacy::Around {
+            account: account.as_deref(),
+            since: data.and_then(|data| data.get(legacy::SINCE)).map(String::as_str),
+            used: &|| {
+                let pods = self.pods.namespace(&key.namespace);
+                pods.iter().any(|pod| legacy::secrets_of(pod).contains(&*key.name))
+            },
+            limit: self.limit,
+        };
+        Ok(legacy::plan(&secret, &around, now))
+    }
+}
+
+/// Starts the controller that removes generated tokens that nobody uses.
+pub fn start_legacy(context: &Context) {
+    let account = "legacy-service-account-token-cleaner";
+    let mut setup = context.setup(account, account);
+    let secrets = setup.watch::<Secret>();
+    setup.map(&secrets, |change| {
+        let secret = change.object();
+        if plan::is_token(secret) { vec![Key::of(&**secret)] } else { Vec::new() }
+    });
+    let controller = Legacy {
+        secrets: secrets.cache().clone(),
+        accounts: setup.read::<ServiceAccount>().cache().clone(),
+        pods: setup.read::<Pod>().cache().clone(),
+        maps: setup.read::<ConfigMap>().cache().clone(),
+        limit: context.config.token_clean_up,
+    };
+    setup.start(Arc::new(controller), 1);
 }
 
 /// Starts the controller of `default` accounts.

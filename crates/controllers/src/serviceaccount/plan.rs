@@ -13,7 +13,8 @@ pub const ACCOUNT: &str = "default";
 pub const ROOT_CA: &str = "kube-root-ca.crt";
 /// The annotation of a token Secret that names its account.
 pub const ACCOUNT_NAME: &str = "kubernetes.io/service-account.name";
-const ACCOUNT_UID: &str = "kubernetes.io/service-account.uid";
+/// The annotation of a token Secret with its account's uid.
+pub const ACCOUNT_UID: &str = "kubernetes.io/service-account.uid";
 const DESCRIPTION: &str = "Contains a CA bundle that can be used to verify the kube-apiserver when using internal \
     endpoints such as the internal service IP or kubernetes.default.svc. No other usage is guaranteed across \
     distributions of Kubernetes clusters.";

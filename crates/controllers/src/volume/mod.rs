@@ -9,7 +9,9 @@ mod protection;
 use std::sync::Arc;
 
 use api::k8s::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
-use api::k8s::api::storage::v1::{CSIDriver, CSIStorageCapacity, StorageClass, VolumeAttachment};
+use api::k8s::api::storage::v1::{
+    CSIDriver, CSIStorageCapacity, StorageClass, VolumeAttachment, VolumeAttributesClass,
+};
 use client::{Cache, Change, Key, Meta, Plan, Reconcile, ReconcileError};
 use jiff::Timestamp;
 
@@ -84,6 +86,53 @@ pub fn start_volume_protection(context: &Context) {
     let volumes = setup.watch::<PersistentVolume>();
     setup.enqueue(&volumes);
     setup.start(Arc::new(VolumeProtection { volumes: volumes.cache().clone() }), 1);
+}
+
+/// The index of claims and volumes by the classes of attributes they name.
+const BY_ATTRIBUTES: &str = "attributes";
+
+struct AttributesProtection {
+    classes: Cache<VolumeAttributesClass>,
+    claims: Cache<PersistentVolumeClaim>,
+    volumes: Cache<PersistentVolume>,
+}
+
+impl Reconcile for AttributesProtection {
+    fn reconcile(&self, key: &Key, _: Timestamp) -> Result<Plan, ReconcileError> {
+        let Some(class) = self.classes.get_key(key) else { return Ok(Plan::none()) };
+        let in_use = !self.volumes.by_index(BY_ATTRIBUTES, &key.name).is_empty()
+            || !self.claims.by_index(BY_ATTRIBUTES, &key.name).is_empty();
+        Ok(protection::attributes_class(&class, in_use))
+    }
+}
+
+/// Starts the controller that keeps classes of attributes in use.
+pub fn start_attributes_protection(context: &Context) {
+    let account = "volumeattributesclass-protection-controller";
+    let mut setup = context.setup(account, account);
+    let classes = setup.watch::<VolumeAttributesClass>();
+    let claims = setup.read::<PersistentVolumeClaim>();
+    let volumes = setup.read::<PersistentVolume>();
+    let of_claim = |claim: &PersistentVolumeClaim| protection::classes_of_claim(claim).into_iter().collect();
+    claims.cache().add_index(BY_ATTRIBUTES, Arc::new(of_claim));
+    let of_volume = |volume: &PersistentVolume| protection::class_of_volume(volume).into_iter().collect();
+    volumes.cache().add_index(BY_ATTRIBUTES, Arc::new(of_volume));
+    setup.enqueue(&classes);
+    // Those that were named until now may be free.
+    setup.map(&claims, |change| {
+        let before = change.old().unwrap_or(change.object());
+        protection::classes_of_claim(before).iter().map(|name| Key::new("", name)).collect()
+    });
+    setup.map(&volumes, |change| {
+        let before = change.old().unwrap_or(change.object());
+        protection::class_of_volume(before).map(|name| Key::new("", &name)).into_iter().collect()
+    });
+    let controller = AttributesProtection {
+        classes: classes.cache().clone(),
+        claims: claims.cache().clone(),
+        volumes: volumes.cache().clone(),
+    };
+    setup.start(Arc::new(controller), 1);
 }
 
 struct Binder {

@@ -1,8 +1,10 @@
 //! Finalizers that keep claims and volumes while they are used; claims of ephemeral volumes.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use api::k8s::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
+use api::k8s::api::storage::v1::VolumeAttributesClass;
 use api::k8s::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use client::{Kind, Meta, Plan};
 
@@ -10,6 +12,7 @@ use crate::owner::controller_ref;
 use crate::pods;
 
 const CLAIM: &str = "kubernetes.io/pvc-protection";
+const ATTRIBUTES: &str = "kubernetes.io/vac-protection";
 const VOLUME: &str = "kubernetes.io/pv-protection";
 
 fn keep<K: Kind>(object: &K, finalizer: &str, in_use: bool) -> Plan {
@@ -36,6 +39,29 @@ pub fn claim(claim: &PersistentVolumeClaim, users: &[Arc<Pod>]) -> Plan {
 pub fn volume(volume: &PersistentVolume) -> Plan {
     let phase = volume.status.as_ref().and_then(|status| status.phase.as_deref());
     keep(volume, VOLUME, phase == Some("Bound"))
+}
+
+/// Keeps a class of attributes while a claim or a volume has it, or is about to.
+pub fn attributes_class(class: &VolumeAttributesClass, in_use: bool) -> Plan {
+    keep(class, ATTRIBUTES, in_use)
+}
+
+/// Names of the classes of attributes that a claim has, wants, or is being given.
+pub fn classes_of_claim(claim: &PersistentVolumeClaim) -> BTreeSet<String> {
+    let status = claim.status.as_ref();
+    let modified = status.and_then(|status| status.modify_volume_status.as_ref());
+    let names = [
+        claim.spec.as_ref().and_then(|spec| spec.volume_attributes_class_name.clone()),
+        status.and_then(|status| status.current_volume_attributes_class_name.clone()),
+        modified.and_then(|modified| modified.target_volume_attributes_class_name.clone()),
+    ];
+    names.into_iter().flatten().filter(|name| !name.is_empty()).collect()
+}
+
+/// The name of the class of attributes that a volume has.
+pub fn class_of_volume(volume: &PersistentVolume) -> Option<String> {
+    let name = volume.spec.as_ref()?.volume_attributes_class_name.clone()?;
+    Some(name).filter(|name| !name.is_empty())
 }
 
 /// Makes the claims of a pod's ephemeral volumes.
@@ -71,6 +97,22 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn used_classes_of_attributes_stay() {
+        let class: VolumeAttributesClass =
+            serde_json::from_value(json!({"driverName": "d", "metadata": {"name": "c",
+            "finalizers": [ATTRIBUTES], "deletionTimestamp": "2030-01-01T00:00:00Z"}}))
+            .expect("a class");
+        assert!(attributes_class(&class, true).is_empty());
+        assert_eq!(attributes_class(&class, false).steps().len(), 1);
+        let claim: PersistentVolumeClaim =
+            serde_json::from_value(json!({"spec": {"volumeAttributesClassName": "a"},
+            "status": {"currentVolumeAttributesClassName": "b", "modifyVolumeStatus": {
+                "status": "Pending", "targetVolumeAttributesClassName": "c"}}}))
+            .expect("a claim");
+        assert_eq!(classes_of_claim(&claim).into_iter().collect::<String>(), "abc");
+    }
 
     #[test]
     fn used_claims_stay() {
