@@ -39,6 +39,16 @@ impl Cache {
         &mut self.snapshot.storage
     }
 
+    /// Keeps room on a node for a pod.
+    pub fn nominate(&mut self, node: &str, pod: Arc<PodInfo>) {
+        self.snapshot.nominate(node, pod);
+    }
+
+    /// Keeps no more room for a pod.
+    pub fn withdraw(&mut self, node: &str, uid: &str) {
+        self.snapshot.withdraw(node, uid);
+    }
+
     /// The state to decide on.
     pub fn snapshot(&self) -> &Snapshot {
         &self.snapshot
@@ -50,10 +60,7 @@ impl Cache {
         name: &str,
         labels: Option<Arc<std::collections::BTreeMap<String, String>>>,
     ) {
-        match labels {
-            Some(labels) => self.snapshot.namespaces.insert(name.to_owned(), labels),
-            None => self.snapshot.namespaces.remove(name),
-        };
+        self.snapshot.set_namespace(name, labels);
     }
 
     /// A node came or changed.
@@ -64,7 +71,7 @@ impl Cache {
         if new {
             // Pods seen before their node.
             for placed in self.placed.values().filter(|placed| placed.node == name) {
-                self.snapshot.change_node(&name, |info| info.add_pod(placed.pod.clone()));
+                self.snapshot.add_pod(&name, placed.pod.clone());
             }
         }
     }
@@ -100,16 +107,14 @@ impl Cache {
     /// A pod went. The node it was counted on, if it was.
     pub fn remove_pod(&mut self, uid: &str) -> Option<String> {
         let placed = self.placed.remove(uid)?;
-        self.snapshot.change_node(&placed.node, |info| {
-            info.remove_pod(uid);
-        });
+        self.snapshot.remove_pod(&placed.node, &placed.pod);
         Some(placed.node)
     }
 
     fn place(&mut self, pod: Arc<PodInfo>, node: String, assumed: bool) {
         let uid = pod.uid.clone();
         self.remove_pod(&uid);
-        self.snapshot.change_node(&node, |info| info.add_pod(pod.clone()));
+        self.snapshot.add_pod(&node, pod.clone());
         self.placed.insert(uid, Placed { node, pod, assumed });
     }
 

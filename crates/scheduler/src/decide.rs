@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use base::Rng;
 
-use crate::plugins::{Cycle, Refusal, node};
+use crate::memo::{Looks, Memo};
+use crate::plugins::{Cycle, Filter, Refusal, Score, node, normalize};
 use crate::profile::Profile;
 use crate::snapshot::NodeInfo;
 
@@ -22,13 +23,22 @@ pub enum Decision {
     Unschedulable(Diagnosis),
 }
 
+/// Nodes that refused a pod in the same words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// What they say.
+    pub refusal: Refusal,
+    /// Their positions in the snapshot.
+    pub nodes: Vec<usize>,
+}
+
 /// Why no node took a pod.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Diagnosis {
     /// How many nodes there are.
     pub total: usize,
-    /// Each node's refusal.
-    pub refusals: BTreeMap<String, Refusal>,
+    /// The nodes' refusals.
+    pub refused: Vec<Refused>,
     /// A reason that holds whatever the node.
     pub pre_filter: Option<String>,
     /// The plugin that gave it.
@@ -37,10 +47,19 @@ pub struct Diagnosis {
     pub post_filter: Option<String>,
 }
 
+/// The reasons with the number of nodes that gave each, sorted as upstream sorts them: as text.
+pub fn tell<'a>(counts: impl IntoIterator<Item = (&'a str, usize)>) -> String {
+    let mut sums: BTreeMap<&str, usize> = BTreeMap::new();
+    counts.into_iter().for_each(|(reason, count)| *sums.entry(reason).or_default() += count);
+    let mut parts: Vec<String> = sums.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
+    parts.sort();
+    parts.join(", ")
+}
+
 impl Diagnosis {
     /// The plugins that refused.
     pub fn plugins(&self) -> BTreeSet<&'static str> {
-        self.refusals.values().map(|refusal| refusal.plugin).chain(self.by).collect()
+        self.refused.iter().map(|refused| refused.refusal.plugin).chain(self.by).collect()
     }
 
     /// The message of the `PodScheduled` condition and the `FailedScheduling` event, as upstream's `FitError`.
@@ -49,15 +68,12 @@ impl Diagnosis {
         match &self.pre_filter {
             Some(reason) => text.push_str(&format!(" {reason}.")),
             None => {
-                let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-                for reason in self.refusals.values().flat_map(|refusal| &refusal.reasons) {
-                    *counts.entry(reason).or_default() += 1;
-                }
-                let mut parts: Vec<String> =
-                    counts.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
-                parts.sort();
-                if !parts.is_empty() {
-                    text.push_str(&format!(" {}.", parts.join(", ")));
+                let counts = self.refused.iter().flat_map(|refused| {
+                    refused.refusal.reasons().map(|reason| (reason, refused.nodes.len()))
+                });
+                let reasons = tell(counts);
+                if !reasons.is_empty() {
+                    text.push_str(&format!(" {reasons}."));
                 }
             }
         }
@@ -65,6 +81,13 @@ impl Diagnosis {
             text.push_str(&format!(" {post}"));
         }
         text
+    }
+
+    fn add(&mut self, refusal: Refusal, node: usize) {
+        match self.refused.iter_mut().find(|known| known.refusal == refusal) {
+            Some(known) => known.nodes.push(node),
+            None => self.refused.push(Refused { refusal, nodes: vec![node] }),
+        }
     }
 }
 
@@ -86,6 +109,8 @@ pub struct Round<'a> {
     pub start: &'a mut usize,
     /// Chooses among equals.
     pub rng: &'a Rng,
+    /// What earlier decisions found.
+    pub memo: &'a mut Memo,
 }
 
 /// Chooses a node for the cycle's pod.
@@ -97,21 +122,30 @@ pub fn decide(round: &mut Round<'_>, cycle: &Cycle<'_>) -> Decision {
         return Decision::Unschedulable(Diagnosis { pre_filter, ..Diagnosis::default() });
     }
     if let Some(refusal) = pre_filter(profile, cycle) {
-        let (pre_filter, by) = (Some(refusal.reasons.join(", ")), Some(refusal.plugin));
+        let (pre_filter, by) = (Some(refusal.reasons().collect::<Vec<_>>().join(", ")), Some(refusal.plugin));
         return Decision::Unschedulable(Diagnosis { total, pre_filter, by, ..Diagnosis::default() });
     }
     let nominated = pod.nominated_node().and_then(|name| snapshot.node(name));
     if let Some(node) = nominated.filter(|node| refusal(profile, cycle, node).is_none()) {
         return Decision::Bind(node.name.clone());
     }
-    let (feasible, refusals) = match node::named(pod) {
-        Some(names) => filter_named(profile, cycle, &names),
-        None => filter(profile, cycle, round.start),
+    let mut search = Search {
+        profile,
+        cycle,
+        wide: profile.wide_filters(cycle),
+        looks: round.memo.looks(profile, pod),
+        feasible: Vec::new(),
+        diagnosis: Diagnosis { total, ..Diagnosis::default() },
+        by_node: Vec::new(),
     };
-    if feasible.is_empty() {
-        return Decision::Unschedulable(Diagnosis { total, refusals, ..Diagnosis::default() });
+    match node::named(pod) {
+        Some(names) => search.named(&names),
+        None => search.from(round.start),
     }
-    Decision::Bind(choose(profile, cycle, &feasible, round.rng).to_owned())
+    if search.feasible.is_empty() {
+        return Decision::Unschedulable(search.diagnosis());
+    }
+    Decision::Bind(search.best(round.rng).to_owned())
 }
 
 /// The first refusal that holds for every node.
@@ -120,73 +154,128 @@ fn pre_filter(profile: &Profile, cycle: &Cycle<'_>) -> Option<Refusal> {
     active.filter_map(|active| active.plugin.pre_filter).find_map(|pre_filter| pre_filter(cycle))
 }
 
-/// The first refusal of a node.
-pub fn refusal(profile: &Profile, cycle: &Cycle<'_>, node: &NodeInfo) -> Option<Refusal> {
-    let active = profile.plugins.iter().filter(|active| active.filter);
-    active.filter_map(|active| active.plugin.filter).find_map(|filter| filter(cycle, node))
+/// The first refusal of a node, with the pods that room there is kept for and without.
+fn refusal(profile: &Profile, cycle: &Cycle<'_>, node: &NodeInfo) -> Option<Refusal> {
+    let occupied = cycle.occupied(node);
+    let local = profile.refusal_by_node(cycle, occupied.as_deref().unwrap_or(node));
+    local.or_else(|| refused_widely(&profile.wide_filters(cycle), cycle, node))
 }
 
-/// Looks only at the nodes that the pod names: pods of DaemonSets name one of many.
-fn filter_named<'a>(
-    profile: &Profile,
-    cycle: &Cycle<'a>,
-    names: &BTreeSet<String>,
-) -> (Vec<&'a NodeInfo>, BTreeMap<String, Refusal>) {
-    let (mut feasible, mut refusals) = (Vec::new(), BTreeMap::new());
-    for node in cycle.snapshot.nodes() {
-        if !names.contains(&node.name) {
-            let reason = format!("node(s) didn't satisfy plugin(s) [{}]", node::AFFINITY);
-            refusals.insert(node.name.clone(), Refusal::unresolvable(node::AFFINITY, &reason));
-            continue;
+/// The first refusal by filters that look at more than the node.
+fn refused_widely(wide: &[Filter], cycle: &Cycle<'_>, node: &NodeInfo) -> Option<Refusal> {
+    if wide.is_empty() {
+        return None;
+    }
+    if let Some(occupied) = cycle.occupied(node) {
+        let mut with = cycle.clone();
+        for pod in cycle.snapshot.nominated(&node.name, cycle.pod) {
+            with.moved(pod, node, 1);
         }
-        match refusal(profile, cycle, node) {
-            None => feasible.push(&**node),
-            Some(refusal) => drop(refusals.insert(node.name.clone(), refusal)),
+        if let Some(refusal) = wide.iter().find_map(|filter| filter(&with, &occupied)) {
+            return Some(refusal);
         }
     }
-    (feasible, refusals)
+    wide.iter().find_map(|filter| filter(cycle, node))
 }
 
-fn filter<'a>(
-    profile: &Profile,
-    cycle: &Cycle<'a>,
-    start: &mut usize,
-) -> (Vec<&'a NodeInfo>, BTreeMap<String, Refusal>) {
-    let nodes = cycle.snapshot.nodes();
-    let enough = enough_nodes(nodes.len(), profile.settings.percent_of_nodes);
-    let (mut feasible, mut refusals) = (Vec::new(), BTreeMap::new());
-    let mut looked = 0;
-    for offset in 0..nodes.len() {
-        let node: &'a NodeInfo = &nodes[(*start + offset) % nodes.len()];
-        looked += 1;
-        match refusal(profile, cycle, node) {
-            None => feasible.push(node),
-            Some(refusal) => {
-                refusals.insert(node.name.clone(), refusal);
+/// A decision under way.
+struct Search<'a> {
+    profile: &'a Profile,
+    cycle: &'a Cycle<'a>,
+    wide: Vec<Filter>,
+    looks: &'a mut Looks,
+    /// Positions of the nodes that take the pod.
+    feasible: Vec<usize>,
+    diagnosis: Diagnosis,
+    /// Positions of those that do not, by the number of what `looks` says of them.
+    by_node: Vec<Vec<usize>>,
+}
+
+impl<'a> Search<'a> {
+    fn look_at(&mut self, position: usize) {
+        if let Some(number) = self.looks.refusal(self.profile, self.cycle, position) {
+            if self.by_node.len() <= number {
+                self.by_node.resize(number + 1, Vec::new());
+            }
+            self.by_node[number].push(position);
+            return;
+        }
+        match refused_widely(&self.wide, self.cycle, &self.cycle.snapshot.nodes()[position]) {
+            Some(refusal) => self.diagnosis.add(refusal, position),
+            None => self.feasible.push(position),
+        }
+    }
+
+    /// Looks at nodes from `start` on until enough are found.
+    fn from(&mut self, start: &mut usize) {
+        let total = self.cycle.snapshot.nodes().len();
+        let scored = self.profile.scores().next().is_some();
+        let enough = if scored { enough_nodes(total, self.profile.settings.percent_of_nodes) } else { 1 };
+        let mut looked = 0;
+        while looked < total && self.feasible.len() < enough {
+            self.look_at((*start + looked) % total);
+            looked += 1;
+        }
+        *start = (*start + looked) % total;
+    }
+
+    /// Looks only at the nodes that the pod names: pods of DaemonSets name one of many.
+    fn named(&mut self, names: &BTreeSet<String>) {
+        let snapshot = self.cycle.snapshot;
+        let positions: BTreeSet<usize> =
+            names.iter().filter_map(|name| snapshot.node(name)).map(|node| node.position).collect();
+        positions.iter().for_each(|position| self.look_at(*position));
+        if self.feasible.is_empty() {
+            let reason = format!("node(s) didn't satisfy plugin(s) [{}]", node::AFFINITY);
+            let nodes: Vec<usize> =
+                (0..snapshot.nodes().len()).filter(|at| !positions.contains(at)).collect();
+            if !nodes.is_empty() {
+                let refusal = Refusal::told(node::AFFINITY, vec![reason]);
+                self.diagnosis.refused.push(Refused { refusal, nodes });
             }
         }
-        if feasible.len() >= enough {
-            break;
-        }
     }
-    *start = (*start + looked) % nodes.len();
-    (feasible, refusals)
-}
 
-fn choose<'a>(profile: &Profile, cycle: &Cycle<'_>, feasible: &[&'a NodeInfo], rng: &Rng) -> &'a str {
-    if let [only] = feasible {
-        return &only.name;
+    fn diagnosis(self) -> Diagnosis {
+        let mut diagnosis = self.diagnosis;
+        let known = self.looks.refusals().iter().zip(self.by_node).filter(|(_, nodes)| !nodes.is_empty());
+        for (refusal, nodes) in known {
+            diagnosis.refused.push(Refused { refusal: refusal.clone(), nodes });
+        }
+        diagnosis
     }
-    let mut sums = vec![0_i64; feasible.len()];
-    for active in profile.plugins.iter().filter(|active| active.score && active.weight > 0) {
-        let Some(scores) = active.plugin.score.and_then(|score| score(cycle, feasible)) else { continue };
-        sums.iter_mut().zip(scores).for_each(|(sum, score)| *sum += score * active.weight);
+
+    /// The name of the feasible node with the highest score.
+    fn best(&self, rng: &Rng) -> &'a str {
+        let nodes: Vec<&'a NodeInfo> =
+            self.feasible.iter().map(|at| &*self.cycle.snapshot.nodes()[*at]).collect();
+        if let [only] = nodes.as_slice() {
+            return &only.name;
+        }
+        let mut sums = vec![0_i64; nodes.len()];
+        let mut locals = 0;
+        for (score, weight) in self.profile.scores() {
+            let scores = match score {
+                Score::Local(_, scale) => {
+                    let of = |at: &usize| self.looks.scores(*at)[locals];
+                    let mut scores: Vec<i64> = self.feasible.iter().map(of).collect();
+                    normalize(&mut scores, scale);
+                    locals += 1;
+                    scores
+                }
+                Score::Whole(score) => match score(self.cycle, &nodes) {
+                    Some(scores) => scores,
+                    None => continue,
+                },
+            };
+            sums.iter_mut().zip(scores).for_each(|(sum, score)| *sum += score * weight);
+        }
+        let best = sums.iter().copied().max().unwrap_or(0);
+        let tied: Vec<&&NodeInfo> =
+            nodes.iter().zip(&sums).filter(|(_, sum)| **sum == best).map(|(n, _)| n).collect();
+        let pick = usize::try_from(rng.below(tied.len() as u64)).unwrap_or(0);
+        &tied[pick].name
     }
-    let best = sums.iter().copied().max().unwrap_or(0);
-    let tied: Vec<&&NodeInfo> =
-        feasible.iter().zip(&sums).filter(|(_, sum)| **sum == best).map(|(n, _)| n).collect();
-    let pick = usize::try_from(rng.below(tied.len() as u64)).unwrap_or(0);
-    &tied[pick].name
 }
 
 #[cfg(test)]
@@ -231,7 +320,7 @@ mod tests {
         }
         for (node, pod) in pods {
             let pod = Arc::new(PodInfo::new(Arc::new(serde_json::from_value(pod).expect("a pod"))));
-            assert!(snapshot.change_node(node, |info| info.add_pod(pod)));
+            assert!(snapshot.add_pod(node, pod));
         }
         snapshot
     }
@@ -239,7 +328,8 @@ mod tests {
     fn run(snapshot: &Snapshot, pod: Value) -> String {
         let pod = PodInfo::new(Arc::new(serde_json::from_value(pod).expect("a pod")));
         let profile = Profile::default();
-        let mut round = Round { profile: &profile, start: &mut 0, rng: &Rng::seeded(1) };
+        let mut round =
+            Round { profile: &profile, start: &mut 0, rng: &Rng::seeded(1), memo: &mut Memo::default() };
         match decide(&mut round, &Cycle::new(&profile.settings, &pod, snapshot)) {
             Decision::Bind(node) => node,
             Decision::Unschedulable(diagnosis) => diagnosis.message(),

@@ -6,7 +6,9 @@
 pub mod bind;
 pub mod cache;
 pub mod config;
+pub mod counts;
 pub mod decide;
+pub mod memo;
 pub mod plugins;
 pub mod pod;
 pub mod preempt;

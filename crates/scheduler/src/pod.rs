@@ -74,7 +74,7 @@ impl Resources {
 }
 
 /// An inter-pod affinity term, ready to match.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AffinityTerm {
     /// Namespaces it looks at, besides those `namespace_selector` selects.
     pub namespaces: Vec<String>,
@@ -89,7 +89,7 @@ pub struct AffinityTerm {
 }
 
 /// A topology spread constraint, ready to match.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spread {
     /// The constraint's `maxSkew`.
     pub max_skew: i64,

@@ -1,21 +1,34 @@
 //! DefaultPreemption: which pods must go so that a more important one fits. Pure; the runner does the writes.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use api::labels::Selector;
 
-use crate::decide::{Diagnosis, refusal};
-use crate::plugins::Cycle;
+use crate::decide::{Diagnosis, tell};
+use crate::plugins::{Cycle, Filter, Refusal};
 use crate::pod::PodInfo;
 use crate::profile::Profile;
-use crate::snapshot::{NodeInfo, Snapshot};
+use crate::snapshot::NodeInfo;
 
-/// How many nodes a preemption looks at, at most.
-const MAX_CANDIDATES: usize = 100;
+/// The plugin's name.
+pub const NAME: &str = "DefaultPreemption";
+/// So many candidates are enough, as a share of the nodes, percent, and at least.
+const CANDIDATES_PERCENT: usize = 10;
+const MIN_CANDIDATES: usize = 100;
+const NO_VICTIMS: &str = "No preemption victims found for incoming pod";
+const NO_HELP: &str = "Preemption is not helpful for scheduling";
+
+/// Dry runs done for pods of one template.
+#[derive(Debug, Default)]
+pub struct Dry {
+    budgets: Vec<Budget>,
+    /// By position: the node's generation and what was found.
+    nodes: HashMap<usize, (u64, Result<Preemption, Refusal>)>,
+}
 
 /// A PodDisruptionBudget as preemption reads it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Budget {
     /// Its namespace.
     pub namespace: String,
@@ -36,45 +49,61 @@ pub struct Preemption {
     pub violations: usize,
 }
 
-/// Finds the least harmful preemption, or says why there is none.
+/// Finds the least harmful preemption, or says why there is none. Begins to look at node `offset`.
 pub fn preempt(
     profile: &Profile,
-    pod: &PodInfo,
-    snapshot: &Snapshot,
+    cycle: &Cycle<'_>,
+    dry: &mut Dry,
     diagnosis: &Diagnosis,
     budgets: &[Budget],
+    offset: usize,
 ) -> Result<Preemption, String> {
-    let message = |reasons: &BTreeMap<String, usize>| {
-        let mut parts: Vec<String> =
-            reasons.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
-        parts.sort();
-        format!("preemption: 0/{} nodes are available: {}.", diagnosis.total, parts.join(", "))
-    };
+    let pod = cycle.pod;
     let spec = pod.pod.spec.as_ref();
     if spec.and_then(|spec| spec.preemption_policy.as_deref()) == Some("Never") {
         return Err("preemption: not eligible due to preemptionPolicy=Never.".to_owned());
     }
-    let mut reasons: BTreeMap<String, usize> = BTreeMap::new();
+    let total = diagnosis.total;
+    let message = |reasons: String| format!("preemption: 0/{total} nodes are available: {reasons}.");
     if diagnosis.pre_filter.is_some() {
-        reasons.insert("Preemption is not helpful for scheduling".to_owned(), diagnosis.total);
-        return Err(message(&reasons));
+        return Err(message(tell([(NO_HELP, total)])));
     }
-    let mut candidates = Vec::new();
-    for (name, refused) in &diagnosis.refusals {
-        let Some(node) = snapshot.node(name) else { continue };
-        if refused.unresolvable {
-            *reasons.entry("Preemption is not helpful for scheduling".to_owned()).or_default() += 1;
-            continue;
-        }
-        if candidates.len() >= MAX_CANDIDATES {
+    let helps = diagnosis.refused.iter().filter(|refused| !refused.refusal.unresolvable);
+    let mut nodes: Vec<usize> = helps.flat_map(|refused| refused.nodes.iter().copied()).collect();
+    nodes.sort_unstable();
+    let hopeless = total.saturating_sub(nodes.len());
+    let first = nodes.partition_point(|node| *node < offset);
+    nodes.rotate_left(first);
+    if dry.budgets != budgets {
+        *dry = Dry { budgets: budgets.to_vec(), ..Dry::default() };
+    }
+    let mut run = DryRun { profile, cycle: cycle.clone(), wide: profile.wide_filters(cycle), budgets };
+    let enough = (total * CANDIDATES_PERCENT / 100).max(MIN_CANDIDATES);
+    let (mut best, mut found, mut harmless) = (None::<Preemption>, 0, false);
+    let mut refusals: Vec<(Refusal, usize)> = Vec::new();
+    for position in nodes {
+        if found >= enough && harmless {
             break;
         }
-        match victims_on(profile, pod, snapshot, node, budgets) {
-            Ok(found) => candidates.push(found),
-            Err(reason) => *reasons.entry(reason).or_default() += 1,
+        match run.at(position, dry) {
+            Ok(candidate) => {
+                found += 1;
+                harmless |= candidate.violations == 0;
+                if best.as_ref().is_none_or(|best| harm(&candidate) < harm(best)) {
+                    best = Some(candidate);
+                }
+            }
+            Err(refusal) => match refusals.iter_mut().find(|(known, _)| *known == refusal) {
+                Some((_, count)) => *count += 1,
+                None => refusals.push((refusal, 1)),
+            },
         }
     }
-    candidates.into_iter().min_by_key(harm).ok_or_else(|| message(&reasons))
+    best.ok_or_else(|| {
+        let told =
+            refusals.iter().flat_map(|(refusal, count)| refusal.reasons().map(|reason| (reason, *count)));
+        message(tell(told.chain((hopeless > 0).then_some((NO_HELP, hopeless)))))
+    })
 }
 
 /// Smaller is better: budgets broken, highest priority, sum of priorities, count, youngest first.
@@ -92,59 +121,85 @@ fn start_second(pod: &PodInfo) -> i64 {
     start.or(pod.pod.metadata.creation_timestamp.as_ref()).map_or(i64::MAX, |time| time.0.as_second())
 }
 
-/// True when the pod would fit if the node were `info`.
-fn fits(profile: &Profile, pod: &PodInfo, snapshot: &Snapshot, info: &NodeInfo) -> bool {
-    let local = pod.spread.is_empty()
-        && profile.settings.default_spread.is_none()
-        && pod.affinity.is_empty()
-        && pod.anti_affinity.is_empty()
-        && pod.claims.is_empty()
-        && !snapshot.has_anti_affinity();
-    if local {
-        return refusal(profile, &Cycle::new(&profile.settings, pod, snapshot), info).is_none();
-    }
-    let mut changed = snapshot.clone();
-    changed.change_node(&info.name, |node| *node = info.clone());
-    refusal(profile, &Cycle::new(&profile.settings, pod, &changed), info).is_none()
+/// Looks at nodes as they would be without some of their pods.
+struct DryRun<'a> {
+    profile: &'a Profile,
+    cycle: Cycle<'a>,
+    wide: Vec<Filter>,
+    budgets: &'a [Budget],
 }
 
-fn victims_on(
-    profile: &Profile,
-    pod: &PodInfo,
-    snapshot: &Snapshot,
-    node: &NodeInfo,
-    budgets: &[Budget],
-) -> Result<Preemption, String> {
-    let mut info = node.clone();
-    let mut lower: Vec<Arc<PodInfo>> =
-        node.pods.iter().filter(|other| other.priority < pod.priority).cloned().collect();
-    if lower.is_empty() {
-        return Err("No preemption victims found for incoming pod".to_owned());
+impl DryRun<'_> {
+    /// The preemption on one node. What depends on pod and node alone is remembered as long as the node is the same.
+    fn at(&mut self, position: usize, dry: &mut Dry) -> Result<Preemption, Refusal> {
+        let snapshot = self.cycle.snapshot;
+        let node = &snapshot.nodes()[position];
+        if !self.wide.is_empty() || snapshot.nominates(&node.name, &self.cycle.pod.uid) {
+            return self.victims_on(node);
+        }
+        if let Some((generation, known)) = dry.nodes.get(&position)
+            && *generation == node.generation
+        {
+            return known.clone();
+        }
+        let found = self.victims_on(node);
+        dry.nodes.insert(position, (node.generation, found.clone()));
+        found
     }
-    for victim in &lower {
-        info.remove_pod(&victim.uid);
+
+    fn refusal(&self, info: &NodeInfo) -> Option<Refusal> {
+        let local = self.profile.refusal_by_node(&self.cycle, info);
+        local.or_else(|| self.wide.iter().find_map(|filter| filter(&self.cycle, info)))
     }
-    if !fits(profile, pod, snapshot, &info) {
-        let refused = refusal(profile, &Cycle::new(&profile.settings, pod, snapshot), &info);
-        let reason = refused.and_then(|refused| refused.reasons.into_iter().next());
-        return Err(reason.unwrap_or_else(|| "Preemption is not helpful for scheduling".to_owned()));
-    }
-    // Put back as many as possible: those whose budget would break first, then by importance.
-    lower.sort_by_key(|victim| (std::cmp::Reverse(victim.priority), start_second(victim)));
-    let (breaking, rest) = split_by_budget(lower, budgets);
-    let (mut victims, mut violations) = (Vec::new(), 0);
-    for (candidate, breaks) in
-        breaking.into_iter().map(|p| (p, true)).chain(rest.into_iter().map(|p| (p, false)))
-    {
-        info.add_pod(candidate.clone());
-        if !fits(profile, pod, snapshot, &info) {
-            info.remove_pod(&candidate.uid);
-            violations += usize::from(breaks);
-            victims.push(candidate);
+
+    fn add(&mut self, info: &mut NodeInfo, pod: &Arc<PodInfo>) {
+        info.add_pod(pod.clone());
+        if !self.wide.is_empty() {
+            self.cycle.moved(pod, info, 1);
         }
     }
-    victims.sort_by_key(|victim| std::cmp::Reverse(victim.priority));
-    Ok(Preemption { node: node.name.clone(), victims, violations })
+
+    fn remove(&mut self, info: &mut NodeInfo, pod: &Arc<PodInfo>) {
+        info.remove_pod(pod);
+        if !self.wide.is_empty() {
+            self.cycle.moved(pod, info, -1);
+        }
+    }
+
+    fn victims_on(&mut self, node: &NodeInfo) -> Result<Preemption, Refusal> {
+        let pod = self.cycle.pod;
+        let mut lower: Vec<Arc<PodInfo>> =
+            node.pods.iter().filter(|other| other.priority < pod.priority).cloned().collect();
+        if lower.is_empty() {
+            return Err(Refusal::new(NAME, NO_VICTIMS));
+        }
+        let mut info = node.clone();
+        let kept: Vec<Arc<PodInfo>> = self.cycle.snapshot.nominated(&node.name, pod).cloned().collect();
+        kept.iter().for_each(|pod| self.add(&mut info, pod));
+        lower.iter().for_each(|victim| self.remove(&mut info, victim));
+        let refused = self.refusal(&info);
+        // Put back as many as possible: those whose budget would break first, then by importance.
+        lower.sort_by_key(|victim| (std::cmp::Reverse(victim.priority), start_second(victim)));
+        let (mut victims, mut violations) = (Vec::new(), 0);
+        let (breaking, rest) = split_by_budget(lower, self.budgets);
+        let ordered = breaking.into_iter().map(|p| (p, true)).chain(rest.into_iter().map(|p| (p, false)));
+        for (candidate, breaks) in ordered {
+            self.add(&mut info, &candidate);
+            if refused.is_none() && self.refusal(&info).is_some() {
+                self.remove(&mut info, &candidate);
+                violations += usize::from(breaks);
+                victims.push(candidate);
+            }
+        }
+        // As it was before, for the next node.
+        victims.iter().for_each(|victim| self.add(&mut info, victim));
+        kept.iter().for_each(|pod| self.remove(&mut info, pod));
+        if let Some(refusal) = refused {
+            return Err(refusal);
+        }
+        victims.sort_by_key(|victim| std::cmp::Reverse(victim.priority));
+        Ok(Preemption { node: node.name.clone(), victims, violations })
+    }
 }
 
 fn split_by_budget(pods: Vec<Arc<PodInfo>>, budgets: &[Budget]) -> (Vec<Arc<PodInfo>>, Vec<Arc<PodInfo>>) {
@@ -170,6 +225,8 @@ mod tests {
 
     use super::*;
     use crate::decide::{Decision, Round, decide};
+    use crate::memo::Memo;
+    use crate::snapshot::Snapshot;
 
     fn pod(name: &str, priority: i32, milli: i64) -> Arc<PodInfo> {
         let object = json!({
@@ -188,14 +245,18 @@ mod tests {
             snapshot.set_node(Arc::new(serde_json::from_value(node).expect("a node")));
         }
         for (node, pod) in pods {
-            snapshot.change_node(node, |info| info.add_pod(pod.clone()));
+            snapshot.add_pod(node, pod.clone());
         }
         let new = pod("new", 10, 800);
         let profile = Profile::default();
-        let mut round = Round { profile: &profile, start: &mut 0, rng: &base::Rng::seeded(1) };
-        let decision = decide(&mut round, &Cycle::new(&profile.settings, &new, &snapshot));
+        let mut memo = Memo::default();
+        let cycle = Cycle::with(&mut memo, &profile.settings, &new, &snapshot);
+        let mut round =
+            Round { profile: &profile, start: &mut 0, rng: &base::Rng::seeded(1), memo: &mut memo };
+        let decision = decide(&mut round, &cycle);
         let Decision::Unschedulable(diagnosis) = decision else { panic!("it fits: {decision:?}") };
-        let found = preempt(&profile, &new, &snapshot, &diagnosis, budgets)?;
+        let dry = &mut memo.looks(&profile, &new).dry;
+        let found = preempt(&profile, &cycle, dry, &diagnosis, budgets, 0)?;
         Ok((found.node, found.victims.iter().map(|pod| pod.uid.clone()).collect()))
     }
 

@@ -2,7 +2,8 @@
 
 use api::k8s::api::core::v1::{NodeSelector, PreferredSchedulingTerm, TopologySpreadConstraint};
 
-use crate::plugins::{PLUGINS, Plugin};
+use crate::plugins::{Check, Cycle, Filter, MAX_LOCAL_SCORES, PLUGINS, Plugin, Refusal, Score};
+use crate::snapshot::NodeInfo;
 
 /// A plugin of a profile, and which of its parts run.
 #[derive(Clone, Copy, Debug)]
@@ -98,6 +99,46 @@ impl Profile {
             settings: Settings::default(),
             preemption: true,
         }
+    }
+}
+
+impl Profile {
+    fn checks(&self) -> impl Iterator<Item = Check> + '_ {
+        self.plugins.iter().filter(|active| active.filter).filter_map(|active| active.plugin.filter)
+    }
+
+    /// The plugins that score, with their weights.
+    pub fn scores(&self) -> impl Iterator<Item = (Score, i64)> + '_ {
+        let active = self.plugins.iter().filter(|active| active.score && active.weight > 0);
+        active.filter_map(|active| Some((active.plugin.score?, active.weight)))
+    }
+
+    /// The first refusal of a node by the filters that look at pod and node alone; they come first.
+    pub fn refusal_by_node(&self, cycle: &Cycle<'_>, node: &NodeInfo) -> Option<Refusal> {
+        self.checks().find_map(|check| match check {
+            Check::Local(filter) => filter(cycle, node),
+            Check::Wide(..) => None,
+        })
+    }
+
+    /// The other filters, as far as they concern the pod.
+    pub fn wide_filters(&self, cycle: &Cycle<'_>) -> Vec<Filter> {
+        let wide = |check| match check {
+            Check::Wide(concerns, filter) if concerns(cycle) => Some(filter),
+            _ => None,
+        };
+        self.checks().filter_map(wide).collect()
+    }
+
+    /// The raw scores of a node by the plugins that look at pod and node alone.
+    pub fn local_scores(&self, cycle: &Cycle<'_>, node: &NodeInfo) -> [i64; MAX_LOCAL_SCORES] {
+        let mut raw = [0; MAX_LOCAL_SCORES];
+        let local = self.scores().filter_map(|(score, _)| match score {
+            Score::Local(score, _) => Some(score),
+            Score::Whole(_) => None,
+        });
+        raw.iter_mut().zip(local).for_each(|(raw, score)| *raw = score(cycle, node));
+        raw
     }
 }
 

@@ -27,6 +27,7 @@ use crate::bind::{BindError, Binder};
 use crate::cache::Cache;
 use crate::config::Setup;
 use crate::decide::{Decision, Diagnosis, Round, decide};
+use crate::memo::Memo;
 use crate::plugins::spread::Owners;
 use crate::plugins::volumes::Binding;
 use crate::plugins::{self, Cycle};
@@ -41,6 +42,8 @@ use crate::storage::Storage;
 const MAX_WRITES: usize = 128;
 /// Decisions between two looks at the watches.
 const DECISIONS_PER_TURN: usize = 64;
+
+const WAITS: &str = "preemption: not eligible due to a terminating pod on the nominated node.";
 
 /// What reaches the scheduling task.
 enum Input {
@@ -82,6 +85,7 @@ struct Scheduler {
     queue: Queue,
     dirty: Dirty,
     nominated: HashMap<String, (String, Arc<PodInfo>)>,
+    memo: Memo,
     start: usize,
     reports: mpsc::UnboundedSender<Input>,
 }
@@ -187,6 +191,7 @@ pub async fn run(
         queue: Queue::new(setup.backoff),
         dirty: Dirty::default(),
         nominated: HashMap::new(),
+        memo: Memo::default(),
         start: 0,
         reports: sender,
     };
@@ -240,12 +245,17 @@ impl Scheduler {
         let now = self.clock.now();
         let dirty = std::mem::take(&mut self.dirty);
         let (snapshot, profiles) = (self.cache.snapshot(), &self.profiles);
+        let nominated = &self.nominated;
         let fits = |names: &BTreeSet<String>, pod: &PodInfo| {
             let Some(profile) = profiles.get(pod.scheduler_name()) else { return true };
-            names
-                .iter()
-                .filter_map(|name| snapshot.node(name))
-                .any(|node| plugins::may_take(&profile.settings, pod, node))
+            // Who has a node being cleared does not displace more on another.
+            let own = nominated.get(&pod.uid).map(|(node, _)| node);
+            let displaces = profile.preemption && own.is_none();
+            own.is_some_and(|own| names.contains(own))
+                || names
+                    .iter()
+                    .filter_map(|name| snapshot.node(name))
+                    .any(|node| plugins::may_take(&profile.settings, pod, node, displaces))
         };
         if !dirty.nodes.is_empty() {
             self.queue.changed(Change::Node, now, |pod, refused| {
@@ -295,7 +305,7 @@ impl Scheduler {
         let gone = matches!(change, CacheChange::Deleted(_)) || info.is_terminal();
         if gone {
             self.queue.remove(&info.key);
-            self.nominated.remove(&info.uid);
+            self.withdraw(&info.uid);
             if let Some(node) = self.cache.remove_pod(&info.uid) {
                 self.dirty.freed.insert(node);
             }
@@ -304,7 +314,7 @@ impl Scheduler {
         if let Some(node) = info.node_name() {
             let new = !self.cache.is_placed(&info.uid);
             self.queue.remove(&info.key);
-            self.nominated.remove(&info.uid);
+            self.withdraw(&info.uid);
             let shrunk = self.cache.set_pod(&info);
             if shrunk {
                 self.dirty.freed.insert(node.to_owned());
@@ -318,8 +328,9 @@ impl Scheduler {
         if self.profiles.contains_key(info.scheduler_name()) && !info.is_deleting() {
             if let Some(node) = info.nominated_node() {
                 // Made room for before this process began, or by another.
-                let entry = || (node.to_owned(), info.clone());
-                self.nominated.entry(info.uid.clone()).or_insert_with(entry);
+                if !self.nominated.contains_key(&info.uid) {
+                    self.nominate(node, &info);
+                }
             }
             self.queue.set(info, now);
         } else {
@@ -335,50 +346,48 @@ impl Scheduler {
             self.queue.remove(&pod.key);
             return true;
         };
-        let reserved = self.reserve_nominated(&pod);
-        let cycle = Cycle::new(&profile.settings, &pod, self.cache.snapshot());
-        let mut round = Round { profile: &profile, start: &mut self.start, rng: &self.rng };
-        let decision = decide(&mut round, &cycle);
-        let binding = match &decision {
-            Decision::Bind(node) => {
-                let info = self.cache.snapshot().node(node).filter(|_| !pod.claims.is_empty());
-                let found = info.and_then(|info| plugins::volumes::find(&cycle, info).ok());
-                Binding { devices: cycle.devices.claims.clone(), ..found.unwrap_or_default() }
-            }
-            Decision::Unschedulable(_) => Binding::default(),
-        };
-        let found = match &decision {
-            Decision::Unschedulable(diagnosis) if profile.preemption && diagnosis.total > 0 => {
-                Some(self.find_preemption(&profile, &pod, diagnosis))
-            }
-            _ => None,
-        };
-        for uid in &reserved {
-            self.cache.remove_pod(uid);
-        }
+        let cycle = Cycle::with(&mut self.memo, &profile.settings, &pod, self.cache.snapshot());
+        let (start, rng) = (&mut self.start, &self.rng);
+        let decision = decide(&mut Round { profile: &profile, start, rng, memo: &mut self.memo }, &cycle);
         match decision {
-            Decision::Bind(node) => self.bind(pod, node, binding),
-            Decision::Unschedulable(diagnosis) => self.unschedulable(&pod, diagnosis, found),
+            Decision::Bind(node) => {
+                let info = self.cache.snapshot().node(&node).filter(|_| !pod.claims.is_empty());
+                let found = info.and_then(|info| plugins::volumes::find(&cycle, info).ok());
+                let binding = Binding { devices: cycle.devices.claims.clone(), ..found.unwrap_or_default() };
+                drop(cycle);
+                self.bind(pod, node, binding);
+            }
+            Decision::Unschedulable(diagnosis) => {
+                let tries = profile.preemption && diagnosis.total > 0;
+                let waits = tries && self.waits_for_victims(&pod);
+                let found = match tries {
+                    false => None,
+                    true if waits => Some(Err(WAITS.to_owned())),
+                    true => {
+                        let dry = &mut self.memo.looks(&profile, &pod).dry;
+                        let offset = usize::try_from(rng.below(diagnosis.total as u64)).unwrap_or(0);
+                        Some(preempt(&profile, &cycle, dry, &diagnosis, &budgets(&self.budgets), offset))
+                    }
+                };
+                drop(cycle);
+                self.unschedulable(&pod, diagnosis, found);
+            }
         }
         true
     }
 
-    /// Counts pods that a preemption has made room for, unless `pod` is more important.
-    fn reserve_nominated(&mut self, pod: &PodInfo) -> Vec<String> {
-        let others: Vec<(String, Arc<PodInfo>)> = self
-            .nominated
-            .iter()
-            .filter(|(uid, (_, other))| **uid != pod.uid && other.priority >= pod.priority)
-            .map(|(_, (node, other))| (node.clone(), other.clone()))
-            .collect();
-        let mut reserved = Vec::new();
-        for (node, other) in others {
-            if !self.cache.is_placed(&other.uid) {
-                self.cache.assume(other.clone(), &node);
-                reserved.push(other.uid.clone());
-            }
-        }
-        reserved
+    /// Keeps room on a node for a pod.
+    fn nominate(&mut self, node: &str, pod: &Arc<PodInfo>) {
+        self.withdraw(&pod.uid);
+        self.nominated.insert(pod.uid.clone(), (node.to_owned(), pod.clone()));
+        self.cache.nominate(node, pod.clone());
+    }
+
+    /// Keeps no more room for a pod; true when some was kept.
+    fn withdraw(&mut self, uid: &str) -> bool {
+        let Some((node, _)) = self.nominated.remove(uid) else { return false };
+        self.cache.withdraw(&node, uid);
+        true
     }
 
     fn bind(&mut self, pod: Arc<PodInfo>, node: String, binding: Binding) {
@@ -387,7 +396,7 @@ impl Scheduler {
             let volume = volume.metadata.name.as_deref().unwrap_or_default();
             self.cache.storage_mut().assume(volume, &Key::of(&**claim).to_string());
         }
-        self.nominated.remove(&pod.uid);
+        self.withdraw(&pod.uid);
         let (binder, reports) = (self.binder.clone(), self.reports.clone());
         self.tasks.spawn("bind", async move {
             let outcome = binder.bind(&pod, &node, &binding).await;
@@ -428,28 +437,6 @@ impl Scheduler {
         }
     }
 
-    fn find_preemption(
-        &self,
-        profile: &Profile,
-        pod: &PodInfo,
-        diagnosis: &Diagnosis,
-    ) -> Result<Preemption, String> {
-        if self.waits_for_victims(pod) {
-            return Err("preemption: not eligible due to a terminating pod on the nominated node.".to_owned());
-        }
-        let budget = |pdb: &Arc<PodDisruptionBudget>| Budget {
-            namespace: pdb.metadata.namespace.clone().unwrap_or_default(),
-            selector: Selector::from_object(pdb.spec.as_ref().and_then(|spec| spec.selector.as_ref()))
-                .unwrap_or_else(|_| Selector::nothing()),
-            allowed: pdb
-                .status
-                .as_ref()
-                .map_or(0, |status| i64::from(status.disruptions_allowed.unwrap_or(0))),
-        };
-        let budgets: Vec<Budget> = self.budgets.list().iter().map(budget).collect();
-        preempt(profile, pod, self.cache.snapshot(), diagnosis, &budgets)
-    }
-
     fn unschedulable(
         &mut self,
         pod: &Arc<PodInfo>,
@@ -460,12 +447,12 @@ impl Scheduler {
         match found {
             Some(Ok(preemption)) => {
                 self.outrank(pod, &preemption.node);
-                self.nominated.insert(pod.uid.clone(), (preemption.node.clone(), pod.clone()));
+                self.nominate(&preemption.node, pod);
                 self.evict(pod, &preemption);
                 nominate = Nominate::Set(preemption.node);
             }
             Some(Err(reason)) => {
-                if !self.waits_for_victims(pod) && self.nominated.remove(&pod.uid).is_some() {
+                if !self.waits_for_victims(pod) && self.withdraw(&pod.uid) {
                     nominate = Nominate::Clear;
                 }
                 diagnosis.post_filter = Some(format!("no new claims to deallocate, {reason}"));
@@ -491,7 +478,7 @@ impl Scheduler {
             .map(|(_, other)| other.clone())
             .collect();
         for other in lesser {
-            self.nominated.remove(&other.uid);
+            self.withdraw(&other.uid);
             let body = json!({"metadata": {"uid": other.uid}, "status": {"nominatedNodeName": null}});
             self.write_pod_status(&other, body);
         }
@@ -559,8 +546,10 @@ impl Scheduler {
                 "lastTransitionTime": api::time::format(self.clock.now()),
             });
             let body = json!({"metadata": {"uid": victim.uid}, "status": {"conditions": [condition]}});
-            let (client, victim) = (self.client.clone(), victim.clone());
+            let (client, writes, victim) = (self.client.clone(), self.binder.writes.clone(), victim.clone());
             self.tasks.spawn("preempt", async move {
+                // The semaphore is never closed.
+                let _permit = writes.acquire().await;
                 let name = victim.pod.metadata.name.as_deref().unwrap_or_default();
                 let marked =
                     client.patch_status::<Pod>(&victim.namespace, name, &Patch::Strategic(body)).await;
@@ -577,6 +566,17 @@ impl Scheduler {
             });
         }
     }
+}
+
+/// The budgets as preemption reads them.
+fn budgets(cache: &client::Cache<PodDisruptionBudget>) -> Vec<Budget> {
+    let budget = |pdb: &Arc<PodDisruptionBudget>| Budget {
+        namespace: pdb.metadata.namespace.clone().unwrap_or_default(),
+        selector: Selector::from_object(pdb.spec.as_ref().and_then(|spec| spec.selector.as_ref()))
+            .unwrap_or_else(|_| Selector::nothing()),
+        allowed: pdb.status.as_ref().map_or(0, |status| i64::from(status.disruptions_allowed.unwrap_or(0))),
+    };
+    cache.list().iter().map(budget).collect()
 }
 
 /// True when the node may take pods that it refused before.

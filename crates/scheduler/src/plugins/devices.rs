@@ -97,7 +97,12 @@ impl State {
 
 /// DynamicResources, whatever the node: claims must exist.
 pub fn ready(cycle: &Cycle<'_>) -> Option<Refusal> {
-    cycle.devices.waits.as_deref().map(|reason| Refusal::unresolvable(NAME, reason))
+    cycle.devices.waits.as_deref().map(|reason| Refusal::told(NAME, vec![reason.to_owned()]))
+}
+
+/// True when the pod has claims.
+pub fn concerns(cycle: &Cycle<'_>) -> bool {
+    !cycle.devices.claims.is_empty()
 }
 
 /// DynamicResources.

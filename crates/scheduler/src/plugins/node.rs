@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use api::k8s::api::core::v1::{NodeSelectorTerm, PreferredSchedulingTerm, Taint, Toleration};
+use api::k8s::api::core::v1::{NodeSelectorTerm, Taint, Toleration};
 use api::nodes;
 
-use super::{Cycle, MAX_SCORE, Refusal, normalize};
+use super::{Cycle, MAX_SCORE, Refusal};
 use crate::pod::{HostPort, PodInfo};
 use crate::snapshot::NodeInfo;
 
@@ -86,21 +86,16 @@ pub fn taints(cycle: &Cycle<'_>, node: &NodeInfo) -> Option<Refusal> {
     refused.then(|| Refusal::unresolvable(TAINTS, "node(s) had untolerated taint(s)"))
 }
 
-/// TaintToleration's score: fewer `PreferNoSchedule` taints are better.
-pub fn score_taints(cycle: &Cycle<'_>, nodes: &[&NodeInfo]) -> Option<Vec<i64>> {
-    let soft = |node: &NodeInfo| {
-        let unwanted = |taint: &&Taint| {
-            let covers = |toleration: &Toleration| {
-                matches!(toleration.effect.as_deref(), None | Some("" | "PreferNoSchedule"))
-                    && tolerates(toleration, taint)
-            };
-            taint.effect == "PreferNoSchedule" && !cycle.pod.tolerations().iter().any(covers)
+/// TaintToleration's raw score: `PreferNoSchedule` taints that the pod does not tolerate; fewer are better.
+pub fn score_taints(cycle: &Cycle<'_>, node: &NodeInfo) -> i64 {
+    let unwanted = |taint: &&Taint| {
+        let covers = |toleration: &Toleration| {
+            matches!(toleration.effect.as_deref(), None | Some("" | "PreferNoSchedule"))
+                && tolerates(toleration, taint)
         };
-        i64::try_from(node.taints().iter().filter(unwanted).count()).unwrap_or(i64::MAX)
+        taint.effect == "PreferNoSchedule" && !cycle.pod.tolerations().iter().any(covers)
     };
-    let mut scores: Vec<i64> = nodes.iter().map(|node| soft(node)).collect();
-    normalize(&mut scores, true);
-    Some(scores)
+    i64::try_from(node.taints().iter().filter(unwanted).count()).unwrap_or(i64::MAX)
 }
 
 /// True when the node satisfies one term; an empty term selects nothing.
@@ -141,20 +136,11 @@ pub fn affinity(cycle: &Cycle<'_>, node: &NodeInfo) -> Option<Refusal> {
     (!node_matches(cycle.pod, node)).then(|| Refusal::unresolvable(AFFINITY, reason))
 }
 
-/// NodeAffinity's score: the weights of the preferred terms that match.
-pub fn score_affinity(cycle: &Cycle<'_>, nodes: &[&NodeInfo]) -> Option<Vec<i64>> {
-    let (own, added) = (cycle.pod.preferred_nodes(), &cycle.settings.added_preferred);
-    if own.is_empty() && added.is_empty() {
-        return None;
-    }
-    let terms: Vec<&PreferredSchedulingTerm> = own.iter().chain(added).collect();
-    let score = |node: &&NodeInfo| {
-        let matching = terms.iter().filter(|term| term_matches(&term.preference, node));
-        matching.map(|term| i64::from(term.weight)).sum()
-    };
-    let mut scores: Vec<i64> = nodes.iter().map(score).collect();
-    normalize(&mut scores, false);
-    Some(scores)
+/// NodeAffinity's raw score: the weights of the preferred terms that match.
+pub fn score_affinity(cycle: &Cycle<'_>, node: &NodeInfo) -> i64 {
+    let terms = cycle.pod.preferred_nodes().iter().chain(&cycle.settings.added_preferred);
+    let matching = terms.filter(|term| term_matches(&term.preference, node));
+    matching.map(|term| i64::from(term.weight)).sum()
 }
 
 fn ports_collide(a: &HostPort, b: &HostPort) -> bool {
@@ -180,15 +166,11 @@ fn normalized_image(image: &str) -> String {
 
 /// ImageLocality's score: nodes that hold the images, spread by how many nodes do.
 pub fn score_images(cycle: &Cycle<'_>, nodes: &[&NodeInfo]) -> Option<Vec<i64>> {
-    let spec = cycle.pod.pod.spec.as_ref()?;
+    let spec = cycle.pod.pod.spec.as_ref().filter(|_| cycle.snapshot.knows_images())?;
     let images: Vec<String> =
         spec.containers.iter().filter_map(|c| c.image.as_deref()).map(normalized_image).collect();
     let total = cycle.snapshot.nodes().len();
-    // With many nodes counting holders for each pod costs more than the hint is worth: use the sample.
-    let holders: Vec<usize> = images
-        .iter()
-        .map(|image| nodes.iter().filter(|node| node.images.contains_key(image)).count())
-        .collect();
+    let holders: Vec<usize> = images.iter().map(|image| cycle.snapshot.holders(image)).collect();
     if holders.iter().all(|count| *count == 0) {
         return None;
     }

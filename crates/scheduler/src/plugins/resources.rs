@@ -1,6 +1,6 @@
 //! Plugins about CPU, memory and counted resources.
 
-use super::{Cycle, MAX_SCORE, Refusal};
+use super::{Cycle, MAX_SCORE, Reasons, Refusal};
 use crate::pod::{PodInfo, Resources};
 use crate::profile::Strategy;
 use crate::snapshot::NodeInfo;
@@ -12,8 +12,22 @@ pub const BALANCED: &str = "NodeResourcesBalancedAllocation";
 
 /// NodeResourcesFit.
 pub fn fit(cycle: &Cycle<'_>, node: &NodeInfo) -> Option<Refusal> {
+    if has_room(cycle.pod, node, &cycle.settings.ignored) {
+        return None;
+    }
     let (reasons, unresolvable) = shortages(cycle.pod, node, &cycle.settings.ignored);
-    (!reasons.is_empty()).then_some(Refusal { plugin: FIT, reasons, unresolvable })
+    (!reasons.is_empty()).then_some(Refusal { plugin: FIT, reasons: Reasons::Many(reasons), unresolvable })
+}
+
+/// True when the node lacks nothing for the pod.
+pub fn has_room(pod: &PodInfo, node: &NodeInfo, ignored: &[String]) -> bool {
+    let (want, have, used) = (&pod.requests, &node.allocatable, &node.requested);
+    let fits = |want: i64, have: i64, used: i64| want <= 0 || want <= have - used;
+    i64::try_from(node.pods.len()).unwrap_or(i64::MAX) < node.max_pods
+        && fits(want.milli_cpu, have.milli_cpu, used.milli_cpu)
+        && fits(want.memory, have.memory, used.memory)
+        && fits(want.ephemeral, have.ephemeral, used.ephemeral)
+        && (want.scalar.is_empty() || shortages(pod, node, ignored).0.is_empty())
 }
 
 /// What the node lacks for the pod, and whether even an empty node would.
@@ -85,21 +99,18 @@ fn shaped(points: &[(i64, i64)], used: i64) -> i64 {
 }
 
 /// NodeResourcesFit's score by the profile's strategy.
-pub fn score_fit(cycle: &Cycle<'_>, nodes: &[&NodeInfo]) -> Option<Vec<i64>> {
+pub fn score_fit(cycle: &Cycle<'_>, node: &NodeInfo) -> i64 {
     let settings = cycle.settings;
-    let score = |node: &&NodeInfo| {
-        let (mut sum, mut weights) = (0, 0);
-        for (name, weight) in &settings.fit_resources {
-            let (want, used, have) = amounts(cycle.pod, node, name, true);
-            let counted = matches!(name.as_str(), "cpu" | "memory" | "ephemeral-storage");
-            if have > 0 && (counted || want > 0) {
-                sum += weight * score_of(&settings.strategy, used + want, have);
-                weights += weight;
-            }
+    let (mut sum, mut weights) = (0, 0);
+    for (name, weight) in &settings.fit_resources {
+        let (want, used, have) = amounts(cycle.pod, node, name, true);
+        let counted = matches!(name.as_str(), "cpu" | "memory" | "ephemeral-storage");
+        if have > 0 && (counted || want > 0) {
+            sum += weight * score_of(&settings.strategy, used + want, have);
+            weights += weight;
         }
-        if weights == 0 { 0 } else { sum / weights }
-    };
-    Some(nodes.iter().map(score).collect())
+    }
+    if weights == 0 { 0 } else { sum / weights }
 }
 
 /// How even the use of the resources is: 1 for equal shares.
@@ -117,25 +128,21 @@ fn balance(shares: &[f64]) -> f64 {
 }
 
 /// NodeResourcesBalancedAllocation: how much the pod improves the balance of the node.
-pub fn score_balanced(cycle: &Cycle<'_>, nodes: &[&NodeInfo]) -> Option<Vec<i64>> {
+pub fn score_balanced(cycle: &Cycle<'_>, node: &NodeInfo) -> i64 {
     let names = &cycle.settings.balanced;
-    let wants = |name: &String| nodes.first().is_some_and(|node| amounts(cycle.pod, node, name, false).0 > 0);
-    if !names.iter().any(wants) {
-        return None;
+    if !names.iter().any(|name| amounts(cycle.pod, node, name, false).0 > 0) {
+        return 0;
     }
-    let score = |node: &&NodeInfo| {
-        let shares = |with: bool| -> Vec<f64> {
-            let share = |name: &String| {
-                let (want, used, have) = amounts(cycle.pod, node, name, false);
-                let used = if with { used + want } else { used };
-                (have > 0).then(|| (used as f64 / have as f64).min(1.0))
-            };
-            names.iter().filter_map(share).collect()
+    let shares = |with: bool| -> Vec<f64> {
+        let share = |name: &String| {
+            let (want, used, have) = amounts(cycle.pod, node, name, false);
+            let used = if with { used + want } else { used };
+            (have > 0).then(|| (used as f64 / have as f64).min(1.0))
         };
-        let level = |with: bool| (balance(&shares(with)) * MAX_SCORE as f64) as i64;
-        MAX_SCORE / 2 + (MAX_SCORE / 2 + level(true) - level(false)) / 2
+        names.iter().filter_map(share).collect()
     };
-    Some(nodes.iter().map(score).collect())
+    let level = |with: bool| (balance(&shares(with)) * MAX_SCORE as f64) as i64;
+    MAX_SCORE / 2 + (MAX_SCORE / 2 + level(true) - level(false)) / 2
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! PodTopologySpread: pods of one selector evenly over domains of nodes (KEP-895).
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::sync::Arc;
 
 use api::k8s::api::apps::v1::{ReplicaSet, StatefulSet};
 use api::k8s::api::core::v1::{Pod, ReplicationController, Service};
@@ -9,6 +9,7 @@ use api::labels::{Operator, Requirement, Selector};
 use client::Cache;
 
 use super::{Cycle, MAX_SCORE, Refusal, node};
+use crate::counts::{Column, Columns, Tally};
 use crate::pod::{self, PodInfo, Spread};
 use crate::profile::Settings;
 use crate::snapshot::{NodeInfo, Snapshot};
@@ -113,10 +114,23 @@ pub fn constraints<'a>(settings: &Settings, pod: &'a PodInfo, snapshot: &Snapsho
     })
 }
 
-/// Matching pods a domain, one map a hard constraint of the pod.
-#[derive(Debug, Default)]
-pub struct FilterState {
-    counts: Vec<HashMap<String, i64>>,
+/// The pods one constraint counts.
+#[derive(Clone, Debug)]
+struct Counted {
+    /// Matching pods on nodes that count, by domain; on each node for itself where the score is by host.
+    tally: Tally,
+    /// Nodes that count, by position.
+    eligible: Vec<bool>,
+    /// Domains of these nodes.
+    present: Vec<bool>,
+    /// The least count of such a domain.
+    least: i64,
+}
+
+/// The pods each of a pod's constraints counts.
+#[derive(Clone, Debug, Default)]
+pub struct State {
+    counted: Vec<Counted>,
 }
 
 fn counts_node(pod: &PodInfo, constraint: &Spread, info: &NodeInfo) -> bool {
@@ -124,55 +138,108 @@ fn counts_node(pod: &PodInfo, constraint: &Spread, info: &NodeInfo) -> bool {
         && (!constraint.honor_taints || node::tolerates_node(pod, info))
 }
 
-fn matching(constraint: &Spread, namespace: &str, info: &NodeInfo) -> i64 {
-    let counts = |pod: &&std::sync::Arc<PodInfo>| {
-        pod.namespace == namespace && !pod.is_deleting() && constraint.selector.matches_opt(pod.labels())
-    };
-    i64::try_from(info.pods.iter().filter(counts).count()).unwrap_or(i64::MAX)
+fn by_host(constraint: &Spread) -> bool {
+    !constraint.hard && constraint.topology_key == HOSTNAME
 }
 
-fn hard(constraints: &[Spread]) -> impl Iterator<Item = &Spread> {
-    constraints.iter().filter(|constraint| constraint.hard)
+/// True when a node counts only with the labels of all constraints of this kind: not for the cluster's own
+/// defaults, which spread by host where there are no zones.
+fn all_needed(pod: &PodInfo, settings: &Settings) -> bool {
+    !pod.spread.is_empty() || settings.default_spread.is_some()
 }
 
-impl FilterState {
-    /// Counts the pods that match the hard ones of the pod's constraints.
-    pub fn new(constraints: &[Spread], pod: &PodInfo, snapshot: &Snapshot) -> FilterState {
-        let mut counts: Vec<HashMap<String, i64>> = hard(constraints).map(|_| HashMap::new()).collect();
-        if counts.is_empty() {
-            return FilterState::default();
-        }
-        for info in snapshot.nodes() {
-            // A node counts only when it has the label of every constraint.
-            if !hard(constraints).all(|constraint| info.label(&constraint.topology_key).is_some()) {
-                continue;
-            }
-            for (constraint, counts) in hard(constraints).zip(&mut counts) {
-                let Some(domain) = info.label(&constraint.topology_key) else { continue };
-                if counts_node(pod, constraint, info) {
-                    *counts.entry(domain.to_owned()).or_default() +=
-                        matching(constraint, &pod.namespace, info);
+fn has_labels(constraints: &[Spread], hard: bool, info: &NodeInfo) -> bool {
+    let mut wanted = constraints.iter().filter(|constraint| constraint.hard == hard);
+    wanted.all(|constraint| info.label(&constraint.topology_key).is_some())
+}
+
+impl State {
+    /// Counts the pods that match the pod's constraints.
+    pub fn new(
+        constraints: &[Spread],
+        pod: &PodInfo,
+        settings: &Settings,
+        snapshot: &Snapshot,
+        columns: &mut Columns,
+    ) -> State {
+        let all_needed = all_needed(pod, settings);
+        let one = |constraint: &Spread| {
+            let each = by_host(constraint);
+            let column = columns.get(snapshot, &constraint.topology_key);
+            let counts = |info: &Arc<NodeInfo>| {
+                let labelled =
+                    (!constraint.hard && !all_needed) || has_labels(constraints, constraint.hard, info);
+                each || (labelled && counts_node(pod, constraint, info))
+            };
+            let eligible: Vec<bool> = snapshot.nodes().iter().map(counts).collect();
+            let mut present = vec![false; column.len()];
+            for info in snapshot.nodes().iter().filter(|info| eligible[info.position]) {
+                if let Some(domain) = column.domain(info) {
+                    present[domain] = true;
                 }
             }
+            let tally = Tally::new(if each { Arc::new(Column::each(snapshot)) } else { column });
+            Counted { tally, eligible, present, least: 0 }
+        };
+        let mut state = State { counted: constraints.iter().map(one).collect() };
+        if !constraints.is_empty() {
+            for info in snapshot.nodes() {
+                info.pods.iter().for_each(|other| state.fold(constraints, pod, other, info, 1));
+            }
         }
-        FilterState { counts }
+        state
     }
+
+    /// Counts `other`, which came to the node (`sign` 1) or left it (-1). To be followed by `settle`.
+    pub fn fold(
+        &mut self,
+        constraints: &[Spread],
+        pod: &PodInfo,
+        other: &PodInfo,
+        info: &NodeInfo,
+        sign: i64,
+    ) {
+        if other.namespace != pod.namespace || other.is_deleting() {
+            return;
+        }
+        for (constraint, counted) in constraints.iter().zip(&mut self.counted) {
+            let eligible = counted.eligible.get(info.position).copied().unwrap_or(false);
+            if eligible && constraint.selector.matches_opt(other.labels()) {
+                counted.tally.add(info, sign);
+            }
+        }
+    }
+
+    /// Finds the least counts anew.
+    pub fn settle(&mut self, constraints: &[Spread]) {
+        for (constraint, counted) in constraints.iter().zip(&mut self.counted).filter(|(one, _)| one.hard) {
+            let counts = counted.tally.sums().iter().zip(&counted.present);
+            let counts = counts.filter(|(_, present)| **present).map(|(count, _)| *count);
+            let domains = counts.clone().count();
+            // Fewer domains than asked for: the missing ones count as empty.
+            counted.least = if domains < constraint.min_domains { 0 } else { counts.min().unwrap_or(0) };
+        }
+    }
+}
+
+/// True when the pod has hard constraints.
+pub fn filters(constraints: &[Spread]) -> bool {
+    constraints.iter().any(|constraint| constraint.hard)
 }
 
 /// Refuses nodes whose domain would be too far ahead.
 pub fn filter(cycle: &Cycle<'_>, info: &NodeInfo) -> Option<Refusal> {
-    let reason = "node(s) didn't match pod topology spread constraints";
-    for (constraint, counts) in hard(&cycle.constraints).zip(&cycle.spread.counts) {
-        let Some(domain) = info.label(&constraint.topology_key) else {
-            return Some(Refusal::unresolvable(NAME, &format!("{reason} (missing required label)")));
+    const REASON: &str = "node(s) didn't match pod topology spread constraints";
+    const MISSING: &str = "node(s) didn't match pod topology spread constraints (missing required label)";
+    let counted = cycle.constraints.iter().zip(&cycle.spread.counted);
+    for (constraint, counted) in counted.filter(|(constraint, _)| constraint.hard) {
+        let Some(domain) = counted.tally.column().domain(info) else {
+            return Some(Refusal::unresolvable(NAME, MISSING));
         };
-        let least = counts.values().copied().min().unwrap_or(0);
-        // Fewer domains than asked for: the missing ones count as empty.
-        let least = if counts.len() < constraint.min_domains { 0 } else { least };
         let own = i64::from(constraint.selector.matches_opt(cycle.pod.labels()));
-        let here = counts.get(domain).copied().unwrap_or(0);
-        if here + own - least > constraint.max_skew {
-            return Some(Refusal::new(NAME, reason));
+        let here = if counted.present[domain] { counted.tally.sums()[domain] } else { 0 };
+        if here + own - counted.least > constraint.max_skew {
+            return Some(Refusal::new(NAME, REASON));
         }
     }
     None
@@ -180,33 +247,45 @@ pub fn filter(cycle: &Cycle<'_>, info: &NodeInfo) -> Option<Refusal> {
 
 /// Scores by soft constraints: domains with fewer matching pods are better.
 pub fn score(cycle: &Cycle<'_>, nodes: &[&NodeInfo]) -> Option<Vec<i64>> {
-    let pod = cycle.pod;
-    let soft: Vec<&Spread> = cycle.constraints.iter().filter(|constraint| !constraint.hard).collect();
+    let soft: Vec<(&Spread, &Counted)> = cycle
+        .constraints
+        .iter()
+        .zip(&cycle.spread.counted)
+        .filter(|(constraint, _)| !constraint.hard)
+        .collect();
     if soft.is_empty() {
         return None;
     }
-    // The cluster's own defaults spread by host where there are no zones.
-    let all_needed = !pod.spread.is_empty() || cycle.settings.default_spread.is_some();
-    let counted = |info: &NodeInfo| !all_needed || soft.iter().all(|c| info.label(&c.topology_key).is_some());
-    let tables = domains(cycle, &soft, nodes, &counted);
-    let candidates = nodes.iter().filter(|info| counted(info)).count();
-    let raw = |info: &&NodeInfo| {
-        counted(info).then(|| {
-            let parts = soft.iter().zip(&tables).filter_map(|(constraint, table)| {
-                let domain = info.label(&constraint.topology_key)?;
-                let by_host = constraint.topology_key == HOSTNAME;
-                let count = if by_host {
-                    matching(constraint, &pod.namespace, info)
-                } else {
-                    table.get(domain).copied().unwrap_or(0)
-                };
-                let domains = if by_host { candidates } else { table.len() };
-                Some(count as f64 * ((domains + 2) as f64).ln() + (constraint.max_skew - 1) as f64)
-            });
-            parts.sum::<f64>().round() as i64
+    let all_needed = all_needed(cycle.pod, cycle.settings);
+    let counted = |info: &&&NodeInfo| !all_needed || has_labels(&cycle.constraints, false, info);
+    let candidates: Vec<bool> = nodes.iter().map(|info| counted(&info)).collect();
+    let chosen = || nodes.iter().zip(&candidates).filter(|(_, counted)| **counted).map(|(info, _)| *info);
+    let weights: Vec<f64> = soft
+        .iter()
+        .map(|(constraint, counted)| {
+            let domains = if by_host(constraint) {
+                chosen().count()
+            } else {
+                let mut seen = vec![false; counted.tally.column().len()];
+                chosen()
+                    .filter_map(|info| counted.tally.column().domain(info))
+                    .for_each(|at| seen[at] = true);
+                seen.into_iter().filter(|seen| *seen).count()
+            };
+            ((domains + 2) as f64).ln()
         })
+        .collect();
+    let raw = |info: &NodeInfo| {
+        let parts = soft.iter().zip(&weights).filter_map(|((constraint, counted), weight)| {
+            if by_host(constraint) {
+                info.label(HOSTNAME)?;
+            }
+            Some(counted.tally.at(info)? as f64 * weight + (constraint.max_skew - 1) as f64)
+        });
+        parts.sum::<f64>().round() as i64
     };
-    let scores: Vec<Option<i64>> = nodes.iter().map(raw).collect();
+    let scores: Vec<Option<i64>> =
+        nodes.iter().zip(&candidates).map(|(info, counted)| counted.then(|| raw(info))).collect();
     let least = scores.iter().flatten().copied().min().unwrap_or(0);
     let most = scores.iter().flatten().copied().max().unwrap_or(0);
     let scale = |score: Option<i64>| match (score, most) {
@@ -215,35 +294,4 @@ pub fn score(cycle: &Cycle<'_>, nodes: &[&NodeInfo]) -> Option<Vec<i64>> {
         (Some(score), most) => MAX_SCORE * (most + least - score) / most,
     };
     Some(scores.into_iter().map(scale).collect())
-}
-
-/// Matching pods a domain of the candidates, one table a constraint; hosts are counted where they are scored.
-fn domains<'a>(
-    cycle: &'a Cycle<'_>,
-    soft: &[&Spread],
-    nodes: &[&'a NodeInfo],
-    counted: &dyn Fn(&NodeInfo) -> bool,
-) -> Vec<HashMap<&'a str, i64>> {
-    let mut tables: Vec<HashMap<&str, i64>> = soft.iter().map(|_| HashMap::new()).collect();
-    for info in nodes.iter().filter(|info| counted(info)) {
-        for (constraint, table) in soft.iter().zip(&mut tables) {
-            if let Some(domain) =
-                info.label(&constraint.topology_key).filter(|_| constraint.topology_key != HOSTNAME)
-            {
-                table.entry(domain).or_default();
-            }
-        }
-    }
-    if tables.iter().all(HashMap::is_empty) {
-        return tables;
-    }
-    for info in cycle.snapshot.nodes().iter().filter(|info| counted(info)) {
-        for (constraint, table) in soft.iter().zip(&mut tables) {
-            let count = info.label(&constraint.topology_key).and_then(|domain| table.get_mut(domain));
-            if let Some(count) = count.filter(|_| counts_node(cycle.pod, constraint, info)) {
-                *count += matching(constraint, &cycle.pod.namespace, info);
-            }
-        }
-    }
-    tables
 }

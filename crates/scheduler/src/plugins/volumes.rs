@@ -42,12 +42,15 @@ struct Waiting {
 }
 
 /// The pod's claims, sorted out once.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct State {
     missing: Option<String>,
     not_ready: Option<String>,
     unzoned: Option<String>,
-    in_use: bool,
+    /// Claims that only one pod may use.
+    alone: Vec<String>,
+    /// Uses of them by others.
+    users: i64,
     bound: Vec<Option<Arc<PersistentVolume>>>,
     waiting: Vec<Waiting>,
     candidates: Vec<Arc<PersistentVolume>>,
@@ -82,10 +85,28 @@ impl State {
         state.waiting.sort_by_key(|waiting| {
             (volumes::requested(&waiting.claim).value(), waiting.claim.metadata.name.clone())
         });
+        if state.is_alone() {
+            for node in snapshot.nodes() {
+                node.pods.iter().for_each(|other| state.fold(pod, other, 1));
+            }
+        }
         if !state.waiting.is_empty() {
             state.candidates = snapshot.storage.volumes.list();
         }
         state
+    }
+
+    /// True when the pod has a claim that only one pod may use.
+    pub fn is_alone(&self) -> bool {
+        !self.alone.is_empty()
+    }
+
+    /// Counts the uses of such claims by `other`, which came (`sign` 1) or left (-1).
+    pub fn fold(&mut self, pod: &PodInfo, other: &PodInfo, sign: i64) {
+        if other.namespace == pod.namespace {
+            let uses = other.claims.iter().filter(|claim| self.alone.contains(&claim.name)).count();
+            self.users += sign * i64::try_from(uses).unwrap_or(0);
+        }
     }
 
     fn sort_in(
@@ -114,7 +135,10 @@ impl State {
         if let Some(text) = complaint {
             self.not_ready.get_or_insert(text);
         }
-        self.in_use |= is_taken_alone(claim, name, &pod.namespace, snapshot);
+        let modes = claim.spec.as_ref().and_then(|spec| spec.access_modes.as_deref()).unwrap_or_default();
+        if modes.iter().any(|mode| mode == "ReadWriteOncePod") {
+            self.alone.push(name.to_owned());
+        }
         let class = storage.classes.get("", volumes::class_of(claim));
         if volumes::is_bound(claim) {
             let found = volume.and_then(|volume| storage.volumes.get("", volume));
@@ -138,16 +162,6 @@ impl State {
     }
 }
 
-/// True when another pod uses a claim that only one may.
-fn is_taken_alone(claim: &PersistentVolumeClaim, name: &str, namespace: &str, snapshot: &Snapshot) -> bool {
-    let modes = claim.spec.as_ref().and_then(|spec| spec.access_modes.as_deref()).unwrap_or_default();
-    let uses = |other: &Arc<PodInfo>| {
-        other.namespace == namespace && other.claims.iter().any(|claim| claim.name == name)
-    };
-    modes.iter().any(|mode| mode == "ReadWriteOncePod")
-        && snapshot.nodes().iter().any(|node| node.pods.iter().any(uses))
-}
-
 /// The zones a volume's labels name.
 fn zones(volume: &PersistentVolume) -> Vec<(String, BTreeSet<String>)> {
     let labels = volume.metadata.labels.iter().flatten();
@@ -155,9 +169,19 @@ fn zones(volume: &PersistentVolume) -> Vec<(String, BTreeSet<String>)> {
     zones.map(|(key, value)| (key.clone(), value.split("__").map(str::to_owned).collect())).collect()
 }
 
+/// True when the pod has claims.
+pub fn has_claims(cycle: &Cycle<'_>) -> bool {
+    !cycle.pod.claims.is_empty()
+}
+
+/// True when the pod has claims, or disks that others may not write to.
+pub fn uses_volumes(cycle: &Cycle<'_>) -> bool {
+    has_claims(cycle) || cycle.pod.has_disks
+}
+
 /// VolumeRestrictions, whatever the node: claims must exist.
 pub fn restricted(cycle: &Cycle<'_>) -> Option<Refusal> {
-    cycle.volumes.missing.as_deref().map(|reason| Refusal::unresolvable(RESTRICTIONS, reason))
+    cycle.volumes.missing.as_deref().map(|reason| Refusal::told(RESTRICTIONS, vec![reason.to_owned()]))
 }
 
 /// VolumeRestrictions.
@@ -173,7 +197,7 @@ pub fn restrictions(cycle: &Cycle<'_>, node: &NodeInfo) -> Option<Refusal> {
     }
     let text = "node(s) unavailable due to PersistentVolumeClaim with ReadWriteOncePod access mode already in-use by \
                 another pod";
-    cycle.volumes.in_use.then(|| Refusal::new(RESTRICTIONS, text))
+    (cycle.volumes.users > 0).then(|| Refusal::new(RESTRICTIONS, text))
 }
 
 /// True for volumes that name a disk which only one writer may use.
@@ -210,7 +234,7 @@ fn disks_collide(a: &Volume, b: &Volume) -> bool {
 
 /// VolumeBinding, whatever the node: claims that do not wait for a node must be bound.
 pub fn ready(cycle: &Cycle<'_>) -> Option<Refusal> {
-    cycle.volumes.not_ready.as_deref().map(|reason| Refusal::unresolvable(BINDING, reason))
+    cycle.volumes.not_ready.as_deref().map(|reason| Refusal::told(BINDING, vec![reason.to_owned()]))
 }
 
 /// What is to be done so that a pod has its volumes and devices on a node.
@@ -322,12 +346,12 @@ pub fn binding(cycle: &Cycle<'_>, node: &NodeInfo) -> Option<Refusal> {
         return None;
     }
     let reasons = find(cycle, node).err()?;
-    Some(Refusal { plugin: BINDING, reasons, unresolvable: true })
+    Some(Refusal::told(BINDING, reasons))
 }
 
 /// VolumeZone, whatever the node: volumes of bound claims must be known.
 pub fn zoned(cycle: &Cycle<'_>) -> Option<Refusal> {
-    cycle.volumes.unzoned.as_deref().map(|reason| Refusal::unresolvable(ZONE, reason))
+    cycle.volumes.unzoned.as_deref().map(|reason| Refusal::told(ZONE, vec![reason.to_owned()]))
 }
 
 /// VolumeZone.
