@@ -35,7 +35,9 @@ fn try_run(root: &Path, args: &[String]) -> Result<(), String> {
     while let Some(arg) = args.next() {
         match arg.as_str() {
             "--seconds" => seconds = args.next().ok_or("--seconds needs a number")?,
-            flag if flag.starts_with('-') => return Err("usage: cargo xtask fuzz [TARGET…] [--seconds N]".into()),
+            flag if flag.starts_with('-') => {
+                return Err("usage: cargo xtask fuzz [TARGET…] [--seconds N]".into());
+            }
             name => wanted.push(name.to_owned()),
         }
     }
@@ -85,5 +87,9 @@ fn fuzz(program: &Path, target_dir: &Path, name: &str, seconds: &str) -> Result<
         .env("RUST_BACKTRACE", "1")
         .status()
         .map_err(|error| error.to_string())?;
-    if status.success() { Ok(()) } else { Err(format!("{name}: a finding; the input is in {}", dir.display())) }
+    if status.success() {
+        Ok(())
+    } else {
+        Err(format!("{name}: a finding; the input is in {}", dir.display()))
+    }
 }

@@ -3,7 +3,7 @@
 mod bootstrap;
 pub mod certificate;
 pub mod jwt;
-mod oidc;
+pub mod oidc;
 pub mod service_account;
 mod token_file;
 

@@ -184,7 +184,7 @@ async fn download(app: &App, args: &Args, from: &Side, local: &str) -> Result<()
         finished(exit)?;
         return Err(Error::state(format!("{} is not there", from.file)));
     }
-    unpack(app, &archive, &from.file, Path::new(local))?;
+    unpack(&app.err, &archive, &from.file, Path::new(local))?;
     finished(exit)
 }
 
@@ -230,7 +230,7 @@ fn place(entry: &Path, prefix: &str, target: &Path) -> Option<PathBuf> {
 }
 
 /// Writes an archive's files. Links and devices are left out, and so is everything behind a link.
-fn unpack(app: &App, archive: &[u8], asked: &str, local: &Path) -> Result<(), Error> {
+pub fn unpack(warnings: &Sink, archive: &[u8], asked: &str, local: &Path) -> Result<(), Error> {
     let fail = |error| Error::local("tar contents corrupted", error);
     let mut target = local.to_owned();
     if local.is_dir()
@@ -244,12 +244,12 @@ fn unpack(app: &App, archive: &[u8], asked: &str, local: &Path) -> Result<(), Er
         let path = entry.path().map_err(fail)?.into_owned();
         let shown = path.display().to_string();
         let Some(to) = place(&path, asked, &target) else {
-            app.err.line(&format!("warning: file {shown:?} is outside target destination, skipping"));
+            warnings.line(&format!("warning: file {shown:?} is outside target destination, skipping"));
             continue;
         };
         let inside = to.strip_prefix(&target).unwrap_or(Path::new(""));
         if has_link(&target, inside) {
-            app.err.line(&format!("warning: file {shown:?} is behind a link, skipping"));
+            warnings.line(&format!("warning: file {shown:?} is behind a link, skipping"));
             continue;
         }
         let written = |error| Error::local(format!("writing {}", to.display()), error);
@@ -269,7 +269,7 @@ fn unpack(app: &App, archive: &[u8], asked: &str, local: &Path) -> Result<(), Er
                     .flatten()
                     .map(|link| link.display().to_string())
                     .unwrap_or_default();
-                app.err
+                warnings
                     .line(&format!("warning: skipping symlink: {:?} -> {link:?}", to.display().to_string()));
             }
             _ => {}

@@ -502,7 +502,7 @@ impl<'a> Checker<'_, 'a> {
         }
         let shown: Vec<Type> = kinds.iter().map(plain).collect();
         let counted = rows.iter().any(|(_, counts, _)| counts.contains(&kinds.len()));
-        match signature(&full, &kinds, &shown).filter(|_| counted) {
+        match counted.then(|| signature(&full, &kinds, &shown)).flatten() {
             Some(kind) => {
                 self.literals(&full, args);
                 kind

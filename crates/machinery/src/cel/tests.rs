@@ -202,3 +202,11 @@ fn cost_is_bounded() {
     let error = run("self.list.all(x, self.list.all(y, x + y >= 0))", &object).expect_err("too costly");
     assert_eq!(error, "operation cancelled: actual cost limit exceeded");
 }
+
+#[test]
+fn calls_without_arguments_are_no_overload() {
+    for name in ["size", "int", "sum", "sort", "optional.of", "matches", "quantity", "math.greatest"] {
+        let error = run(&format!("{name}()"), &object()).expect_err(name);
+        assert!(error.contains("ERROR: <input>:1:"), "{name}: {error}");
+    }
+}

@@ -4,6 +4,7 @@
 //! custom resources bring their own [`structural::Node`] and meet built-ins behind the [`Schema`] view.
 
 mod facts;
+pub mod sample;
 pub mod structural;
 mod view;
 

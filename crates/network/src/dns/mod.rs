@@ -196,6 +196,15 @@ impl Server {
         }
     }
 
+    /// The answer to a UDP question that can be given at once; `None` when others must be asked first, or for
+    /// what deserves none.
+    pub fn answer_at_once(&self, bytes: &[u8]) -> Option<Vec<u8>> {
+        match self.react(bytes) {
+            Reaction::Send(request, message) => encode_udp(&request, message),
+            Reaction::Wait(..) | Reaction::Nothing => None,
+        }
+    }
+
     async fn elsewhere(&self, request: &Message, step: Step) -> Message {
         let dnssec = request.edns.as_ref().is_some_and(|edns| edns.flags().dnssec_ok);
         match step {
