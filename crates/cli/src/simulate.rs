@@ -58,7 +58,7 @@ pub async fn run(args: SimulateArgs) -> Result<(), CliError> {
     }
     // What is in memory ends with us.
     let in_memory = args.own && args.own_store.is_none();
-    if !(args.config.keep || in_memory) {
+    if !args.config.keep && (args.config.phases || !in_memory) {
         println!("\nremoving the simulation's objects");
         simulation.clean().await.map_err(failed)?;
     }

@@ -250,9 +250,16 @@ impl Objects {
 
     /// As [`Cache::put`].
     pub(crate) fn put(&self, new: Shared) -> Option<Change<dyn Erased>> {
+        let revision = new.revision();
+        let change = self.set(new);
+        self.advance(revision);
+        change
+    }
+
+    /// Stores an object; says nothing about what else has been seen.
+    fn set(&self, new: Shared) -> Option<Change<dyn Erased>> {
         let key = new.key();
         let mut inner = self.0.write();
-        inner.revision = inner.revision.max(new.revision());
         let inner = &mut *inner;
         let named = inner.namespaces.entry(key.namespace.clone()).or_default();
         if let Some(old) = named.get(&key.name)
@@ -301,7 +308,9 @@ impl Objects {
         let present: Vec<Key> = self.list().iter().map(|object| object.key()).collect();
         let gone = present.iter().filter(|key| !wanted.contains(key));
         let mut changes: Vec<Change<dyn Erased>> = gone.filter_map(|key| self.remove(key, 0)).collect();
-        changes.extend(objects.into_iter().filter_map(|object| self.put(object)));
+        // The list's revision counts once all of it is here: until then a reader could believe to have seen writes
+        // that are still to come.
+        changes.extend(objects.into_iter().filter_map(|object| self.set(object)));
         self.advance(revision);
         changes
     }

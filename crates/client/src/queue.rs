@@ -125,6 +125,7 @@ impl<T: Ord + Clone> Queue<T> {
                 None => self.0.wake.notified().await,
                 Some(wait) => {
                     tokio::select! {
+                        biased;
                         () = self.0.wake.notified() => {}
                         () = self.0.clock.sleep(wait) => {}
                     }

@@ -22,8 +22,9 @@ use crate::events::{EventKind, Recorder};
 use crate::plan::{Mode, Outcome, Plan, Report, Stage, Step};
 use crate::{Client, ClientError, Key, Queue, ResourceRef};
 
-/// After this time a write that no cache has shown is forgotten.
-const EXPECT_FOR: Duration = Duration::from_secs(30);
+/// After this time a write that no cache has shown is forgotten, as upstream's expectations: a watch that is behind for
+/// longer must not make things twice.
+const EXPECT_FOR: Duration = Duration::from_secs(300);
 /// How soon to look again for writes that the caches have not shown: the event itself usually comes first.
 const EXPECT_AGAIN: Duration = Duration::from_millis(250);
 /// Steps that run at a time.

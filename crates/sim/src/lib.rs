@@ -5,8 +5,10 @@
 
 mod load;
 mod node;
+mod phase;
 mod pod;
 mod report;
+mod usage;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +17,7 @@ use base::{Clock, Rng, Tasks};
 use client::{Client, ClientError, SharedInformers};
 
 use crate::report::Report;
+use crate::usage::Phase;
 
 /// The label of everything that a simulation makes.
 pub const LABEL: &str = "navarch.local/hollow";
@@ -31,6 +34,10 @@ pub struct Config {
     /// Pods of one Deployment; 0 creates pods without an owner.
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub deployment_size: usize,
+    /// Go on when all pods run: roll every Deployment, drain a tenth of the nodes against budgets, delete everything;
+    /// tell what each phase took. Deployments have 30 pods unless --deployment-size says otherwise.
+    #[arg(long, conflicts_with = "lifetime_ms")]
+    pub phases: bool,
     /// Objects created a second at most; 0 = as fast as it goes.
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub rate: u64,
@@ -109,7 +116,10 @@ pub struct Sim {
 
 impl Sim {
     /// Over `client`, which must be allowed everything.
-    pub fn new(config: Config, client: Client, clock: Clock, rng: Rng, tasks: Tasks) -> Sim {
+    pub fn new(mut config: Config, client: Client, clock: Clock, rng: Rng, tasks: Tasks) -> Sim {
+        if config.phases && config.deployment_size == 0 {
+            config.deployment_size = 30;
+        }
         let run = rng.suffix(5).into();
         let report = Arc::new(Report::new(clock.clone()));
         Sim { config: Arc::new(config), client, clock, rng, tasks, report, run }
@@ -127,26 +137,40 @@ impl Sim {
         let report = self.report.clone();
         self.tasks.spawn("progress", async move { report.progress().await });
         load::namespace(self).await?;
-        pod::follow(self, &informers).await;
+        let pods = pod::follow(self, &informers).await;
+        let late = SimError::Limit { seconds: limit.as_secs() };
         let ran = self.clock.timeout(limit, self.work()).await;
         self.report.summary();
-        match ran {
-            None => return Err(SimError::Limit { seconds: limit.as_secs() }),
-            Some(result) => result?,
+        ran.ok_or(late)??;
+        if self.config.phases {
+            let late = SimError::Limit { seconds: limit.as_secs() };
+            let follower = phase::Follower::new(self, &informers, pods).await;
+            let more = async {
+                phase::roll(self, &follower).await?;
+                phase::drain(self, &follower).await
+            };
+            self.clock.timeout(limit, more).await.ok_or(late)??;
         }
         Ok(())
     }
 
     async fn work(&self) -> Result<(), SimError> {
+        let phase = Phase::begin("nodes", &self.clock);
         node::register(self).await?;
+        phase.end(&format!("{} nodes", self.config.nodes));
+        let phase = Phase::begin("deploy", &self.clock);
         load::create(self).await?;
         self.report.all_ran(self.config.pods).await;
+        phase.end(&format!("{} pods", self.config.pods));
         Ok(())
     }
 
     /// Removes what the simulation made.
     pub async fn clean(&self) -> Result<(), SimError> {
-        load::clean(self).await
+        let phase = Phase::begin("delete", &self.clock);
+        load::clean(self).await?;
+        phase.end(&format!("{} pods, {} nodes", self.config.pods, self.config.nodes));
+        Ok(())
     }
 
     /// The name of a node of this run.

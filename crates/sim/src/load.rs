@@ -15,11 +15,13 @@ use crate::{LABEL, Sim, SimError};
 /// Between looks whether everything is gone.
 const LOOK: Duration = Duration::from_millis(500);
 
-fn core(resource: &str) -> Gvr {
+/// A resource of the core group.
+pub fn core(resource: &str) -> Gvr {
     Gvr::new("", "v1", resource)
 }
 
-fn call(what: &'static str) -> impl Fn(ClientError) -> SimError {
+/// Names what failed.
+pub fn call(what: &'static str) -> impl Fn(ClientError) -> SimError {
     move |source| SimError::Call { what, source }
 }
 
@@ -81,7 +83,8 @@ pub async fn create(sim: &Sim) -> Result<(), SimError> {
     }
 }
 
-fn spec(sim: &Sim) -> Value {
+/// The load's pods.
+pub fn pod_spec(sim: &Sim) -> Value {
     let requests = json!({"cpu": format!("{}m", sim.config.pod_cpu_milli),
         "memory": format!("{}Mi", sim.config.pod_memory_mib)});
     json!({
@@ -94,7 +97,7 @@ fn spec(sim: &Sim) -> Value {
 
 async fn pod(sim: &Sim, number: usize) -> Result<(), ClientError> {
     let name = format!("pod-{number}");
-    let mut spec = spec(sim);
+    let mut spec = pod_spec(sim);
     if sim.config.lifetime_ms > 0 {
         spec["restartPolicy"] = "Never".into();
     }
@@ -113,7 +116,7 @@ async fn deployment(sim: &Sim, number: usize) -> Result<(), ClientError> {
     let object = json!({
         "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name},
         "spec": {"replicas": replicas, "selector": {"matchLabels": labels},
-            "template": {"metadata": {"labels": labels}, "spec": spec(sim)}},
+            "template": {"metadata": {"labels": labels}, "spec": pod_spec(sim)}},
     });
     post(sim, &Gvr::new("apps", "v1", "deployments"), &sim.namespace(), &object).await?;
     sim.report.created(replicas);

@@ -155,7 +155,7 @@ struct Due {
 }
 
 /// Watches all pods and walks those of hollow nodes through their phases.
-pub async fn follow(sim: &Sim, informers: &SharedInformers) {
+pub async fn follow(sim: &Sim, informers: &SharedInformers) -> Cache<Hollow> {
     let resource = ResourceRef::new("", "v1", "pods", "Pod", true);
     let scope = Scope { fields: "spec.nodeName!=".to_owned(), ..Scope::default() };
     let pods = informers.any::<Hollow>(resource, scope);
@@ -185,6 +185,7 @@ pub async fn follow(sim: &Sim, informers: &SharedInformers) {
         tasks.spawn("hollow pods", async move { work(&sim, &queue, &cache).await });
     }
     pods.synced().await;
+    pods.cache().clone()
 }
 
 async fn work(sim: &Sim, queue: &Queue<Due>, cache: &Cache<Hollow>) {

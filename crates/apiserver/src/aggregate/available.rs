@@ -42,6 +42,7 @@ impl Server {
             let wait = if well { AGAIN } else { RETRY };
             let (mut a, mut b, mut c) = (Vec::new(), Vec::new(), Vec::new());
             let ended = tokio::select! {
+                biased;
                 () = self.tasks.cancel_token().cancelled() => return HistoryError::Closed,
                 result = services.next_batch(&mut a) => result,
                 result = addresses.next_batch(&mut b), if !none => result,

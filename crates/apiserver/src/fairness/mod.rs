@@ -160,6 +160,7 @@ impl Server {
             self.load_flows();
             let (mut a, mut b) = (Vec::new(), Vec::new());
             let result = tokio::select! {
+                biased;
                 result = schemas.next_batch(&mut a) => result,
                 result = levels.next_batch(&mut b) => result,
             };
