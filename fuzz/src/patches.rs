@@ -94,6 +94,10 @@ fn run_apply(data: &[u8]) {
     let settle = |value: Value| json::conform(schema, &value).expect("what was applied conforms").value;
     let Ok(first) = apply::apply(write("one"), live.as_ref(), &one, true) else { return };
     let first = settle(first);
+    if first.pointer("/metadata/managedFields").is_none() {
+        // Empty lists alone are nobody's, as upstream has it: the next apply takes the object for an untracked one.
+        return;
+    }
     match apply::apply(write("one"), Some(&first), &one, false) {
         Ok(second) => {
             let second = settle(second);

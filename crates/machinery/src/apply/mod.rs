@@ -197,10 +197,6 @@ fn apply_once(
         if let Some(entry) = managed.entries.get_mut(&id) {
             entry.time = Some(api::time::format(write.now));
         }
-    } else if let Some(entry) = managed.entries.get_mut(&id)
-        && entry.time.is_none()
-    {
-        entry.time = Some(api::time::format(write.now));
     }
     Ok((new, managed))
 }

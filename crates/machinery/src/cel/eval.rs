@@ -567,7 +567,11 @@ fn look_up<'v>(operand: &Val<'v>, index: &Val<'v>) -> Result<Option<Val<'v>>, Ev
         Val::Map(entries) => {
             Ok(entries.iter().find(|(key, _)| key.equals(index)).map(|(_, value)| value.clone()))
         }
-        Val::Host(_) | Val::Object(_) => match index {
+        Val::Host(host) => match index {
+            Val::Str(key) => host.select(key, &mut Budget::new(super::PER_CALL_LIMIT)).transpose(),
+            _ => Ok(None),
+        },
+        Val::Object(_) => match index {
             Val::Str(key) => Ok(operand.get(key)),
             _ => Ok(None),
         },

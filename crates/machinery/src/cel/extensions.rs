@@ -317,7 +317,7 @@ fn validate<'v>(format: &str, text: &str) -> Val<'v> {
 type Semver = (u64, u64, u64, String);
 
 /// `1.2.3-pre+build`; loosely also `v1.2` and `01.2.3`.
-fn parse_semver(text: &str, loose: bool) -> Option<Semver> {
+pub(super) fn parse_semver(text: &str, loose: bool) -> Option<Semver> {
     let text = if loose { text.trim().trim_start_matches('v') } else { text };
     let (rest, build) = text.split_once('+').map_or((text, None), |(rest, build)| (rest, Some(build)));
     let (core, pre) = rest.split_once('-').map_or((rest, None), |(core, pre)| (core, Some(pre)));

@@ -110,6 +110,11 @@ impl<'v> Val<'v> {
         Val::Str(text.into())
     }
 
+    /// A semantic version; `None` when the text is none.
+    pub fn semver(text: &str) -> Option<Val<'v>> {
+        super::extensions::parse_semver(text, false).map(|version| Val::Semver(Rc::new(version)))
+    }
+
     pub(super) fn list(items: Vec<Val<'v>>) -> Val<'v> {
         Val::List(Rc::new(items))
     }

@@ -642,6 +642,14 @@ fn go_type(schema: Schema<'_>) -> String {
         Base::Scalar(scalar) => field.go_type.unwrap_or(scalar::go_type(scalar)).to_string(),
     };
     match schema {
+        // The one map that Go has a name for.
+        Schema::Field(field)
+            if field.shape == Shape::Map
+                && matches!(field.base, Base::Scalar(Scalar::Quantity))
+                && field.go_type.is_none() =>
+        {
+            "v1.ResourceList".to_string()
+        }
         Schema::Field(field) => match field.shape {
             Shape::One => element(field),
             Shape::List => format!("[]{}", element(field)),

@@ -450,8 +450,10 @@ fn analyze(text: &str) -> Traits {
             _ => false,
         };
         let is_break = matches!(c, '\n' | '\r' | '\u{85}' | '\u{2028}' | '\u{2029}');
-        let printable = is_break
-            || matches!(c, '\t' | ' '..='~' | '\u{a0}'..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..)
+        // A line break other than `\n` would be read back as one of those: it is escaped.
+        let printable = c == '\n'
+            || !is_break
+                && matches!(c, '\t' | ' '..='~' | '\u{a0}'..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..)
                 && c != '\u{feff}';
         // libyaml escapes tabs and what lies beyond the basic plane.
         traits.special |= !printable || c == '\t' || c > '\u{ffff}';
@@ -611,7 +613,7 @@ fn push_escaped(c: char, out: &mut String) {
         '\u{85}' => out.push_str("\\N"),
         '\u{2028}' => out.push_str("\\L"),
         '\u{2029}' => out.push_str("\\P"),
-        '\u{feff}' => out.push_str("\\uFEFF"),
+        '\u{feff}' | '\u{fffe}' | '\u{ffff}' => out.push_str(&format!("\\u{:04X}", c as u32)),
         c if (c as u32) < 0x20 || (0x7f..0xa0).contains(&(c as u32)) => {
             out.push_str(&format!("\\x{:02X}", c as u32));
         }
@@ -694,5 +696,25 @@ mod tests {
         let text = "apiVersion: v1\ndata:\n  a: |\n    x\n    y\n  b: |-\n    x\n    y\n  c: |2\n     lead\n  col: 'a: b'\n  d2: '- a'\n  dash: '-'\n  date: \"2030-01-01\"\n  e: \"\"\n  \"n\": \"123\"\n  nul: \"null\"\n  q: it's\n  sp: 'x '\n  star: '*x'\n  t: \"true\"\n  tab: \"\\tx\\n y\"\n  time: \"1:30\"\n  uni: é\nempty: {}\nfloat: 1.5\nlist:\n- a: 1\n  b:\n  - 1\n  - - 2\n    - 3\n- []\n- x\nnone: null\n";
         assert_eq!(encode(&value), text);
         assert_eq!(decode_first(text.as_bytes()).expect("reads").value, value);
+    }
+
+    #[test]
+    fn odd_texts_are_read_back() {
+        let odd =
+            ["\r", "\n\r", "\u{85}", "\u{2028}", "\u{2029}x", "\u{feff}", "\u{ffff}", "\u{0}", "\u{7f}"];
+        let around = ["", "a", "\n", " ", "a\n", ": ", "- ", "\u{10ffff}"];
+        for odd in odd {
+            for (before, after) in
+                around.iter().flat_map(|before| around.iter().map(move |after| (before, after)))
+            {
+                let text = format!("{before}{odd}{after}");
+                let value =
+                    json!({"v": {"a": text.as_str()}, "k": {text.as_str(): 1}, "l": [text.as_str(), [text]]});
+                let written = encode(&value);
+                let read =
+                    decode_first(written.as_bytes()).unwrap_or_else(|error| panic!("{written:?}: {error}"));
+                assert_eq!(read.value, value, "{written:?}");
+            }
+        }
     }
 }
