@@ -1,8 +1,10 @@
 //! Cluster addresses and node ports of services: handed out, kept unique, taken back.
 //!
-//! What is in use is kept in memory and read from the stored services at first need. It must not know HTTP.
+//! What is in use is in the store: an IPAddress object for each address, a small object for each node port, committed
+//! together with the service, so that several servers never give the same twice and a crash leaves nothing behind. It
+//! must not know HTTP.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
@@ -13,6 +15,10 @@ use parking_lot::Mutex;
 use registry::Resource;
 use registry::tree::Tree;
 use serde_json::{Value, json};
+use store::{
+    Attrs, CommitError, Committed, EventKind, Expect, HistoryError, Interest, Key, Op, Store, WatchFrom,
+    Write,
+};
 
 use crate::config::Config;
 use crate::object;
@@ -23,9 +29,9 @@ const RANDOM_TRIES: u32 = 8;
 /// Addresses walked when the random tries met used ones; a fuller range is called full.
 const WALK_LIMIT: u64 = 1 << 20;
 
+/// What is being handed out and not stored yet.
 #[derive(Default)]
-struct Used {
-    loaded: bool,
+struct Pending {
     addresses: BTreeSet<IpAddr>,
     ports: BTreeSet<u16>,
 }
@@ -34,66 +40,252 @@ struct Used {
 pub struct Allocators {
     ranges: Vec<IpNet>,
     ports: (u16, u16),
-    used: Arc<Mutex<Used>>,
+    pending: Arc<Mutex<Pending>>,
 }
 
-/// What a write has taken and what it gives up: taken things go back unless the write went through.
+/// What a write takes and what it gives up, which is to be stored with it: see [`Holds::claims`]. Lives until then.
 #[must_use]
 pub struct Holds {
-    used: Arc<Mutex<Used>>,
+    store: Store,
+    pending: Arc<Mutex<Pending>>,
     addresses: Vec<IpAddr>,
     ports: Vec<u16>,
     released_addresses: Vec<IpAddr>,
     released_ports: Vec<u16>,
-    kept: bool,
 }
 
 impl Holds {
-    /// The write went through.
-    pub fn keep(mut self) {
-        self.kept = true;
-        let mut used = self.used.lock();
-        self.released_addresses.iter().for_each(|ip| {
-            used.addresses.remove(ip);
-        });
-        self.released_ports.iter().for_each(|port| {
-            used.ports.remove(port);
-        });
-    }
-
     fn take_port(&mut self, port: u16) -> bool {
-        let new = self.used.lock().ports.insert(port);
-        if new {
+        let free = self.pending.lock().ports.insert(port);
+        if free && self.store.get(&port_key(port)).is_none() {
             self.ports.push(port);
+            return true;
         }
-        new
+        if free {
+            self.pending.lock().ports.remove(&port);
+        }
+        false
     }
 
     fn take_address(&mut self, ip: IpAddr) -> bool {
-        let new = self.used.lock().addresses.insert(ip);
-        if new {
+        let free = self.pending.lock().addresses.insert(ip);
+        if free && self.store.get(&address_key(ip)).is_none() {
             self.addresses.push(ip);
+            return true;
         }
-        new
+        if free {
+            self.pending.lock().addresses.remove(&ip);
+        }
+        false
+    }
+
+    /// The writes to commit together with the service's own: they hold only if nobody else, through whichever
+    /// server, was given the same.
+    pub fn claims(&self, server: &Server, service: &Value) -> Vec<Write> {
+        let mut claims: Vec<Write> =
+            self.addresses.iter().filter_map(|ip| claim_address(server, service, *ip)).collect();
+        claims.extend(self.ports.iter().map(|port| claim_port(service, *port)));
+        claims.extend(releases(server, service, &self.released_addresses, &self.released_ports));
+        claims
     }
 }
 
 impl Drop for Holds {
     fn drop(&mut self) {
-        if self.kept {
-            return;
-        }
-        let mut used = self.used.lock();
+        let mut pending = self.pending.lock();
         self.addresses.iter().for_each(|ip| {
-            used.addresses.remove(ip);
+            pending.addresses.remove(ip);
         });
         self.ports.iter().for_each(|port| {
-            used.ports.remove(port);
+            pending.ports.remove(port);
         });
     }
 }
 
-fn is_service(row: &Resource) -> bool {
+/// Where IPAddress objects are kept.
+const ADDRESSES: &str = "networking.k8s.io/ipaddresses";
+/// Where node ports that are taken are kept: one small object each, which no API shows.
+const PORTS: &str = "navarch/nodeports";
+/// Who made an IPAddress object.
+const MANAGED_BY: &str = "ipallocator.k8s.io";
+
+fn address_key(ip: IpAddr) -> Key {
+    Key::new(ADDRESSES, "", ip.to_string().as_str())
+}
+
+fn port_key(port: u16) -> Key {
+    Key::new(PORTS, "", port.to_string().as_str())
+}
+
+/// The IPAddress object that makes an address a service's own.
+fn claim_address(server: &Server, service: &Value, ip: IpAddr) -> Option<Write> {
+    let catalog = server.rows.now();
+    let row = catalog.get("networking.k8s.io", "v1", "ipaddresses")?;
+    let object = json!({"apiVersion": "networking.k8s.io/v1", "kind": "IPAddress", "metadata": {
+        "name": ip.to_string(), "uid": server.rng.uuid(), "creationTimestamp": api::time::format(server.clock.now()),
+        "labels": {"ipaddress.kubernetes.io/ip-family": family(ip), "ipaddress.kubernetes.io/managed-by": MANAGED_BY}},
+        "spec": {"parentRef": {"group": "", "resource": "services",
+            "namespace": service.text("metadata.namespace"), "name": service.text("metadata.name")}}});
+    Some(crate::write::put(row, address_key(ip), Expect::Absent, object))
+}
+
+fn claim_port(service: &Value, port: u16) -> Write {
+    let object = json!({"metadata": {"name": port.to_string()}, "service": owner(service)});
+    Write {
+        key: port_key(port),
+        expect: Expect::Absent,
+        op: Op::Put(object::draft(&object), Attrs::default()),
+    }
+}
+
+fn owner(service: &Value) -> String {
+    format!("{}/{}", service.text("metadata.namespace"), service.text("metadata.name"))
+}
+
+/// The service that a claim is for.
+fn claimant(claim: &Value) -> String {
+    match claim.text("service") {
+        "" => format!("{}/{}", claim.text("spec.parentRef.namespace"), claim.text("spec.parentRef.name")),
+        owner => owner.to_owned(),
+    }
+}
+
+/// Deletes the claims that a service has on these.
+fn releases(server: &Server, service: &Value, addresses: &[IpAddr], ports: &[u16]) -> Vec<Write> {
+    let keys = addresses.iter().map(|ip| address_key(*ip)).chain(ports.iter().map(|port| port_key(*port)));
+    let found = keys.filter_map(|key| server.store.get(&key));
+    let own = found.filter(|claim| claimant(&object::tree(claim)) == owner(service));
+    own.map(|claim| Write::delete(claim.key.clone(), Expect::Revision(claim.revision))).collect()
+}
+
+/// How a commit with claims failed.
+pub enum Failed {
+    /// Because of the object itself.
+    Own(CommitError),
+    /// Because of a claim: what was to be taken or given up is not as it was. It is seen here by now.
+    Claim,
+}
+
+impl Server {
+    /// Commits a write and the claims that go with it, all or none.
+    ///
+    /// # Errors
+    /// Says whose condition did not hold.
+    pub async fn commit_claiming(&self, write: Write, claims: Vec<Write>) -> Result<Committed, Failed> {
+        if claims.is_empty() {
+            return self.commit(write).await.map_err(Failed::Own);
+        }
+        let key = write.key.clone();
+        let error = match self.store.commit_all(std::iter::once(write).chain(claims).collect()).await {
+            Ok(mut all) => {
+                self.authorizer.note(&key.resource);
+                return Ok(all.swap_remove(0));
+            }
+            Err(error) => error,
+        };
+        match error {
+            CommitError::Exists(other) | CommitError::Conflict(other) if other.key != key => {
+                // Another server's change may not have come here yet.
+                match self.store.wait_for(other.revision).await {
+                    Ok(()) => Err(Failed::Claim),
+                    Err(_) => Err(Failed::Own(CommitError::Closed)),
+                }
+            }
+            CommitError::NotFound(other) if other != key => {
+                self.store.latest().await.map_err(Failed::Own)?;
+                Err(Failed::Claim)
+            }
+            error => Err(Failed::Own(error)),
+        }
+    }
+
+    /// Gives every service its claims and takes back those of services that are gone: data of older versions has
+    /// none for node ports, and anybody may delete an IPAddress.
+    pub(crate) async fn mend_claims(&self) {
+        let ports = self.store.snapshot(PORTS);
+        let addresses = self.store.snapshot(ADDRESSES);
+        // Read last: a claim whose service is not there any more is nobody's.
+        let services = self.store.snapshot("services");
+        let mut owners = BTreeMap::new();
+        for service in services.range(None, None).map(|stored| object::tree(stored)) {
+            let shown = addresses_of(&service).into_iter().filter(|_| !external_name(&service));
+            for ip in shown {
+                owners.insert(address_key(ip), owner(&service));
+                if self.store.get(&address_key(ip)).is_none() {
+                    self.mend(claim_address(self, &service, ip)).await;
+                }
+            }
+            for port in ports_of(&service) {
+                owners.insert(port_key(port), owner(&service));
+                if self.store.get(&port_key(port)).is_none() {
+                    self.mend(Some(claim_port(&service, port))).await;
+                }
+            }
+        }
+        for claim in ports.range(None, None).chain(addresses.range(None, None)) {
+            let tree = object::tree(claim);
+            let ours = &*claim.key.resource == PORTS
+                || tree["metadata"]["labels"]["ipaddress.kubernetes.io/managed-by"] == MANAGED_BY;
+            if ours && owners.get(&claim.key) != Some(&claimant(&tree)) {
+                self.mend(Some(Write::delete(claim.key.clone(), Expect::Revision(claim.revision)))).await;
+            }
+        }
+    }
+
+    async fn mend(&self, write: Option<Write>) {
+        let Some(write) = write else { return };
+        let key = write.key.clone();
+        match self.commit(write).await {
+            Ok(_) => tracing::info!(%key, "a service's claim was mended"),
+            // Somebody else did, or the service has changed.
+            Err(error) => tracing::debug!(%error, %key, "a service's claim was not mended"),
+        }
+    }
+
+    /// Mends claims when somebody deletes an IPAddress.
+    pub(crate) fn keep_claims(&self) {
+        self.follow("addresses of services", |server| async move {
+            let mut watch = match server.store.watch(ADDRESSES, Interest::All, WatchFrom::Now) {
+                Ok(watch) => watch,
+                Err(error) => return error,
+            };
+            loop {
+                let event = tokio::select! {
+                    () = server.tasks.cancel_token().cancelled() => return HistoryError::Closed,
+                    event = watch.next() => event,
+                };
+                match event {
+                    Ok(event) if event.kind == EventKind::Deleted => server.mend_address(&event.object).await,
+                    Ok(_) => {}
+                    Err(error) => return error,
+                }
+            }
+        });
+    }
+
+    /// Claims an address again for the service that still has it.
+    async fn mend_address(&self, gone: &store::Object) {
+        let (parent, ip) = (object::tree(gone), gone.key.name.parse::<IpAddr>());
+        let (namespace, name) = (parent.text("spec.parentRef.namespace"), parent.text("spec.parentRef.name"));
+        let Some(stored) = self.store.get(&Key::new("services", namespace, name)) else { return };
+        let service = object::tree(&stored);
+        if let Some(ip) = ip.ok().filter(|ip| !external_name(&service) && addresses_of(&service).contains(ip))
+        {
+            self.mend(claim_address(self, &service, ip)).await;
+        }
+    }
+}
+
+/// Deletes what a service that goes had.
+pub fn all_releases(server: &Server, row: &Resource, old: &Value) -> Vec<Write> {
+    if !is_service(row) {
+        return Vec::new();
+    }
+    releases(server, old, &addresses_of(old), &ports_of(old))
+}
+
+/// Whether a row is that of services, which have addresses and ports.
+pub fn is_service(row: &Resource) -> bool {
     row.group.is_empty() && row.plural == "services"
 }
 
@@ -158,29 +350,21 @@ fn addresses_of(service: &Value) -> Vec<IpAddr> {
 impl Allocators {
     /// Nothing handed out yet.
     pub fn new(config: &Config) -> Allocators {
-        Allocators { ranges: config.service_ranges.clone(), ports: config.node_ports, used: Arc::default() }
+        Allocators {
+            ranges: config.service_ranges.clone(),
+            ports: config.node_ports,
+            pending: Arc::default(),
+        }
     }
 
     fn holds(&self, server: &Server) -> Holds {
-        let mut used = self.used.lock();
-        if !std::mem::replace(&mut used.loaded, true) {
-            for stored in server.store.snapshot("services").range(None, None) {
-                let service = object::tree(stored);
-                used.addresses.extend(addresses_of(&service));
-                used.ports.extend(ports_of(&service));
-            }
-            for stored in server.store.snapshot("networking.k8s.io/ipaddresses").range(None, None) {
-                used.addresses.extend(stored.key.name.parse::<IpAddr>().ok());
-            }
-        }
-        drop(used);
         Holds {
-            used: self.used.clone(),
+            store: server.store.clone(),
+            pending: self.pending.clone(),
             addresses: Vec::new(),
             ports: Vec::new(),
             released_addresses: Vec::new(),
             released_ports: Vec::new(),
-            kept: false,
         }
     }
 
@@ -293,52 +477,6 @@ impl Allocators {
                 Ok(())
             }
             _ => Ok(()),
-        }
-    }
-
-    /// Shows the addresses of a stored service as IPAddress objects.
-    pub async fn publish(&self, server: &Server, row: &Resource, service: &Value) {
-        if !is_service(row) || headless(service) || external_name(service) {
-            return;
-        }
-        let catalog = server.rows.now();
-        let Some(row) = catalog.get("networking.k8s.io", "v1", "ipaddresses") else { return };
-        for ip in addresses_of(service) {
-            let key = store::Key::new("networking.k8s.io/ipaddresses", "", ip.to_string().as_str());
-            if server.store.get(&key).is_some() {
-                continue;
-            }
-            let object = json!({"apiVersion": "networking.k8s.io/v1", "kind": "IPAddress", "metadata": {
-                "name": ip.to_string(), "uid": server.rng.uuid(), "creationTimestamp": api::time::format(server.clock.now()),
-                "labels": {"ipaddress.kubernetes.io/ip-family": family(ip), "ipaddress.kubernetes.io/managed-by": "ipallocator.k8s.io"}},
-                "spec": {"parentRef": {"group": "", "resource": "services",
-                    "namespace": service.text("metadata.namespace"), "name": service.text("metadata.name")}}});
-            // A repeat is harmless: the next change of the service tries again.
-            if let Err(error) =
-                server.commit(crate::write::put(row, key, store::Expect::Absent, object)).await
-            {
-                tracing::warn!(%error, %ip, "cannot show a service's address");
-            }
-        }
-    }
-
-    /// Takes back what a deleted object had.
-    pub async fn on_gone(&self, server: &Server, row: &Resource, old: &Value) {
-        if !is_service(row) || headless(old) || external_name(old) && addresses_of(old).is_empty() {
-            return;
-        }
-        let addresses = addresses_of(old);
-        {
-            let mut used = self.used.lock();
-            addresses.iter().for_each(|ip| {
-                used.addresses.remove(ip);
-            });
-            ports_of(old).iter().for_each(|port| {
-                used.ports.remove(port);
-            });
-        }
-        for ip in addresses {
-            crate::boot::drop_address(server, ip).await;
         }
     }
 
@@ -455,7 +593,6 @@ impl Allocators {
         if external_name(service) || headless(service) {
             return Ok(());
         }
-        let known = holds.used.lock().addresses.clone();
         let mut ips: Vec<Value> = service.list("spec.clusterIPs").to_vec();
         if ips.is_empty() && !service.text("spec.clusterIP").is_empty() {
             ips.push(service.at("spec.clusterIP").clone());
@@ -468,14 +605,12 @@ impl Allocators {
             }
             let ip = match given {
                 Some(text) => self.take(server, holds, service, text)?,
-                None => {
-                    self.next(server, holds, wanted.as_str().unwrap_or("IPv4"), &known).ok_or_else(|| {
-                        let name = api::validation::go_quote(service.text("metadata.name"));
-                        ApiError::internal(format!(
-                            "failed to allocate a serviceIP for Service {name}: range is full"
-                        ))
-                    })?
-                }
+                None => self.next(server, holds, wanted.as_str().unwrap_or("IPv4")).ok_or_else(|| {
+                    let name = api::validation::go_quote(service.text("metadata.name"));
+                    ApiError::internal(format!(
+                        "failed to allocate a serviceIP for Service {name}: range is full"
+                    ))
+                })?,
             };
             let text = Value::from(ip.to_string());
             if index < ips.len() { ips[index] = text } else { ips.push(text) }
@@ -527,14 +662,7 @@ impl Allocators {
         Ok(ip)
     }
 
-    fn next(
-        &self,
-        server: &Server,
-        holds: &mut Holds,
-        wanted: &str,
-        known: &BTreeSet<IpAddr>,
-    ) -> Option<IpAddr> {
-        let _ = known;
+    fn next(&self, server: &Server, holds: &mut Holds, wanted: &str) -> Option<IpAddr> {
         for range in self.ranges(server).into_iter().filter(|range| family(range.addr()) == wanted) {
             let size = usable(&range);
             // The lower part is left for fixed addresses, as upstream does: min(max(16, size/16), 256).

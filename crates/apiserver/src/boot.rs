@@ -49,6 +49,8 @@ impl Server {
         self.follow_definitions().await;
         self.check_policies();
         self.follow_flows();
+        self.mend_claims().await;
+        self.keep_claims();
         self.follow_services();
         self.expire_events();
         self.keep_service();
@@ -284,14 +286,5 @@ fn collection(server: &Server, object: &Value) -> String {
     match object["metadata"]["namespace"].as_str() {
         Some(namespace) => format!("{root}/namespaces/{namespace}/{plural}"),
         None => format!("{root}/{plural}"),
-    }
-}
-
-/// Removes the IPAddress object of an address that a service gave up.
-pub async fn drop_address(server: &Server, ip: std::net::IpAddr) {
-    let key = store::Key::new("networking.k8s.io/ipaddresses", "", ip.to_string().as_str());
-    if server.store.get(&key).is_some() {
-        // Absent by now is as good.
-        let _ = server.commit(store::Write::delete(key, store::Expect::Any)).await;
     }
 }

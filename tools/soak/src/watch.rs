@@ -133,9 +133,13 @@ enum Ended {
     Gone,
 }
 
-/// Watches until the run stops.
-pub async fn watch(world: Arc<World>, plan: &'static Plan) {
+/// Watches until the run stops. The watcher counts from this call on.
+pub fn watch(world: Arc<World>, plan: &'static Plan) -> impl Future<Output = ()> {
     let number = world.ask(|history| history.watcher(plan.name, plan.covers));
+    go_on(world, plan, number)
+}
+
+async fn go_on(world: Arc<World>, plan: &'static Plan, number: usize) {
     let callers = world.callers();
     let watcher = Watcher { world, callers, plan, number };
     let mut fresh = true;

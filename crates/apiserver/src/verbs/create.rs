@@ -9,12 +9,15 @@ use store::{CommitError, Expect};
 
 use super::Call;
 use crate::admission::{Operation, Review};
+use crate::alloc::Failed;
 use crate::object::Served;
 use crate::respond::{self, Include};
 use crate::write::{self, WriteOptions};
 
 /// How often a generated name is tried, as upstream.
 const NAME_TRIES: u32 = 8;
+/// How often addresses and ports are looked for when other servers give away the same.
+const CLAIM_TRIES: u32 = 8;
 
 /// Decodes, admits, validates, stores and answers 201.
 pub async fn create(call: &Call<'_>, body: Body) -> Result<Response<Body>, ApiError> {
@@ -94,7 +97,7 @@ pub async fn create_untracked(
     let tries = if generated { NAME_TRIES } else { 1 };
     let mut last = None;
     for _ in 0..tries {
-        match create_once(call, object.clone(), options).await {
+        match create_claiming(call, object.clone(), options).await {
             Err(error) if lifecycle::name_taken(&error) => last = Some(error),
             other => return other,
         }
@@ -102,11 +105,26 @@ pub async fn create_untracked(
     Err(last.expect("at least one try was made"))
 }
 
+/// Tries again when another server gave away what this one was about to give.
+async fn create_claiming(
+    call: &Call<'_>,
+    object: Value,
+    options: &WriteOptions,
+) -> Result<Written, ApiError> {
+    for _ in 0..CLAIM_TRIES {
+        if let Some(written) = create_once(call, object.clone(), options).await? {
+            return Ok(written);
+        }
+    }
+    Err(ApiError::internal("addresses and ports were given away by other servers at every try"))
+}
+
+/// One try; `None` when an address or port was taken meanwhile.
 async fn create_once(
     call: &Call<'_>,
     mut object: Value,
     options: &WriteOptions,
-) -> Result<Written, ApiError> {
+) -> Result<Option<Written>, ApiError> {
     let (row, server) = (call.row(), call.server);
     let mut review = Review::new(call, Operation::Create, options);
     server.admission.mutate(&mut review, &mut object, None).await?;
@@ -128,25 +146,16 @@ async fn create_once(
         if server.store.get(&key).is_some() {
             return Err(ApiError::already_exists(&row.group, &row.plural, &name));
         }
-        return Ok(Written::Dry(object));
+        return Ok(Some(Written::Dry(object)));
     }
     let stored = crate::convert::to_storage(server, &call.served, object.clone()).await?;
-    match server.commit(write::put(row, key, Expect::Absent, stored)).await {
-        Ok(committed) => {
-            holds.keep();
-            if is_service(row) {
-                server.allocators.publish(server, row, &crate::object::tree(&committed.object)).await;
-            }
-            Ok(Written::of(&call.served, committed.object, object))
-        }
-        Err(CommitError::Exists(_)) => Err(exists(call, &name)),
-        Err(error) => Err(write::commit_error(row, &name, error)),
+    let claims = holds.claims(server, &object);
+    match server.commit_claiming(write::put(row, key, Expect::Absent, stored), claims).await {
+        Ok(committed) => Ok(Some(Written::of(&call.served, committed.object, object))),
+        Err(Failed::Claim) => Ok(None),
+        Err(Failed::Own(CommitError::Exists(_))) => Err(exists(call, &name)),
+        Err(Failed::Own(error)) => Err(write::commit_error(row, &name, error)),
     }
-}
-
-/// Services have addresses to be shown.
-pub fn is_service(row: &registry::Resource) -> bool {
-    row.group.is_empty() && row.plural == "services"
 }
 
 fn exists(call: &Call<'_>, name: &str) -> ApiError {

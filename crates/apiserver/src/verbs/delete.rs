@@ -12,6 +12,7 @@ use store::{CommitError, Expect, Object, Write};
 use super::Call;
 use super::list::{Selection, candidates, selects_after_conversion};
 use crate::admission::{Operation, Review};
+use crate::alloc::{Failed, all_releases};
 use crate::respond::{self, Include};
 use crate::write::{self, FieldValidation, Target, WriteOptions};
 
@@ -140,6 +141,9 @@ fn unwrapped(mut error: ApiError) -> ApiError {
             error.message = error.message[at + start.len()..].to_owned();
         }
     }
+    // These have a scheme of their own.
+    let own = "pkg/apis/meta/internalversion/scheme/register.go:27";
+    error.message = error.message.replace("pkg/api/legacyscheme/scheme.go:30", own);
     error
 }
 
@@ -209,15 +213,18 @@ async fn delete_once(
                 Err(error) => Err(write::commit_error(row, &name, error)),
             }
         }
-        Deletion::Now => match server.commit(Write::delete(key, expect)).await {
-            Ok(committed) => {
-                server.allocators.on_gone(server, row, &old).await;
-                object["metadata"]["resourceVersion"] = committed.revision.to_string().into();
-                Ok(Ok(Deleted::Gone(object)))
+        Deletion::Now => {
+            let claims = all_releases(server, row, &old);
+            match server.commit_claiming(Write::delete(key, expect), claims).await {
+                Ok(committed) => {
+                    object["metadata"]["resourceVersion"] = committed.revision.to_string().into();
+                    Ok(Ok(Deleted::Gone(object)))
+                }
+                Err(Failed::Claim) => Ok(Err(current.clone())),
+                Err(Failed::Own(CommitError::Conflict(newer))) => Ok(Err(newer)),
+                Err(Failed::Own(error)) => Err(write::commit_error(row, &name, error)),
             }
-            Err(CommitError::Conflict(newer)) => Ok(Err(newer)),
-            Err(error) => Err(write::commit_error(row, &name, error)),
-        },
+        }
     }
 }
 

@@ -10,8 +10,9 @@ use serde_json::Value;
 use store::{CommitError, Expect, Object, Write};
 
 use super::Call;
-use super::create::{Written, create_tree, is_service};
+use super::create::{Written, create_tree};
 use crate::admission::{Operation, Review};
+use crate::alloc::{Failed, all_releases, is_service};
 use crate::respond::Include;
 use crate::write::{self, WriteOptions};
 
@@ -89,7 +90,7 @@ fn check_identity(call: &Call<'_>, asked: &str, uid: &str, old: &Value) -> Resul
     let own = old["metadata"]["uid"].as_str().unwrap_or("");
     if !uid.is_empty() && uid != own {
         let why = format!(
-            "StorageError: invalid object, Code: 4, Key: /registry/{}/{}/{}, ResourceVersion: 0, AdditionalErrorMsg: \
+            "StorageError: invalid object, Code: 4, Key: /{}/{}/{}, ResourceVersion: 0, AdditionalErrorMsg: \
              Precondition failed: UID in precondition: {uid}, UID in object meta: {own}",
             row.plural,
             call.namespace(),
@@ -202,21 +203,20 @@ async fn change_once(
         let stored = crate::convert::to_storage(server, &call.served, new.clone()).await?;
         write::put(row, key, Expect::Revision(current.revision), stored)
     };
-    match server.commit(write).await {
+    let claims = match &holds {
+        _ if goes => all_releases(server, row, &old),
+        Some(holds) => holds.claims(server, &new),
+        None => Vec::new(),
+    };
+    match server.commit_claiming(write, claims).await {
         Ok(committed) if goes => {
-            server.allocators.on_gone(server, row, &old).await;
             let mut last = new;
             last["metadata"]["resourceVersion"] = committed.revision.to_string().into();
             Ok(Ok(Written::Dry(last)))
         }
-        Ok(committed) => {
-            if let Some(holds) = holds {
-                holds.keep();
-                server.allocators.publish(server, row, &crate::object::tree(&committed.object)).await;
-            }
-            Ok(Ok(Written::of(&call.served, committed.object, new)))
-        }
-        Err(CommitError::Conflict(newer)) => Ok(Err(newer)),
-        Err(error) => Err(write::commit_error(row, call.name(), error)),
+        Ok(committed) => Ok(Ok(Written::of(&call.served, committed.object, new))),
+        Err(Failed::Claim) => Ok(Err(current.clone())),
+        Err(Failed::Own(CommitError::Conflict(newer))) => Ok(Err(newer)),
+        Err(Failed::Own(error)) => Err(write::commit_error(row, call.name(), error)),
     }
 }
