@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::k8s::api::core::v1::{ObjectReference, PersistentVolume, PersistentVolumeClaim, Pod};
+use api::k8s::api::resource::v1::{AllocationResult, ResourceClaim};
 use api::volumes::{self, BOUND_BY_CONTROLLER, SELECTED_NODE};
 use base::Clock;
 use client::{Cache, Client, ClientError, Meta};
@@ -22,6 +23,12 @@ pub enum BindError {
     /// The pod's volumes cannot be had.
     #[error("running PreBind plugin {BINDING:?}: {what}")]
     Volumes {
+        /// What went wrong.
+        what: String,
+    },
+    /// The pod's devices cannot be had.
+    #[error("running PreBind plugin {NAME:?}: {what}", NAME = devices::NAME)]
+    Devices {
         /// What went wrong.
         what: String,
     },
@@ -65,15 +72,52 @@ impl Binder {
             let text = "binding volumes: context deadline exceeded";
             self.clock.timeout(self.timeout, work).await.ok_or_else(|| BindError::volumes(text))??;
         }
-        for claim in &binding.devices {
-            if let Some(after) = devices::reserved(claim, pod) {
-                self.client.update_status(&after).await?;
-            }
+        for (claim, allocation) in &binding.devices {
+            self.reserve(claim, allocation.as_ref(), pod).await?;
         }
         // The semaphore is never closed.
         let _permit = self.writes.acquire().await;
         let name = pod.pod.metadata.name.as_deref().unwrap_or_default();
         Ok(self.client.bind(&pod.namespace, name, &pod.uid, node).await?)
+    }
+
+    /// Writes a claim's allocation and notes the pod in it.
+    async fn reserve(
+        &self,
+        claim: &ResourceClaim,
+        allocation: Option<&AllocationResult>,
+        pod: &PodInfo,
+    ) -> Result<(), BindError> {
+        let (namespace, name, uid) = (claim.namespace(), claim.name(), claim.uid());
+        let stamped = allocation.map(|allocation| AllocationResult {
+            allocation_timestamp: Some(api::k8s::apimachinery::pkg::apis::meta::v1::Time(self.clock.now())),
+            ..allocation.clone()
+        });
+        let mut now = claim.clone();
+        for last in [false, false, false, true] {
+            let outcome = async {
+                if let Some(after) = devices::protected(&now).filter(|_| allocation.is_some()) {
+                    now = self.client.update(&after).await?;
+                }
+                if let Some(after) = devices::reserved(&now, pod, stamped.as_ref()) {
+                    self.client.update_status(&after).await?;
+                }
+                Ok::<(), ClientError>(())
+            }
+            .await;
+            match outcome {
+                Err(error) if error.is_conflict() && !last => {
+                    now = self.client.get::<ResourceClaim>(namespace, name).await?;
+                    let other = now.uid() != uid;
+                    if other || allocation.is_some() == devices::is_allocated(&now) {
+                        let what = format!("claim {namespace}/{name} was changed by somebody else");
+                        return Err(BindError::Devices { what });
+                    }
+                }
+                outcome => return Ok(outcome?),
+            }
+        }
+        Ok(())
     }
 
     async fn bind_volumes(&self, pod: &PodInfo, node: &str, binding: &Binding) -> Result<(), BindError> {

@@ -26,7 +26,7 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// An empty cache beside caches of storage, of owners of pods, and of claims of devices.
+    /// An empty cache beside caches of storage, of owners of pods, and of devices.
     pub fn new(storage: Storage, owners: Owners, devices: Devices) -> Cache {
         let mut cache = Cache::default();
         let snapshot = &mut cache.snapshot;
@@ -37,6 +37,11 @@ impl Cache {
     /// Storage, to note what was given away.
     pub fn storage_mut(&mut self) -> &mut Storage {
         &mut self.snapshot.storage
+    }
+
+    /// Devices, to note what was given away.
+    pub fn devices_mut(&mut self) -> &mut Devices {
+        &mut self.snapshot.devices
     }
 
     /// Keeps room on a node for a pod.
@@ -94,6 +99,9 @@ impl Cache {
 
     /// Counts a pod on a node before the binding is written.
     pub fn assume(&mut self, pod: Arc<PodInfo>, node: &str) {
+        if base::mutated("scheduler-forgets") {
+            return;
+        }
         self.place(pod, node.to_owned(), true);
     }
 

@@ -520,10 +520,10 @@ mod tests {
         let on_b = json!({"nodeSelectorTerms": [
             {"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["b"]}]}]});
         let mut snapshot = snapshot(vec![node("a", json!({})), node("b", json!({}))], vec![]);
-        snapshot.devices = crate::snapshot::Devices(client::Cache::of([
+        snapshot.devices.claims = client::Cache::of([
             claim("open", json!({})),
             claim("there", json!({"allocation": {"nodeSelector": on_b}})),
-        ]));
+        ]);
         let with = |claim: Value| run(&snapshot, pod("p", json!({"resourceClaims": [claim]})));
         assert_eq!(with(json!({"name": "x", "resourceClaimName": "there"})), "b");
         let all = "0/2 nodes are available:";

@@ -3,7 +3,7 @@
 //! One task owns cache and queue and never waits for a write: bindings run beside it, on the assumption that
 //! they succeed, and report back.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use api::k8s::api::apps::v1::{ReplicaSet, StatefulSet};
@@ -11,7 +11,7 @@ use api::k8s::api::core::v1::{
     Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, ReplicationController, Service,
 };
 use api::k8s::api::policy::v1::PodDisruptionBudget;
-use api::k8s::api::resource::v1::ResourceClaim;
+use api::k8s::api::resource::v1::{DeviceClass, ResourceClaim, ResourceSlice};
 use api::k8s::api::storage::v1::{CSIDriver, CSINode, CSIStorageCapacity, StorageClass, VolumeAttachment};
 use api::labels::Selector;
 use base::{Clock, Rng, Tasks};
@@ -51,6 +51,7 @@ enum Input {
     Pod(CacheChange<Pod>),
     Namespace(CacheChange<Namespace>),
     Claim(Key),
+    Devices(CacheChange<ResourceClaim>),
     Other(Change),
     Bound { pod: Arc<PodInfo>, node: String, binding: Binding, outcome: Result<(), BindError> },
 }
@@ -84,7 +85,7 @@ struct Scheduler {
     cache: Cache,
     queue: Queue,
     dirty: Dirty,
-    nominated: HashMap<String, (String, Arc<PodInfo>)>,
+    nominated: BTreeMap<String, (String, Arc<PodInfo>)>,
     memo: Memo,
     start: usize,
     reports: mpsc::UnboundedSender<Input>,
@@ -163,8 +164,17 @@ pub async fn run(
     let storage = storage(&informers, &sender).await;
     let claims = informers.of::<ResourceClaim>();
     claims.synced().await;
-    forward(&claims, &sender, |_| Input::Other(Change::Device));
-    let devices = Devices(claims.cache().clone());
+    forward(&claims, &sender, |change| Input::Devices(change.clone()));
+    let (slices, classes) = (informers.of::<ResourceSlice>(), informers.of::<DeviceClass>());
+    tokio::join!(slices.synced(), classes.synced());
+    forward(&slices, &sender, |_| Input::Other(Change::Device));
+    forward(&classes, &sender, |_| Input::Other(Change::Device));
+    let devices = Devices {
+        claims: claims.cache().clone(),
+        slices: slices.cache().clone(),
+        classes: classes.cache().clone(),
+        pending: BTreeMap::new(),
+    };
     forward(&nodes, &sender, |change| Input::Node(change.clone()));
     forward(&namespaces, &sender, |change| Input::Namespace(change.clone()));
     forward(&pods, &sender, |change| Input::Pod(change.clone()));
@@ -190,7 +200,7 @@ pub async fn run(
         cache: Cache::new(storage, owners(&informers).await, devices),
         queue: Queue::new(setup.backoff),
         dirty: Dirty::default(),
-        nominated: HashMap::new(),
+        nominated: BTreeMap::new(),
         memo: Memo::default(),
         start: 0,
         reports: sender,
@@ -213,6 +223,7 @@ pub async fn run(
             }
         };
         tokio::select! {
+            biased;
             input = inputs.recv() => match input {
                 Some(input) => scheduler.take(input),
                 None => return,
@@ -235,6 +246,13 @@ impl Scheduler {
                 self.cache.set_namespace(name, (!gone).then(|| Arc::new(labels)));
             }
             Input::Claim(key) => drop(self.dirty.claims.insert(key)),
+            Input::Devices(change) => {
+                let claim = change.object();
+                if matches!(change, CacheChange::Deleted(_)) || plugins::devices::is_allocated(claim) {
+                    self.cache.devices_mut().pending.remove(&Key::of(&**claim).to_string());
+                }
+                self.dirty.others.insert(Change::Device);
+            }
             Input::Other(change) => drop(self.dirty.others.insert(change)),
             Input::Bound { pod, node, binding, outcome } => self.bound(&pod, &node, &binding, outcome),
         }
@@ -351,9 +369,11 @@ impl Scheduler {
         let decision = decide(&mut Round { profile: &profile, start, rng, memo: &mut self.memo }, &cycle);
         match decision {
             Decision::Bind(node) => {
-                let info = self.cache.snapshot().node(&node).filter(|_| !pod.claims.is_empty());
-                let found = info.and_then(|info| plugins::volumes::find(&cycle, info).ok());
-                let binding = Binding { devices: cycle.devices.claims.clone(), ..found.unwrap_or_default() };
+                let info = self.cache.snapshot().node(&node);
+                let wanted = info.filter(|_| !pod.claims.is_empty());
+                let found = wanted.and_then(|info| plugins::volumes::find(&cycle, info).ok());
+                let devices = info.map(|info| cycle.devices.reservations(info)).unwrap_or_default();
+                let binding = Binding { devices, ..found.unwrap_or_default() };
                 drop(cycle);
                 self.bind(pod, node, binding);
             }
@@ -396,6 +416,12 @@ impl Scheduler {
             let volume = volume.metadata.name.as_deref().unwrap_or_default();
             self.cache.storage_mut().assume(volume, &Key::of(&**claim).to_string());
         }
+        for (claim, allocation) in &binding.devices {
+            if let Some(allocation) = allocation {
+                let key = Key::of(&**claim).to_string();
+                self.cache.devices_mut().pending.insert(key, allocation.clone());
+            }
+        }
         self.withdraw(&pod.uid);
         let (binder, reports) = (self.binder.clone(), self.reports.clone());
         self.tasks.spawn("bind", async move {
@@ -418,6 +444,9 @@ impl Scheduler {
             return;
         };
         self.cache.forget(&pod.uid);
+        for (claim, _) in binding.devices.iter().filter(|(_, allocation)| allocation.is_some()) {
+            self.cache.devices_mut().pending.remove(&Key::of(&**claim).to_string());
+        }
         if error.is_stale() {
             // Gone or bound by somebody else: the watch will say.
             tracing::debug!(pod = %pod.key, node, %error, "binding refused");

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use api::k8s::api::core::v1::{Node, Taint};
-use api::k8s::api::resource::v1::ResourceClaim;
+use api::k8s::api::resource::v1::{AllocationResult, DeviceClass, ResourceClaim, ResourceSlice};
 use client::Cache;
 
 use crate::plugins::spread::Owners;
@@ -125,21 +125,22 @@ impl NodeInfo {
     }
 }
 
-/// The cache of claims of devices.
+/// What is known of devices. Clones share the caches.
 #[derive(Clone, Default)]
-pub struct Devices(pub Cache<ResourceClaim>);
+pub struct Devices {
+    /// Claims of devices.
+    pub claims: Cache<ResourceClaim>,
+    /// Devices that drivers offer.
+    pub slices: Cache<ResourceSlice>,
+    /// Classes of devices.
+    pub classes: Cache<DeviceClass>,
+    /// Allocations that are being written, by `namespace/claim`.
+    pub pending: BTreeMap<String, AllocationResult>,
+}
 
 impl std::fmt::Debug for Devices {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Devices")
-    }
-}
-
-impl std::ops::Deref for Devices {
-    type Target = Cache<ResourceClaim>;
-
-    fn deref(&self) -> &Cache<ResourceClaim> {
-        &self.0
+        f.debug_struct("Devices").field("pending", &self.pending.keys()).finish_non_exhaustive()
     }
 }
 

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use api::k8s::api::core::v1::{
     PersistentVolume, PersistentVolumeClaim, RBDVolumeSource, TopologySelectorTerm, Volume,
 };
-use api::k8s::api::resource::v1::ResourceClaim;
 use api::k8s::api::storage::v1::StorageClass;
 use api::labels::Selector;
 use api::volumes::{self, NO_PROVISIONER, Place};
 
+use super::devices::Reservation;
 use super::{Cycle, Refusal};
 use crate::pod::PodInfo;
 use crate::snapshot::{NodeInfo, Snapshot};
@@ -245,7 +245,7 @@ pub struct Binding {
     /// Claims whose volume is to be made for the node.
     pub provisions: Vec<Arc<PersistentVolumeClaim>>,
     /// Claims of devices in which the pod is to be noted.
-    pub devices: Vec<Arc<ResourceClaim>>,
+    pub devices: Vec<Reservation>,
 }
 
 impl Binding {
