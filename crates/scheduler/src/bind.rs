@@ -10,6 +10,7 @@ use base::Clock;
 use client::{Cache, Client, ClientError, Meta};
 use tokio::sync::{Semaphore, watch};
 
+use crate::extender::{Extender, ExtenderError};
 use crate::plugins::devices;
 use crate::plugins::volumes::{BINDING, Binding};
 use crate::pod::PodInfo;
@@ -20,6 +21,9 @@ pub enum BindError {
     /// A write was refused.
     #[error(transparent)]
     Write(#[from] ClientError),
+    /// The extender that binds did not.
+    #[error(transparent)]
+    Extender(#[from] ExtenderError),
     /// The pod's volumes cannot be had.
     #[error("running PreBind plugin {BINDING:?}: {what}")]
     Volumes {
@@ -62,6 +66,8 @@ pub struct Binder {
     pub clock: Clock,
     /// How long volumes may take.
     pub timeout: Duration,
+    /// Services that have a say.
+    pub extenders: Arc<[Extender]>,
 }
 
 impl Binder {
@@ -77,6 +83,11 @@ impl Binder {
         }
         // The semaphore is never closed.
         let _permit = self.writes.acquire().await;
+        if let Some(extender) =
+            self.extenders.iter().find(|one| one.settings().bind.is_some() && one.is_interested(pod))
+        {
+            return Ok(extender.bind(pod, node).await?);
+        }
         let name = pod.pod.metadata.name.as_deref().unwrap_or_default();
         Ok(self.client.bind(&pod.namespace, name, &pod.uid, node).await?)
     }

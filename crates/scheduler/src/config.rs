@@ -4,10 +4,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use api::k8s::api::core::v1::NodeAffinity;
+use base::pki::Identity;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use machinery::codec::yaml;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::extender;
 use crate::profile::{Active, Profile, Strategy};
 use crate::queue::Backoff;
 
@@ -64,6 +68,8 @@ pub struct Setup {
     pub backoff: Backoff,
     /// How long a pod's volumes may take to be bound.
     pub bind_timeout: Duration,
+    /// Services that have a say in where pods go.
+    pub extenders: Vec<extender::Settings>,
 }
 
 impl Default for Setup {
@@ -72,6 +78,7 @@ impl Default for Setup {
             profiles: vec![Profile::default()],
             backoff: Backoff::default(),
             bind_timeout: Duration::from_secs(600),
+            extenders: Vec::new(),
         }
     }
 }
@@ -114,7 +121,111 @@ struct File {
     #[serde(default)]
     profiles: Vec<FileProfile>,
     #[serde(default)]
-    extenders: Vec<Value>,
+    extenders: Vec<FileExtender>,
+}
+
+/// An extender as the file tells of it.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct FileExtender {
+    url_prefix: String,
+    filter_verb: Option<String>,
+    preempt_verb: Option<String>,
+    prioritize_verb: Option<String>,
+    weight: Option<i64>,
+    bind_verb: Option<String>,
+    #[serde(rename = "enableHTTPS", default)]
+    https: bool,
+    tls_config: Option<FileTls>,
+    #[serde(rename = "httpTimeout")]
+    timeout: Option<String>,
+    #[serde(default)]
+    node_cache_capable: bool,
+    #[serde(default)]
+    managed_resources: Vec<Managed>,
+    #[serde(default)]
+    ignorable: bool,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+struct FileTls {
+    insecure: bool,
+    server_name: Option<String>,
+    cert_file: Option<PathBuf>,
+    key_file: Option<PathBuf>,
+    ca_file: Option<PathBuf>,
+    cert_data: Option<String>,
+    key_data: Option<String>,
+    ca_data: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Managed {
+    name: String,
+    #[serde(default)]
+    ignored_by_scheduler: bool,
+}
+
+/// PEM from a field in base64, or from the file that another names.
+fn pem(data: Option<&str>, file: Option<&Path>) -> Result<Option<String>, String> {
+    let bytes = match (data.filter(|data| !data.is_empty()), file) {
+        (Some(data), _) => STANDARD.decode(data).map_err(|_| "extenders: data that is not base64")?,
+        (None, Some(path)) => std::fs::read(path)
+            .map_err(|error| format!("extenders: cannot read {}: {error}", path.display()))?,
+        (None, None) => return Ok(None),
+    };
+    String::from_utf8(bytes)
+        .map(Some)
+        .map_err(|_| "extenders: a certificate or key that is not PEM".to_owned())
+}
+
+impl FileExtender {
+    fn settings(&self) -> Result<extender::Settings, String> {
+        let given = |verb: &Option<String>| verb.clone().filter(|verb| !verb.is_empty());
+        let bad = |what: &str| format!("extenders: {}: {what}", self.url_prefix);
+        let prioritize = given(&self.prioritize_verb);
+        let weight = self.weight.unwrap_or(0);
+        if prioritize.is_some() && weight <= 0 {
+            return Err(bad("must have a positive weight applied to it"));
+        }
+        let timeout = match self.timeout.as_deref().filter(|text| *text != "0s") {
+            None => None,
+            Some(text) => Some(match machinery::codec::scalar::parse_duration(text) {
+                Ok(nanos) => Duration::from_nanos(u64::try_from(nanos).unwrap_or(0)),
+                Err(_) => return Err(bad("httpTimeout is no duration")),
+            }),
+        };
+        let tls = match &self.tls_config {
+            // Without a CA nothing can be verified: upstream then does not.
+            None => extender::Tls { insecure: self.https, ..extender::Tls::default() },
+            Some(tls) => {
+                let ca = pem(tls.ca_data.as_deref(), tls.ca_file.as_deref())?;
+                let cert = pem(tls.cert_data.as_deref(), tls.cert_file.as_deref())?;
+                let key = pem(tls.key_data.as_deref(), tls.key_file.as_deref())?;
+                extender::Tls {
+                    insecure: tls.insecure || (self.https && ca.is_none()),
+                    server_name: tls.server_name.clone().filter(|name| !name.is_empty()),
+                    ca,
+                    identity: cert.zip(key).map(|(cert, key)| Identity { cert, key }),
+                }
+            }
+        };
+        Ok(extender::Settings {
+            url: self.url_prefix.trim_end_matches('/').to_owned(),
+            filter: given(&self.filter_verb),
+            prioritize,
+            preempt: given(&self.preempt_verb),
+            bind: given(&self.bind_verb),
+            weight,
+            tls,
+            timeout,
+            knows_nodes: self.node_cache_capable,
+            managed: self.managed_resources.iter().map(|one| one.name.clone()).collect(),
+            ignorable: self.ignorable,
+        })
+    }
 }
 
 #[derive(Deserialize)]
@@ -165,13 +276,24 @@ impl File {
         let seconds = |given: Option<u64>, usual: Duration| given.map_or(usual, Duration::from_secs);
         setup.backoff.first = seconds(self.pod_initial_backoff_seconds, setup.backoff.first);
         setup.backoff.longest = seconds(self.pod_max_backoff_seconds, setup.backoff.longest);
-        if !self.extenders.is_empty() {
-            return Err("extenders: not supported by this scheduler".to_owned());
+        setup.extenders = self.extenders.iter().map(FileExtender::settings).collect::<Result<_, _>>()?;
+        if setup.extenders.iter().filter(|extender| extender.bind.is_some()).count() > 1 {
+            return Err("extenders: only one may bind pods".to_owned());
         }
-        if self.profiles.is_empty() {
-            return Ok(setup);
+        self.read_profiles(&mut setup)?;
+        let managed = self.extenders.iter().flat_map(|extender| &extender.managed_resources);
+        let ignored: Vec<&str> =
+            managed.filter(|one| one.ignored_by_scheduler).map(|one| one.name.as_str()).collect();
+        for profile in &mut setup.profiles {
+            profile.settings.ignored.extend(ignored.iter().map(|name| (*name).to_owned()));
         }
-        setup.profiles.clear();
+        Ok(setup)
+    }
+
+    fn read_profiles(&self, setup: &mut Setup) -> Result<(), String> {
+        if !self.profiles.is_empty() {
+            setup.profiles.clear();
+        }
         for given in &self.profiles {
             let name = given.scheduler_name.as_deref().unwrap_or("default-scheduler");
             if setup.profiles.iter().any(|known| known.name == name) {
@@ -187,7 +309,7 @@ impl File {
             }
             setup.profiles.push(profile);
         }
-        Ok(setup)
+        Ok(())
     }
 }
 

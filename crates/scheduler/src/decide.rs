@@ -83,7 +83,8 @@ impl Diagnosis {
         text
     }
 
-    fn add(&mut self, refusal: Refusal, node: usize) {
+    /// Notes a node's refusal.
+    pub fn add(&mut self, refusal: Refusal, node: usize) {
         match self.refused.iter_mut().find(|known| known.refusal == refusal) {
             Some(known) => known.nodes.push(node),
             None => self.refused.push(Refused { refusal, nodes: vec![node] }),
@@ -113,21 +114,39 @@ pub struct Round<'a> {
     pub memo: &'a mut Memo,
 }
 
+/// The nodes that take a pod.
+#[derive(Debug)]
+pub struct Feasible {
+    /// Their positions.
+    pub nodes: Vec<usize>,
+    /// What others said, for when these are refused later.
+    pub diagnosis: Diagnosis,
+}
+
 /// Chooses a node for the cycle's pod.
 pub fn decide(round: &mut Round<'_>, cycle: &Cycle<'_>) -> Decision {
+    let enough = if round.profile.scores().next().is_some() { None } else { Some(1) };
+    match feasible(round, cycle, enough) {
+        Ok(found) => Decision::Bind(choose(round, cycle, &found.nodes, &BTreeMap::new()).to_owned()),
+        Err(diagnosis) => Decision::Unschedulable(diagnosis),
+    }
+}
+
+/// Finds nodes that take the cycle's pod: so many as the profile says unless told.
+pub fn feasible(
+    round: &mut Round<'_>,
+    cycle: &Cycle<'_>,
+    enough: Option<usize>,
+) -> Result<Feasible, Diagnosis> {
     let (pod, snapshot, profile) = (cycle.pod, cycle.snapshot, round.profile);
     let total = snapshot.nodes().len();
     if total == 0 {
         let pre_filter = Some("no nodes available to schedule pods".to_owned());
-        return Decision::Unschedulable(Diagnosis { pre_filter, ..Diagnosis::default() });
+        return Err(Diagnosis { pre_filter, ..Diagnosis::default() });
     }
     if let Some(refusal) = pre_filter(profile, cycle) {
         let (pre_filter, by) = (Some(refusal.reasons().collect::<Vec<_>>().join(", ")), Some(refusal.plugin));
-        return Decision::Unschedulable(Diagnosis { total, pre_filter, by, ..Diagnosis::default() });
-    }
-    let nominated = pod.nominated_node().and_then(|name| snapshot.node(name));
-    if let Some(node) = nominated.filter(|node| refusal(profile, cycle, node).is_none()) {
-        return Decision::Bind(node.name.clone());
+        return Err(Diagnosis { total, pre_filter, by, ..Diagnosis::default() });
     }
     let mut search = Search {
         profile,
@@ -138,14 +157,59 @@ pub fn decide(round: &mut Round<'_>, cycle: &Cycle<'_>) -> Decision {
         diagnosis: Diagnosis { total, ..Diagnosis::default() },
         by_node: Vec::new(),
     };
+    let nominated = pod.nominated_node().and_then(|name| snapshot.node(name));
+    if let Some(node) = nominated.filter(|node| refusal(profile, cycle, node).is_none()) {
+        return Ok(Feasible { nodes: vec![node.position], diagnosis: search.diagnosis });
+    }
     match node::named(pod) {
         Some(names) => search.named(&names),
-        None => search.from(round.start),
+        None => {
+            let usual = || enough_nodes(total, profile.settings.percent_of_nodes);
+            search.from(round.start, enough.unwrap_or_else(usual));
+        }
     }
-    if search.feasible.is_empty() {
-        return Decision::Unschedulable(search.diagnosis());
+    let nodes = std::mem::take(&mut search.feasible);
+    let diagnosis = search.diagnosis();
+    if nodes.is_empty() { Err(diagnosis) } else { Ok(Feasible { nodes, diagnosis }) }
+}
+
+/// The name of the feasible node with the highest score; `extra` is added to the scores of the nodes it names.
+pub fn choose<'a>(
+    round: &mut Round<'_>,
+    cycle: &Cycle<'a>,
+    feasible: &[usize],
+    extra: &BTreeMap<String, i64>,
+) -> &'a str {
+    let nodes: Vec<&'a NodeInfo> = feasible.iter().map(|at| &*cycle.snapshot.nodes()[*at]).collect();
+    if let [only] = nodes.as_slice() {
+        return &only.name;
     }
-    Decision::Bind(search.best(round.rng).to_owned())
+    let looks = round.memo.looks(round.profile, cycle.pod);
+    let mut sums: Vec<i64> = nodes
+        .iter()
+        .map(|node| if extra.is_empty() { 0 } else { extra.get(&node.name).copied().unwrap_or(0) })
+        .collect();
+    let mut locals = 0;
+    for (score, weight) in round.profile.scores() {
+        let scores = match score {
+            Score::Local(_, scale) => {
+                let mut scores: Vec<i64> = feasible.iter().map(|at| looks.scores(*at)[locals]).collect();
+                normalize(&mut scores, scale);
+                locals += 1;
+                scores
+            }
+            Score::Whole(score) => match score(cycle, &nodes) {
+                Some(scores) => scores,
+                None => continue,
+            },
+        };
+        sums.iter_mut().zip(scores).for_each(|(sum, score)| *sum += score * weight);
+    }
+    let best = sums.iter().copied().max().unwrap_or(0);
+    let tied: Vec<&&NodeInfo> =
+        nodes.iter().zip(&sums).filter(|(_, sum)| **sum == best).map(|(n, _)| n).collect();
+    let pick = usize::try_from(round.rng.below(tied.len() as u64)).unwrap_or(0);
+    &tied[pick].name
 }
 
 /// The first refusal that holds for every node.
@@ -207,10 +271,8 @@ impl<'a> Search<'a> {
     }
 
     /// Looks at nodes from `start` on until enough are found.
-    fn from(&mut self, start: &mut usize) {
+    fn from(&mut self, start: &mut usize, enough: usize) {
         let total = self.cycle.snapshot.nodes().len();
-        let scored = self.profile.scores().next().is_some();
-        let enough = if scored { enough_nodes(total, self.profile.settings.percent_of_nodes) } else { 1 };
         let mut looked = 0;
         while looked < total && self.feasible.len() < enough {
             self.look_at((*start + looked) % total);
@@ -243,38 +305,6 @@ impl<'a> Search<'a> {
             diagnosis.refused.push(Refused { refusal: refusal.clone(), nodes });
         }
         diagnosis
-    }
-
-    /// The name of the feasible node with the highest score.
-    fn best(&self, rng: &Rng) -> &'a str {
-        let nodes: Vec<&'a NodeInfo> =
-            self.feasible.iter().map(|at| &*self.cycle.snapshot.nodes()[*at]).collect();
-        if let [only] = nodes.as_slice() {
-            return &only.name;
-        }
-        let mut sums = vec![0_i64; nodes.len()];
-        let mut locals = 0;
-        for (score, weight) in self.profile.scores() {
-            let scores = match score {
-                Score::Local(_, scale) => {
-                    let of = |at: &usize| self.looks.scores(*at)[locals];
-                    let mut scores: Vec<i64> = self.feasible.iter().map(of).collect();
-                    normalize(&mut scores, scale);
-                    locals += 1;
-                    scores
-                }
-                Score::Whole(score) => match score(self.cycle, &nodes) {
-                    Some(scores) => scores,
-                    None => continue,
-                },
-            };
-            sums.iter_mut().zip(scores).for_each(|(sum, score)| *sum += score * weight);
-        }
-        let best = sums.iter().copied().max().unwrap_or(0);
-        let tied: Vec<&&NodeInfo> =
-            nodes.iter().zip(&sums).filter(|(_, sum)| **sum == best).map(|(n, _)| n).collect();
-        let pick = usize::try_from(rng.below(tied.len() as u64)).unwrap_or(0);
-        &tied[pick].name
     }
 }
 

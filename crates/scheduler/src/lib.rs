@@ -8,6 +8,7 @@ pub mod cache;
 pub mod config;
 pub mod counts;
 pub mod decide;
+pub mod extender;
 pub mod memo;
 pub mod plugins;
 pub mod pod;

@@ -49,15 +49,20 @@ pub struct Preemption {
     pub violations: usize,
 }
 
-/// Finds the least harmful preemption, or says why there is none. Begins to look at node `offset`.
-pub fn preempt(
+/// The least harmful of some preemptions.
+pub fn best(candidates: Vec<Preemption>) -> Option<Preemption> {
+    candidates.into_iter().min_by_key(harm)
+}
+
+/// Finds preemptions that would help, or says why there are none. Begins to look at node `offset`.
+pub fn candidates(
     profile: &Profile,
     cycle: &Cycle<'_>,
     dry: &mut Dry,
     diagnosis: &Diagnosis,
     budgets: &[Budget],
     offset: usize,
-) -> Result<Preemption, String> {
+) -> Result<Vec<Preemption>, String> {
     let pod = cycle.pod;
     let spec = pod.pod.spec.as_ref();
     if spec.and_then(|spec| spec.preemption_policy.as_deref()) == Some("Never") {
@@ -79,19 +84,16 @@ pub fn preempt(
     }
     let mut run = DryRun { profile, cycle: cycle.clone(), wide: profile.wide_filters(cycle), budgets };
     let enough = (total * CANDIDATES_PERCENT / 100).max(MIN_CANDIDATES);
-    let (mut best, mut found, mut harmless) = (None::<Preemption>, 0, false);
+    let (mut found, mut harmless) = (Vec::new(), false);
     let mut refusals: Vec<(Refusal, usize)> = Vec::new();
     for position in nodes {
-        if found >= enough && harmless {
+        if found.len() >= enough && harmless {
             break;
         }
         match run.at(position, dry) {
             Ok(candidate) => {
-                found += 1;
                 harmless |= candidate.violations == 0;
-                if best.as_ref().is_none_or(|best| harm(&candidate) < harm(best)) {
-                    best = Some(candidate);
-                }
+                found.push(candidate);
             }
             Err(refusal) => match refusals.iter_mut().find(|(known, _)| *known == refusal) {
                 Some((_, count)) => *count += 1,
@@ -99,11 +101,12 @@ pub fn preempt(
             },
         }
     }
-    best.ok_or_else(|| {
+    if found.is_empty() {
         let told =
             refusals.iter().flat_map(|(refusal, count)| refusal.reasons().map(|reason| (reason, *count)));
-        message(tell(told.chain((hopeless > 0).then_some((NO_HELP, hopeless)))))
-    })
+        return Err(message(tell(told.chain((hopeless > 0).then_some((NO_HELP, hopeless))))));
+    }
+    Ok(found)
 }
 
 /// Smaller is better: budgets broken, highest priority, sum of priorities, count, youngest first.
@@ -256,7 +259,8 @@ mod tests {
         let decision = decide(&mut round, &cycle);
         let Decision::Unschedulable(diagnosis) = decision else { panic!("it fits: {decision:?}") };
         let dry = &mut memo.looks(&profile, &new).dry;
-        let found = preempt(&profile, &cycle, dry, &diagnosis, budgets, 0)?;
+        let found = candidates(&profile, &cycle, dry, &diagnosis, budgets, 0)?;
+        let found = best(found).expect("there are some");
         Ok((found.node, found.victims.iter().map(|pod| pod.uid.clone()).collect()))
     }
 

@@ -33,6 +33,19 @@ pub enum Change {
     Device,
 }
 
+impl Change {
+    /// All there are.
+    pub const ALL: &[Change] = &[
+        Change::Node,
+        Change::PodGone,
+        Change::PodPlaced,
+        Change::Claim,
+        Change::Volume,
+        Change::StorageNode,
+        Change::Device,
+    ];
+}
+
 /// How long a pod waits after failed tries.
 #[derive(Clone, Copy, Debug)]
 pub struct Backoff {

@@ -26,16 +26,17 @@ use tokio::sync::{Semaphore, mpsc};
 use crate::bind::{BindError, Binder};
 use crate::cache::Cache;
 use crate::config::Setup;
-use crate::decide::{Decision, Diagnosis, Round, decide};
+use crate::decide::{Decision, Diagnosis, Feasible, Round, choose, decide, feasible};
+use crate::extender::{Extender, ExtenderError};
 use crate::memo::Memo;
 use crate::plugins::spread::Owners;
 use crate::plugins::volumes::Binding;
-use crate::plugins::{self, Cycle};
+use crate::plugins::{self, Cycle, Refusal};
 use crate::pod::PodInfo;
-use crate::preempt::{Budget, Preemption, preempt};
+use crate::preempt::{Budget, Preemption, best, candidates};
 use crate::profile::Profile;
 use crate::queue::{Change, Queue};
-use crate::snapshot::Devices;
+use crate::snapshot::{Devices, NodeInfo};
 use crate::storage::Storage;
 
 /// Writes under way at one time; more would only queue in the server.
@@ -43,6 +44,8 @@ const MAX_WRITES: usize = 128;
 /// Decisions between two looks at the watches.
 const DECISIONS_PER_TURN: usize = 64;
 
+/// Said when extenders leave no preemption.
+const NOBODY: &str = "preemption: extenders leave no node on which it is helpful for scheduling.";
 const WAITS: &str = "preemption: not eligible due to a terminating pod on the nominated node.";
 
 /// What reaches the scheduling task.
@@ -70,6 +73,34 @@ struct Dirty {
     freed: BTreeSet<String>,
     claims: BTreeSet<Key>,
     others: BTreeSet<Change>,
+}
+
+/// The nodes that extenders leave, with their scores.
+#[derive(Default)]
+struct Among {
+    nodes: Vec<usize>,
+    scores: BTreeMap<String, i64>,
+    diagnosis: Diagnosis,
+}
+
+/// What becomes of a pod.
+enum Verdict {
+    Bind(String, Binding),
+    Refused(Box<Refused>),
+}
+
+/// A pod that no node takes: why, the preemptions that would help, and what its claims give back.
+struct Refused {
+    diagnosis: Diagnosis,
+    candidates: Option<Result<Vec<Preemption>, String>>,
+    back: Back,
+}
+
+/// What becomes of the devices of a pod that no node takes.
+enum Back {
+    NoClaims,
+    Nothing,
+    Claim(Box<ResourceClaim>),
 }
 
 /// The scheduling task's state.
@@ -186,6 +217,7 @@ pub async fn run(
         pods: pods.cache().clone(),
         clock: clock.clone(),
         timeout: setup.bind_timeout,
+        extenders: extenders(&setup, &clock, &tasks),
     };
     let recorder = |name: &String| Recorder::new(client.clone(), name, "", clock.clone(), &tasks);
     let mut scheduler = Scheduler {
@@ -210,7 +242,10 @@ pub async fn run(
             scheduler.take(input);
         }
         scheduler.wake();
-        let worked = (0..DECISIONS_PER_TURN).take_while(|_| scheduler.schedule_next()).count();
+        let mut worked = 0;
+        while worked < DECISIONS_PER_TURN && scheduler.schedule_next().await {
+            worked += 1;
+        }
         if worked > 0 {
             tokio::task::yield_now().await;
             continue;
@@ -357,43 +392,153 @@ impl Scheduler {
     }
 
     /// Tries the next pod; false when none is ready.
-    fn schedule_next(&mut self) -> bool {
+    async fn schedule_next(&mut self) -> bool {
         let Some(pod) = self.queue.pop(self.clock.now()) else { return false };
         let profile = self.profiles.get(pod.scheduler_name()).cloned();
         let Some(profile) = profile.filter(|_| !self.cache.is_placed(&pod.uid)) else {
             self.queue.remove(&pod.key);
             return true;
         };
-        let cycle = Cycle::with(&mut self.memo, &profile.settings, &pod, self.cache.snapshot());
+        let interested = self.binder.extenders.iter().filter(|one| one.is_interested(&pod));
+        let extenders: Vec<Extender> = interested.cloned().collect();
+        let verdict = if extenders.is_empty() {
+            self.judge(&profile, &pod, None)
+        } else {
+            match self.consult(&extenders, &profile, &pod).await {
+                Ok(among) => self.judge(&profile, &pod, Some(among)),
+                Err(error) => {
+                    self.failed(&pod, &error.to_string());
+                    return true;
+                }
+            }
+        };
+        match verdict {
+            Verdict::Bind(node, binding) => self.bind(pod, node, binding),
+            Verdict::Refused(refused) => {
+                let Refused { diagnosis, candidates, back } = *refused;
+                let found = match candidates {
+                    Some(Ok(candidates)) => match self.approved(&extenders, &pod, candidates).await {
+                        Ok(candidates) => Some(best(candidates).ok_or_else(|| NOBODY.to_owned())),
+                        Err(error) => Some(Err(format!("preemption: {error}"))),
+                    },
+                    Some(Err(reason)) => Some(Err(reason)),
+                    None => None,
+                };
+                self.unschedulable(&pod, diagnosis, found, back);
+            }
+        }
+        true
+    }
+
+    /// Asks extenders about the nodes that take a pod.
+    async fn consult(
+        &mut self,
+        extenders: &[Extender],
+        profile: &Profile,
+        pod: &Arc<PodInfo>,
+    ) -> Result<Among, ExtenderError> {
+        let snapshot = self.cache.snapshot();
+        let found = {
+            let cycle = Cycle::with(&mut self.memo, &profile.settings, pod, snapshot);
+            let (start, rng) = (&mut self.start, &self.rng);
+            feasible(&mut Round { profile, start, rng, memo: &mut self.memo }, &cycle, None)
+        };
+        let Feasible { nodes, mut diagnosis } = match found {
+            Ok(found) => found,
+            Err(diagnosis) => return Ok(Among { diagnosis, ..Among::default() }),
+        };
+        let mut nodes: Vec<Arc<NodeInfo>> = nodes.iter().map(|at| snapshot.nodes()[*at].clone()).collect();
+        for extender in extenders {
+            let filtered = match extender.filter(&pod.pod, &nodes).await {
+                Ok(filtered) => filtered,
+                Err(error) if extender.settings().ignorable => {
+                    tracing::warn!(%error, "an extender that may fail did");
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            for (name, why) in filtered.failed.iter().chain(&filtered.unresolvable) {
+                let unresolvable = filtered.unresolvable.contains_key(name);
+                if let Some(node) =
+                    snapshot.node(name).filter(|_| unresolvable || !filtered.kept.contains(name))
+                {
+                    let told = Refusal::told(crate::extender::NAME, vec![why.clone()]);
+                    diagnosis.add(Refusal { unresolvable, ..told }, node.position);
+                }
+            }
+            nodes.retain(|node| filtered.kept.contains(&node.name));
+        }
+        let mut scores: BTreeMap<String, i64> = BTreeMap::new();
+        for extender in extenders.iter().filter(|_| nodes.len() > 1) {
+            match extender.prioritize(&pod.pod, &nodes).await {
+                Ok(list) => list.into_iter().for_each(|(node, score)| {
+                    *scores.entry(node).or_default() += score * crate::extender::SCALE;
+                }),
+                Err(error) => tracing::warn!(%error, "an extender did not score"),
+            }
+        }
+        Ok(Among { nodes: nodes.iter().map(|node| node.position).collect(), scores, diagnosis })
+    }
+
+    /// The preemptions that extenders let stand.
+    async fn approved(
+        &self,
+        extenders: &[Extender],
+        pod: &PodInfo,
+        mut candidates: Vec<Preemption>,
+    ) -> Result<Vec<Preemption>, ExtenderError> {
+        for extender in extenders.iter().filter(|one| one.settings().preempt.is_some()) {
+            if candidates.is_empty() {
+                break;
+            }
+            match extender.preempt(&pod.pod, &candidates, self.cache.snapshot()).await {
+                Ok(left) => candidates = left,
+                Err(error) if extender.settings().ignorable => {
+                    tracing::warn!(%error, "an extender that may fail did");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(candidates)
+    }
+
+    /// Decides where the pod goes, among the nodes that extenders have left when they were asked.
+    fn judge(&mut self, profile: &Profile, pod: &Arc<PodInfo>, among: Option<Among>) -> Verdict {
+        let cycle = Cycle::with(&mut self.memo, &profile.settings, pod, self.cache.snapshot());
         let (start, rng) = (&mut self.start, &self.rng);
-        let decision = decide(&mut Round { profile: &profile, start, rng, memo: &mut self.memo }, &cycle);
-        match decision {
+        let mut round = Round { profile, start, rng, memo: &mut self.memo };
+        let decision = match among {
+            None => decide(&mut round, &cycle),
+            Some(among) if among.nodes.is_empty() => Decision::Unschedulable(among.diagnosis),
+            Some(among) => Decision::Bind(choose(&mut round, &cycle, &among.nodes, &among.scores).to_owned()),
+        };
+        let diagnosis = match decision {
             Decision::Bind(node) => {
                 let info = self.cache.snapshot().node(&node);
                 let wanted = info.filter(|_| !pod.claims.is_empty());
                 let found = wanted.and_then(|info| plugins::volumes::find(&cycle, info).ok());
                 let devices = info.map(|info| cycle.devices.reservations(info)).unwrap_or_default();
-                let binding = Binding { devices, ..found.unwrap_or_default() };
-                drop(cycle);
-                self.bind(pod, node, binding);
+                return Verdict::Bind(node, Binding { devices, ..found.unwrap_or_default() });
             }
-            Decision::Unschedulable(diagnosis) => {
-                let tries = profile.preemption && diagnosis.total > 0;
-                let waits = tries && self.waits_for_victims(&pod);
-                let found = match tries {
-                    false => None,
-                    true if waits => Some(Err(WAITS.to_owned())),
-                    true => {
-                        let dry = &mut self.memo.looks(&profile, &pod).dry;
-                        let offset = usize::try_from(rng.below(diagnosis.total as u64)).unwrap_or(0);
-                        Some(preempt(&profile, &cycle, dry, &diagnosis, &budgets(&self.budgets), offset))
-                    }
-                };
-                drop(cycle);
-                self.unschedulable(&pod, diagnosis, found);
+            Decision::Unschedulable(diagnosis) => diagnosis,
+        };
+        let by_devices = diagnosis.plugins().contains(plugins::devices::NAME);
+        let back = match plugins::devices::given_back(&cycle.devices, pod).filter(|_| by_devices) {
+            Some(claim) => Back::Claim(Box::new(claim)),
+            None if cycle.devices.claims.is_empty() => Back::NoClaims,
+            None => Back::Nothing,
+        };
+        let tries = profile.preemption && diagnosis.total > 0;
+        let candidates = match tries {
+            false => None,
+            true if self.waits_for_victims(pod, &diagnosis) => Some(Err(WAITS.to_owned())),
+            true => {
+                let dry = &mut self.memo.looks(profile, pod).dry;
+                let offset = usize::try_from(self.rng.below(diagnosis.total as u64)).unwrap_or(0);
+                Some(candidates(profile, &cycle, dry, &diagnosis, &budgets(&self.budgets), offset))
             }
-        }
-        true
+        };
+        Verdict::Refused(Box::new(Refused { diagnosis, candidates, back }))
     }
 
     /// Keeps room on a node for a pod.
@@ -452,12 +597,22 @@ impl Scheduler {
             tracing::debug!(pod = %pod.key, node, %error, "binding refused");
         } else {
             tracing::warn!(pod = %pod.key, node, %error, "binding failed");
-            let message = error.to_string();
-            self.event(pod, EventKind::Warning, "FailedScheduling", &message);
-            self.report_condition(pod, "SchedulerError", &message, &Nominate::Keep);
+            self.report_failure(pod, &error.to_string());
         }
         self.queue.failed(&pod.key, BTreeSet::new(), self.clock.now());
         self.dirty.freed.insert(node.to_owned());
+    }
+
+    /// An attempt ended with an error: the pod is tried again after its back-off.
+    fn failed(&mut self, pod: &Arc<PodInfo>, message: &str) {
+        tracing::warn!(pod = %pod.key, message, "scheduling failed");
+        self.report_failure(pod, message);
+        self.queue.failed(&pod.key, BTreeSet::new(), self.clock.now());
+    }
+
+    fn report_failure(&self, pod: &Arc<PodInfo>, message: &str) {
+        self.event(pod, EventKind::Warning, "FailedScheduling", message);
+        self.report_condition(pod, "SchedulerError", message, &Nominate::Keep);
     }
 
     fn event(&self, pod: &PodInfo, kind: EventKind, reason: &str, message: &str) {
@@ -471,7 +626,16 @@ impl Scheduler {
         pod: &Arc<PodInfo>,
         mut diagnosis: Diagnosis,
         found: Option<Result<Preemption, String>>,
+        back: Back,
     ) {
+        let claims = match back {
+            Back::NoClaims => "no new claims to deallocate",
+            Back::Nothing => "still not schedulable",
+            Back::Claim(claim) => {
+                self.give_back(*claim);
+                "deallocation of ResourceClaim completed"
+            }
+        };
         let mut nominate = Nominate::Keep;
         match found {
             Some(Ok(preemption)) => {
@@ -481,10 +645,10 @@ impl Scheduler {
                 nominate = Nominate::Set(preemption.node);
             }
             Some(Err(reason)) => {
-                if !self.waits_for_victims(pod) && self.withdraw(&pod.uid) {
+                if reason != WAITS && self.withdraw(&pod.uid) {
                     nominate = Nominate::Clear;
                 }
-                diagnosis.post_filter = Some(format!("no new claims to deallocate, {reason}"));
+                diagnosis.post_filter = Some(format!("{claims}, {reason}"));
             }
             None => {}
         }
@@ -513,12 +677,27 @@ impl Scheduler {
         }
     }
 
-    /// True while pods that were removed for this one are still leaving its node.
-    fn waits_for_victims(&self, pod: &PodInfo) -> bool {
+    /// True while pods that were removed for this one are still leaving its node, and the node can yet take it.
+    fn waits_for_victims(&self, pod: &PodInfo, diagnosis: &Diagnosis) -> bool {
         let node = self.nominated.get(&pod.uid).and_then(|(name, _)| self.cache.snapshot().node(name));
+        let hopeless = |position: usize| {
+            let mut never = diagnosis.refused.iter().filter(|refused| refused.refusal.unresolvable);
+            never.any(|refused| refused.nodes.contains(&position))
+        };
         node.is_some_and(|node| {
-            node.pods.iter().any(|other| other.is_deleting() && other.priority < pod.priority)
+            !hopeless(node.position)
+                && node.pods.iter().any(|other| other.is_deleting() && other.priority < pod.priority)
         })
+    }
+
+    /// Takes the devices from a claim that keeps its pod from every node.
+    fn give_back(&self, claim: ResourceClaim) {
+        let client = self.client.clone();
+        self.tasks.spawn("give back devices", async move {
+            if let Err(error) = client.update_status(&claim).await.map(drop) {
+                tracing::debug!(%error, "cannot take the devices from a claim");
+            }
+        });
     }
 
     fn report_condition(&self, pod: &Arc<PodInfo>, reason: &str, message: &str, nominate: &Nominate) {
@@ -595,6 +774,16 @@ impl Scheduler {
             });
         }
     }
+}
+
+/// The extenders, ready to be asked. One that cannot be used is left out, and told.
+fn extenders(setup: &Setup, clock: &Clock, tasks: &Tasks) -> Arc<[Extender]> {
+    let ready = |settings: &crate::extender::Settings| {
+        Extender::new(settings.clone(), clock, tasks)
+            .inspect_err(|error| tracing::error!(url = settings.url, %error, "the extender cannot be used"))
+            .ok()
+    };
+    setup.extenders.iter().filter_map(ready).collect()
 }
 
 /// The budgets as preemption reads them.

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use api::k8s::api::core::v1::{NodeSelector, NodeSelectorRequirement, NodeSelectorTerm};
 use api::k8s::api::resource::v1::{
-    AllocationResult, Device, DeviceAllocationConfiguration, DeviceAllocationResult, DeviceAttribute, DeviceClass,
-    DeviceConstraint, DeviceRequest, DeviceRequestAllocationResult, DeviceSelector, DeviceTaint, DeviceToleration,
-    ResourceClaim, ResourceSlice,
+    AllocationResult, Device, DeviceAllocationConfiguration, DeviceAllocationResult, DeviceAttribute,
+    DeviceClass, DeviceConstraint, DeviceRequest, DeviceRequestAllocationResult, DeviceSelector, DeviceTaint,
+    DeviceToleration, ResourceClaim, ResourceSlice,
 };
 
 use super::pools::{DeviceId, Pool, Slices, reaches_device};
@@ -80,13 +80,15 @@ impl Work {
         for claim in claims {
             let requests = claim.spec.devices.as_ref().and_then(|devices| devices.requests.as_deref());
             let requests = requests.unwrap_or_default().iter().map(|request| {
-                wants(request, class).map_err(|what| format!("claim {}, request {}: {what}", key(claim), request.name))
+                wants(request, class)
+                    .map_err(|what| format!("claim {}, request {}: {what}", key(claim), request.name))
             });
             let requests = requests.collect::<Result<Vec<_>, _>>()?;
             for want in requests.iter().flatten() {
                 let of_class = want.class.spec.selectors.iter().flatten();
                 for selector in of_class.chain(&want.selectors) {
-                    let cel = selector.cel.as_ref().ok_or("CEL expression empty (unsupported selector type?)")?;
+                    let cel =
+                        selector.cel.as_ref().ok_or("CEL expression empty (unsupported selector type?)")?;
                     work.selectors.add(&cel.expression);
                 }
             }
@@ -101,7 +103,8 @@ impl Work {
         let mut devices = Vec::new();
         for (at, pool) in pools.iter().enumerate().filter(|(_, pool)| pool.unusable.is_none()) {
             for slice in &pool.slices {
-                let reached = slice.spec.devices.iter().flatten().filter(|device| reaches_device(slice, device, node));
+                let reached =
+                    slice.spec.devices.iter().flatten().filter(|device| reaches_device(slice, device, node));
                 for device in reached {
                     let id = (pool.driver.clone(), pool.name.clone(), device.name.clone());
                     devices.push(Candidate { id, device, slice, pool: at });
@@ -313,7 +316,9 @@ impl<'a> Search<'a> {
         let class = || format!("class {}", want.class.metadata.name.as_deref().unwrap_or_default());
         let claim = || format!("claim {}", key(&self.work.jobs[at.job].claim));
         let of_class = want.class.spec.selectors.iter().flatten().enumerate().map(|one| (true, one));
-        for (by_class, (index, selector)) in of_class.chain(want.selectors.iter().enumerate().map(|one| (false, one))) {
+        for (by_class, (index, selector)) in
+            of_class.chain(want.selectors.iter().enumerate().map(|one| (false, one)))
+        {
             let Some(cel) = selector.cel.as_ref().filter(|_| selected) else { continue };
             selected =
                 self.work.selectors.matches(&cel.expression, &found.id.0, found.device).map_err(|error| {
@@ -347,21 +352,27 @@ impl<'a> Search<'a> {
     fn meets_constraints(&self, at: At, want: &Want, candidate: usize) -> bool {
         let job = &self.work.jobs[at.job];
         let constraints = job.claim.spec.devices.as_ref().and_then(|devices| devices.constraints.as_deref());
-        constraints.unwrap_or_default().iter().filter(|constraint| concerns(constraint, want)).all(|constraint| {
-            let others = self.chosen[at.job].iter().filter(|chosen| {
-                concerns(constraint, &job.requests[chosen.request][chosen.way])
-            });
-            let others = others.map(|chosen| chosen.candidate);
-            if let Some(name) = &constraint.match_attribute {
-                let Some(own) = self.attribute(candidate, name) else { return false };
-                others.clone().all(|other| self.attribute(other, name).is_some_and(|other| same(own, other)))
-            } else if let Some(name) = &constraint.distinct_attribute {
-                let Some(own) = self.attribute(candidate, name) else { return false };
-                others.clone().all(|other| self.attribute(other, name).is_none_or(|other| !same(own, other)))
-            } else {
-                false
-            }
-        })
+        constraints.unwrap_or_default().iter().filter(|constraint| concerns(constraint, want)).all(
+            |constraint| {
+                let others = self.chosen[at.job]
+                    .iter()
+                    .filter(|chosen| concerns(constraint, &job.requests[chosen.request][chosen.way]));
+                let others = others.map(|chosen| chosen.candidate);
+                if let Some(name) = &constraint.match_attribute {
+                    let Some(own) = self.attribute(candidate, name) else { return false };
+                    others
+                        .clone()
+                        .all(|other| self.attribute(other, name).is_some_and(|other| same(own, other)))
+                } else if let Some(name) = &constraint.distinct_attribute {
+                    let Some(own) = self.attribute(candidate, name) else { return false };
+                    others
+                        .clone()
+                        .all(|other| self.attribute(other, name).is_none_or(|other| !same(own, other)))
+                } else {
+                    false
+                }
+            },
+        )
     }
 
     fn attribute(&self, candidate: usize, name: &str) -> Option<&'a DeviceAttribute> {
@@ -381,9 +392,9 @@ impl<'a> Search<'a> {
         let available = self.available.entry(found.pool).or_insert_with(|| available(pool, &work.taken));
         let consumed = self.consumed.entry(found.pool).or_default();
         wanted.iter().all(|(counter, amount)| {
-            available.get(counter).is_some_and(|have| {
-                have - consumed.get(counter).copied().unwrap_or(0) >= *amount
-            })
+            available
+                .get(counter)
+                .is_some_and(|have| have - consumed.get(counter).copied().unwrap_or(0) >= *amount)
         })
     }
 
@@ -410,8 +421,7 @@ impl<'a> Search<'a> {
             }
         };
         let results: Vec<_> = self.chosen[job].iter().map(result).collect();
-        let wants: Vec<&Want> =
-            requests.iter().zip(&self.ways[job]).map(|(ways, way)| &ways[*way]).collect();
+        let wants: Vec<&Want> = requests.iter().zip(&self.ways[job]).map(|(ways, way)| &ways[*way]).collect();
         let config = config(claim, &wants);
         let devices = DeviceAllocationResult {
             results: (!results.is_empty()).then_some(results),

@@ -107,8 +107,11 @@ pub fn reserved(
 /// A claim that keeps the pod from every node and nobody else uses, without its allocation.
 pub fn given_back(state: &State, pod: &PodInfo) -> Option<ResourceClaim> {
     let unused = |claim: &&Arc<ResourceClaim>| {
-        let users = claim.status.as_ref().and_then(|status| status.reserved_for.as_deref()).unwrap_or_default();
-        is_allocated(claim) && users.iter().all(|user| user.uid == pod.uid)
+        let users =
+            claim.status.as_ref().and_then(|status| status.reserved_for.as_deref()).unwrap_or_default();
+        let status = claim.status.as_ref().and_then(|status| status.allocation.as_ref());
+        status.is_some_and(|allocation| allocation.node_selector.is_some())
+            && users.iter().all(|user| user.uid == pod.uid)
     };
     let mut after = (**state.claims.iter().find(unused)?).clone();
     let status = after.status.as_mut()?;
@@ -147,7 +150,9 @@ impl State {
                 Some(format!("resourceclaim {name:?} is being deleted"))
             } else if consumers.unwrap_or_default().len() >= MAX_CONSUMERS && !is_reserved(&claim, &pod.uid) {
                 Some("resourceclaim in use".to_owned())
-            } else if !is_allocated(&claim) && devices.pending.contains_key(&format!("{}/{name}", pod.namespace)) {
+            } else if !is_allocated(&claim)
+                && devices.pending.contains_key(&format!("{}/{name}", pod.namespace))
+            {
                 Some(format!("resource claim {}/{name} is in the process of being allocated", pod.namespace))
             } else {
                 None

@@ -42,12 +42,7 @@ fn counts(slice: &ResourceSlice) -> bool {
     slice.spec.shared_counters.as_ref().is_some_and(|counters| !counters.is_empty())
 }
 
-fn reaches(
-    node: &NodeInfo,
-    name: Option<&str>,
-    all: Option<bool>,
-    selector: Option<&NodeSelector>,
-) -> bool {
+fn reaches(node: &NodeInfo, name: Option<&str>, all: Option<bool>, selector: Option<&NodeSelector>) -> bool {
     let labels = node.node.metadata.labels.as_ref();
     name == Some(node.name.as_str())
         || all == Some(true)

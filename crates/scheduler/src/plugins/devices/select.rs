@@ -52,7 +52,8 @@ fn value(attribute: &DeviceAttribute) -> Option<Val<'_>> {
 fn variable<'v>(driver: &'v str, device: &'v Device) -> Result<Val<'v>, String> {
     let (mut attributes, mut capacity) = (Domains(BTreeMap::new()), Domains(BTreeMap::new()));
     for (name, attribute) in device.attributes.iter().flatten() {
-        let found = value(attribute).ok_or_else(|| format!("attribute {name}: unsupported attribute value"))?;
+        let found =
+            value(attribute).ok_or_else(|| format!("attribute {name}: unsupported attribute value"))?;
         let (domain, id) = qualified(name, driver);
         attributes.0.entry(domain.to_owned()).or_default().push((Val::string(id), found));
     }
