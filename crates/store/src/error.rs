@@ -78,9 +78,6 @@ pub enum EngineError {
         /// Why.
         reason: String,
     },
-    /// Objects cannot be sealed in an engine that several servers share.
-    #[error("encryption at rest is not offered with this engine")]
-    Unsealed,
     /// etcd cannot be reached.
     #[error("connect to etcd: {0}")]
     Connect(#[source] Arc<tonic::transport::Error>),

@@ -8,11 +8,12 @@ use parking_lot::Mutex;
 
 use crate::store::{CloseOnPanic, Core};
 use crate::writer::Writer;
-use crate::{Attrs, CommitError, Draft, EngineError, Key, Write};
+use crate::{Attrs, CommitError, Draft, EngineError, Key, Seal, Write};
 
 /// Decides conditions and revisions for several servers, and tells each of all changes in order.
 pub trait Remote: Send + Sync {
-    /// Loads everything into `feed`, and from then on keeps telling it of changes.
+    /// Loads everything into `feed`, and from then on keeps telling it of changes. What is kept elsewhere is sealed
+    /// by [`Feed::seal`].
     fn start(self: Arc<Self>, feed: Feed) -> BoxFuture<'static, Result<(), EngineError>>;
 
     /// Commits all writes or none; the revision, one for all of them.
@@ -83,6 +84,11 @@ impl Feed {
     /// The version of the indexer that makes attributes here.
     pub fn indexer_version(&self) -> u32 {
         self.core.options.indexer.version()
+    }
+
+    /// What seals objects that leave this server, if anything does.
+    pub fn seal(&self) -> Option<Arc<dyn Seal>> {
+        self.core.options.seal.clone()
     }
 
     /// Takes changes in order of revision, all of those up to `reached`.

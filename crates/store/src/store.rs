@@ -288,7 +288,6 @@ impl Store {
             Engine::Memory => (Box::new(Forget) as Box<dyn crate::Journal>, true),
             Engine::Inline(journal) => (journal, true),
             Engine::Journal(journal) => (journal, false),
-            Engine::Remote(_) if seal.is_some() => return Err(EngineError::Unsealed),
             Engine::Remote(remote) => return Self::open_remote(core, remote).await,
         };
         if let Some(seal) = seal {

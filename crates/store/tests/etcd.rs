@@ -5,14 +5,15 @@ mod kit;
 
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use base::Tasks;
 use base::clock::Clock;
 use kit::{draft, dump, json, next, on_node, options, pod, put};
 use store::{
-    CommitError, Engine, EngineError, EtcdOptions, EventKind, Expect, HistoryError, Index, Interest, Store,
-    WatchFrom, Write,
+    CommitError, Engine, EngineError, EtcdOptions, EventKind, Expect, HistoryError, Index, Interest, Key,
+    Options, Seal, Store, WatchFrom, Write,
 };
 
 struct Server {
@@ -240,4 +241,46 @@ async fn a_server_that_missed_too_much_starts_anew() {
         assert_eq!(next(&mut watch).await.unwrap().revision, done.revision);
     })
     .await;
+}
+
+/// Turns texts around, byte by byte.
+struct Xor;
+
+impl Seal for Xor {
+    fn seal(&self, _: &Key, text: &[u8]) -> Option<Vec<u8>> {
+        Some([b"sealed:".as_slice(), &text.iter().map(|byte| byte ^ 0x55).collect::<Vec<u8>>()].concat())
+    }
+
+    fn open(&self, _: &Key, kept: &[u8]) -> Result<Option<Vec<u8>>, String> {
+        Ok(kept.strip_prefix(b"sealed:").map(|text| text.iter().map(|byte| byte ^ 0x55).collect()))
+    }
+}
+
+#[tokio::test]
+async fn what_is_sealed_is_not_readable_in_etcd() {
+    let Some(server) = Server::start() else { return };
+    let plain = server.open().await;
+    let sealing = async || {
+        let etcd = EtcdOptions::new(
+            vec![format!("http://127.0.0.1:{}", server.port)],
+            Clock::system(),
+            Tasks::new(),
+        );
+        let options = Options { seal: Some(Arc::new(Xor)), ..options() };
+        Store::open(Engine::etcd(etcd).unwrap(), options).await.unwrap()
+    };
+    let (first, second) = (sealing().await, sealing().await);
+    let key = pod("x", "a");
+    let done = first.commit(put(key.clone(), "sesame")).await.unwrap();
+    assert_eq!(done.object.json, json(done.revision, "sesame"));
+    // Told by the watch, given with a conflict, and read at the start: opened each time.
+    second.wait_for(done.revision).await.unwrap();
+    assert_eq!(second.get(&key).unwrap().json, done.object.json);
+    let refused = second.commit(Write { expect: Expect::Absent, ..put(key.clone(), "other") }).await;
+    let Err(CommitError::Exists(found)) = refused else { panic!("{refused:?}") };
+    assert_eq!(found.json, done.object.json);
+    assert_eq!(sealing().await.get(&key).unwrap().json, done.object.json);
+    plain.wait_for(done.revision).await.unwrap();
+    let kept = plain.get(&key).unwrap();
+    assert!(kept.json.starts_with(b"sealed:") || !kept.json.windows(6).any(|w| w == b"sesame"));
 }

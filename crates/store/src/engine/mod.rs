@@ -15,7 +15,7 @@ pub(crate) use backup::{write_backup, write_objects};
 pub use disk::{Disk, DiskOp, DiskOptions, Fault};
 pub use salvage::{Salvage, salvage};
 pub use sealed::Seal;
-pub(crate) use sealed::{Sealed, sealed};
+pub(crate) use sealed::{NO_ATTRIBUTES, Sealed, opened_draft, sealed, sealed_draft};
 
 use crate::{EngineError, Etcd, EtcdOptions, Interner, Key, Object, Remote};
 

@@ -1,12 +1,13 @@
 //! Objects sealed before a journal sees them and opened when it gives them back. What seals and how is the
 //! embedder's affair; the journal underneath must not notice.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use crate::engine::{Change, Journal, Live, LoadEnd, Loaded};
-use crate::{Attrs, EngineError, Interner, Key, Object};
+use crate::{Attrs, Draft, EngineError, Interner, Key, Object};
 
 /// Seals what is kept, such as secrets.
 pub trait Seal: Send + Sync {
@@ -20,7 +21,7 @@ pub trait Seal: Send + Sync {
 }
 
 /// The version of attributes that no indexer has: they are made anew when a sealed object is loaded.
-const NO_ATTRIBUTES: u32 = 0;
+pub(crate) const NO_ATTRIBUTES: u32 = u32::MAX;
 
 /// A journal of sealed objects.
 pub(crate) struct Sealed {
@@ -43,15 +44,27 @@ pub(crate) fn sealed(seal: &dyn Seal, object: &Arc<Object>, indexer_version: u32
     }
 }
 
+/// A text with its place for a revision, as it is kept elsewhere than in a journal; `None` for what is kept in the
+/// clear. Attributes stay behind as in [`sealed`].
+pub(crate) fn sealed_draft(seal: &dyn Seal, key: &Key, draft: &Draft) -> Option<Draft> {
+    let text = [&(draft.revision_at as u32).to_le_bytes(), &*draft.json].concat();
+    seal.seal(key, &text).map(|json| Draft { json, revision_at: 0 })
+}
+
+/// What [`sealed_draft`] made, opened; `None` when it is not sealed.
+pub(crate) fn opened_draft(seal: &dyn Seal, key: &Key, kept: &[u8]) -> Result<Option<Draft>, EngineError> {
+    let failed = |reason: String| EngineError::Sealed { key: key.clone(), reason };
+    let Some(text) = seal.open(key, kept).map_err(failed)? else { return Ok(None) };
+    let short = || failed("what was sealed is too short".to_owned());
+    let (at, json) = text.split_first_chunk::<4>().ok_or_else(short)?;
+    Ok(Some(Draft { revision_at: u32::from_le_bytes(*at) as usize, json: json.to_vec() }))
+}
+
 fn opened(seal: &dyn Seal, object: Object, indexer_version: u32) -> Result<(Object, u32), EngineError> {
-    let failed = |key: &Key, reason: String| EngineError::Sealed { key: key.clone(), reason };
-    let text = seal.open(&object.key, &object.json).map_err(|reason| failed(&object.key, reason))?;
-    let Some(text) = text else { return Ok((object, indexer_version)) };
-    let (at, json) = text
-        .split_first_chunk::<4>()
-        .ok_or_else(|| failed(&object.key, "what was sealed is too short".to_owned()))?;
-    let json = Bytes::copy_from_slice(json);
-    let at = u32::from_le_bytes(*at);
+    let Some(draft) = opened_draft(seal, &object.key, &object.json)? else {
+        return Ok((object, indexer_version));
+    };
+    let (json, at) = (Bytes::from(draft.json), draft.revision_at as u32);
     Ok((Object::from_parts(object.key, object.revision, json, at, Attrs::default()), NO_ATTRIBUTES))
 }
 
@@ -68,19 +81,31 @@ impl Journal for Sealed {
         interner: &mut Interner,
         apply: &mut dyn FnMut(Loaded),
     ) -> Result<LoadEnd, EngineError> {
-        let (seal, mut failed) = (Arc::clone(&self.seal), None);
-        let end = self.inner.load(interner, &mut |change| match change {
+        let seal = Arc::clone(&self.seal);
+        // A key may be taken away once everything current is sealed with another: what it sealed before that is
+        // history that cannot be told any more.
+        let (mut failed, mut untold) = (HashMap::new(), 0);
+        let mut end = self.inner.load(interner, &mut |change| match change {
             Loaded::Put { object, indexer_version, created, moved, time_ms } => {
+                let (key, revision) = (object.key.clone(), object.revision);
                 match opened(&*seal, object, indexer_version) {
                     Ok((object, indexer_version)) => {
+                        failed.remove(&key);
                         apply(Loaded::Put { object, indexer_version, created, moved, time_ms });
                     }
-                    Err(error) => failed = failed.take().or(Some(error)),
+                    Err(error) => {
+                        untold = untold.max(revision);
+                        failed.insert(key, error);
+                    }
                 }
             }
-            change => apply(change),
+            Loaded::Delete { key, revision, time_ms } => {
+                failed.remove(&key);
+                apply(Loaded::Delete { key, revision, time_ms });
+            }
         })?;
-        failed.map_or(Ok(end), Err)
+        end.complete_after = end.complete_after.max(untold);
+        failed.into_values().next().map_or(Ok(end), Err)
     }
 
     fn append(&mut self, changes: &[Change], indexer_version: u32, time_ms: i64) -> Result<(), EngineError> {

@@ -4,20 +4,22 @@
 
 mod wire;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use base::{Backoff, Tasks, clock::Clock};
 use futures::future::BoxFuture;
+use tonic::Code;
 use tonic::client::Grpc;
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic_prost::ProstCodec;
 
 use crate::engine::codec::{decode_value, encode_value};
+use crate::engine::{NO_ATTRIBUTES, opened_draft, sealed_draft};
 use crate::remote::{Feed, Remote, Seen};
-use crate::{CommitError, EngineError, Expect, Interner, Key, Object, Op, Write};
+use crate::{Attrs, CommitError, EngineError, Expect, Interner, Key, Object, Op, Seal, Write};
 use wire::{
     Compare, CompareResult, CompareTarget, DeleteRangeRequest, EventType, KeyValue, PutRequest, RangeRequest,
     RangeResponse, Request, RequestOp, Response, TxnRequest, TxnResponse, WatchCreateRequest, WatchRequest,
@@ -62,8 +64,12 @@ impl EtcdOptions {
 pub struct Etcd {
     options: EtcdOptions,
     tasks: Tasks,
-    channel: Channel,
+    /// One for each member.
+    members: Vec<Channel>,
+    /// The member that is asked, until it fails.
+    current: AtomicUsize,
     indexer_version: AtomicU32,
+    seal: OnceLock<Arc<dyn Seal>>,
 }
 
 /// Answers are never larger than what one page of objects can be.
@@ -86,7 +92,7 @@ enum Ended {
 impl Etcd {
     /// Prepares a connection; nothing is sent yet.
     pub fn new(options: EtcdOptions) -> Result<Self, EngineError> {
-        let mut endpoints = Vec::new();
+        let mut members = Vec::new();
         for address in &options.endpoints {
             let endpoint = Endpoint::from_shared(address.clone()).map_err(connect)?;
             let endpoint = endpoint
@@ -95,44 +101,68 @@ impl Etcd {
                 .keep_alive_timeout(Duration::from_secs(5))
                 .keep_alive_while_idle(true)
                 .tcp_nodelay(true);
-            endpoints.push(match &options.tls {
-                Some(tls) => endpoint.tls_config(tls.config()).map_err(connect)?,
-                None => endpoint,
+            members.push(match &options.tls {
+                Some(tls) => endpoint.tls_config(tls.config()).map_err(connect)?.connect_lazy(),
+                None => endpoint.connect_lazy(),
             });
         }
-        let channel = match &endpoints[..] {
-            [one] => one.connect_lazy(),
-            _ => Channel::balance_list(endpoints.into_iter()),
-        };
-        Ok(Self { tasks: options.tasks.child(), options, channel, indexer_version: AtomicU32::new(0) })
+        let (current, indexer_version) = (AtomicUsize::new(0), AtomicU32::new(0));
+        let (tasks, seal) = (options.tasks.child(), OnceLock::new());
+        Ok(Self { tasks, options, members, current, indexer_version, seal })
     }
 
-    async fn call<Q, A>(&self, what: &'static str, path: &'static str, request: Q) -> Result<A, EngineError>
+    /// The member that is asked now, and its number.
+    fn member(&self) -> (usize, Channel) {
+        let at = self.current.load(Ordering::Relaxed) % self.members.len();
+        (at, self.members[at].clone())
+    }
+
+    /// A member did not answer: the next one is asked from now on, unless somebody noticed before.
+    fn leave(&self, at: usize) {
+        let next = (at + 1) % self.members.len();
+        let _ = self.current.compare_exchange(at, next, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// One call. A member that cannot be reached is left for the next; what may have been carried out is not sent
+    /// again unless it is `harmless` to do it twice.
+    async fn call<Q, A>(
+        &self,
+        what: &'static str,
+        path: &'static str,
+        request: Q,
+        harmless: bool,
+    ) -> Result<A, EngineError>
     where
-        Q: prost::Message + Send + Sync + 'static,
+        Q: prost::Message + Clone + Send + Sync + 'static,
         A: prost::Message + Default + Send + Sync + 'static,
     {
-        let refused = |status: tonic::Status| EngineError::Etcd {
-            what,
-            code: status.code() as i32,
-            reason: status.message().into(),
-        };
-        let call = async {
-            let mut grpc = Grpc::new(self.channel.clone()).max_decoding_message_size(MESSAGE_MAX);
-            grpc.ready().await.map_err(connect)?;
-            let codec: ProstCodec<Q, A> = ProstCodec::default();
-            let path = PathAndQuery::from_static(path);
-            let answer = grpc.unary(tonic::Request::new(request), path, codec).await;
-            Ok(answer.map_err(refused)?.into_inner())
-        };
-        match self.options.clock.timeout(CALL_TIMEOUT, call).await {
-            Some(answer) => answer,
-            None => Err(refused(tonic::Status::deadline_exceeded("no answer in time"))),
+        let mut tries = self.members.len();
+        loop {
+            let (at, channel) = self.member();
+            let call = unary(channel, path, request.clone());
+            let answer = self.options.clock.timeout(CALL_TIMEOUT, call).await;
+            let late = || Err(tonic::Status::deadline_exceeded("no answer in time"));
+            let status = match answer.unwrap_or_else(late) {
+                Ok(answer) => return Ok(answer),
+                Err(status) => status,
+            };
+            let elsewhere = matches!(
+                status.code(),
+                Code::Unavailable | Code::Unknown | Code::Cancelled | Code::DeadlineExceeded
+            );
+            if elsewhere {
+                self.leave(at);
+            }
+            tries -= 1;
+            if !elsewhere || tries == 0 || !(harmless || was_not_sent(&status)) {
+                let (code, reason) = (status.code() as i32, status.message().into());
+                return Err(EngineError::Etcd { what, code, reason });
+            }
         }
     }
 
     async fn range(&self, request: RangeRequest) -> Result<RangeResponse, EngineError> {
-        self.call("read from", "/etcdserverpb.KV/Range", request).await
+        self.call("read from", "/etcdserverpb.KV/Range", request, true).await
     }
 
     fn path(&self, key: &Key) -> Vec<u8> {
@@ -151,14 +181,22 @@ impl Etcd {
         format!("{}/", self.options.prefix).into_bytes()
     }
 
-    fn seen(&self, kv: &KeyValue, interner: &mut Interner) -> Option<Seen> {
-        let key = self.key(&kv.key, interner)?;
-        let Some((draft, attrs, indexer_version)) = decode_value(&kv.value, interner) else {
+    /// The version of an object that etcd keeps; `None` if it is none.
+    ///
+    /// # Errors
+    /// It is sealed and cannot be opened.
+    fn seen(&self, kv: &KeyValue, interner: &mut Interner) -> Result<Option<Seen>, EngineError> {
+        let Some(key) = self.key(&kv.key, interner) else { return Ok(None) };
+        let Some((mut draft, attrs, mut indexer_version)) = decode_value(&kv.value, interner) else {
             tracing::error!(%key, "store: etcd holds something that Navarch did not write");
-            return None;
+            return Ok(None);
         };
+        let opened = self.seal.get().map(|seal| opened_draft(&**seal, &key, &draft.json)).transpose()?;
+        if let Some(opened) = opened.flatten() {
+            (draft, indexer_version) = (opened, NO_ATTRIBUTES);
+        }
         let revision = kv.mod_revision as u64;
-        Some(Seen::Put { key, revision, draft, attrs, indexer_version })
+        Ok(Some(Seen::Put { key, revision, draft, attrs, indexer_version }))
     }
 
     /// Reads everything at one revision.
@@ -172,7 +210,9 @@ impl Etcd {
             if revision == 0 {
                 revision = page.header.as_ref().map_or(0, |header| header.revision);
             }
-            all.extend(page.kvs.iter().filter_map(|kv| self.seen(kv, &mut interner)));
+            for kv in &page.kvs {
+                all.extend(self.seen(kv, &mut interner)?);
+            }
             match page.kvs.last() {
                 Some(last) if page.more => {
                     from = last.key.clone();
@@ -201,14 +241,15 @@ impl Etcd {
         let create = WatchRequest { create: Some(create) };
         // The stream of requests stays open: its end would end the watch.
         let requests = futures::stream::iter([create]).chain(futures::stream::pending());
-        let mut grpc = Grpc::new(self.channel.clone()).max_decoding_message_size(MESSAGE_MAX);
+        let (at, channel) = self.member();
+        let mut grpc = Grpc::new(channel).max_decoding_message_size(MESSAGE_MAX);
         grpc.ready().await.map_err(connect)?;
         let codec: ProstCodec<WatchRequest, WatchResponse> = ProstCodec::default();
         let path = PathAndQuery::from_static("/etcdserverpb.Watch/Watch");
         let answer = grpc.streaming(tonic::Request::new(requests), path, codec).await;
-        let mut answers = answer.map_err(refused)?.into_inner();
+        let mut answers = answer.inspect_err(|_| self.leave(at)).map_err(refused)?.into_inner();
         let mut interner = Interner::default();
-        while let Some(answer) = answers.message().await.map_err(refused)? {
+        while let Some(answer) = answers.message().await.inspect_err(|_| self.leave(at)).map_err(refused)? {
             if answer.compact_revision > 0 {
                 return Ok(Ended::Compacted);
             }
@@ -217,13 +258,18 @@ impl Etcd {
                 return Err(EngineError::Etcd { what: "watch", code: 0, reason });
             }
             retry.reset();
-            self.pass_on(feed, &answer, &mut interner);
+            self.pass_on(feed, &answer, &mut interner)?;
         }
         Ok(Ended::Broken)
     }
 
-    fn pass_on(&self, feed: &Feed, answer: &WatchResponse, interner: &mut Interner) {
-        let Some(last) = answer.events.last().and_then(|event| event.kv.as_ref()) else { return };
+    fn pass_on(
+        &self,
+        feed: &Feed,
+        answer: &WatchResponse,
+        interner: &mut Interner,
+    ) -> Result<(), EngineError> {
+        let Some(last) = answer.events.last().and_then(|event| event.kv.as_ref()) else { return Ok(()) };
         let reached = last.mod_revision as u64;
         let mut changes = Vec::with_capacity(answer.events.len());
         for event in &answer.events {
@@ -232,10 +278,11 @@ impl Etcd {
                 let revision = kv.mod_revision as u64;
                 changes.extend(self.key(&kv.key, interner).map(|key| Seen::Delete { key, revision }));
             } else {
-                changes.extend(self.seen(kv, interner));
+                changes.extend(self.seen(kv, interner)?);
             }
         }
         feed.changes(changes, reached);
+        Ok(())
     }
 
     async fn follow_for_ever(self: Arc<Self>, feed: Feed) {
@@ -262,7 +309,7 @@ impl Etcd {
             if old > 0 {
                 let request = wire::CompactionRequest { revision: old as i64 };
                 let done: Result<wire::CompactionResponse, _> =
-                    self.call("compact", "/etcdserverpb.KV/Compact", request).await;
+                    self.call("compact", "/etcdserverpb.KV/Compact", request, false).await;
                 // Another server may have been first.
                 if let Err(error) = done {
                     tracing::debug!(%error, "store: etcd did not compact");
@@ -289,8 +336,13 @@ impl Etcd {
         let request = match &mut write.op {
             Op::Delete => Request::Delete(DeleteRangeRequest { key }),
             Op::Put(draft, attrs) => {
+                let version = self.indexer_version.load(Ordering::Relaxed);
+                let sealed = self.seal.get().and_then(|seal| sealed_draft(&**seal, &write.key, draft));
                 attrs.sort();
-                let value = encode_value(draft, attrs, self.indexer_version.load(Ordering::Relaxed));
+                let value = match sealed {
+                    Some(sealed) => encode_value(&sealed, &Attrs::default(), NO_ATTRIBUTES),
+                    None => encode_value(draft, attrs, version),
+                };
                 Request::Put(PutRequest { key, value })
             }
         };
@@ -308,7 +360,7 @@ impl Etcd {
             txn.failure.push(RequestOp { request: Some(Request::Range(range)) });
         }
         let answer: TxnResponse =
-            self.call("write to", "/etcdserverpb.KV/Txn", txn).await.map_err(Arc::new)?;
+            self.call("write to", "/etcdserverpb.KV/Txn", txn, false).await.map_err(Arc::new)?;
         if answer.succeeded {
             return Ok(answer.header.map_or(0, |header| header.revision as u64));
         }
@@ -323,7 +375,8 @@ impl Etcd {
     /// Says which condition of a write does not hold, if one does not.
     fn explain(&self, write: &Write, found: Option<&KeyValue>) -> Result<(), CommitError> {
         let mut interner = Interner::default();
-        let object = match found.and_then(|kv| self.seen(kv, &mut interner)) {
+        let found = found.map(|kv| self.seen(kv, &mut interner)).transpose().map_err(Arc::new)?;
+        let object = match found.flatten() {
             Some(Seen::Put { key, revision, draft, attrs, .. }) => {
                 Some(Arc::new(Object::new(key, revision, &draft, attrs)))
             }
@@ -344,6 +397,24 @@ impl EtcdTls {
     }
 }
 
+async fn unary<Q, A>(channel: Channel, path: &'static str, request: Q) -> Result<A, tonic::Status>
+where
+    Q: prost::Message + Send + Sync + 'static,
+    A: prost::Message + Default + Send + Sync + 'static,
+{
+    let mut grpc = Grpc::new(channel).max_decoding_message_size(MESSAGE_MAX);
+    grpc.ready().await.map_err(|error| tonic::Status::from_error(error.into()))?;
+    let codec: ProstCodec<Q, A> = ProstCodec::default();
+    let answer = grpc.unary(tonic::Request::new(request), PathAndQuery::from_static(path), codec).await;
+    Ok(answer?.into_inner())
+}
+
+/// Whether a call failed before anything could be sent: there was no connection.
+fn was_not_sent(status: &tonic::Status) -> bool {
+    let first = std::error::Error::source(status);
+    std::iter::successors(first, |error| error.source()).any(|error| error.is::<tonic::ConnectError>())
+}
+
 fn connect(error: tonic::transport::Error) -> EngineError {
     EngineError::Connect(Arc::new(error))
 }
@@ -352,6 +423,9 @@ impl Remote for Etcd {
     fn start(self: Arc<Self>, feed: Feed) -> BoxFuture<'static, Result<(), EngineError>> {
         Box::pin(async move {
             self.indexer_version.store(feed.indexer_version(), Ordering::Relaxed);
+            if let Some(seal) = feed.seal() {
+                self.seal.get_or_init(|| seal);
+            }
             self.load(&feed).await?;
             let tasks = self.tasks.clone();
             tasks.spawn("store-etcd-compact", Arc::clone(&self).compact_for_ever(feed.clone()));
@@ -381,7 +455,7 @@ impl Remote for Etcd {
             let put = Request::Put(PutRequest { key, value: Vec::new() });
             let success = vec![RequestOp { request: Some(put) }];
             let txn = TxnRequest { success, ..TxnRequest::default() };
-            let answer: TxnResponse = self.call("write to", "/etcdserverpb.KV/Txn", txn).await?;
+            let answer: TxnResponse = self.call("write to", "/etcdserverpb.KV/Txn", txn, true).await?;
             Ok(answer.header.map_or(0, |header| header.revision as u64))
         })
     }
