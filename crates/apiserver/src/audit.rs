@@ -204,7 +204,7 @@ impl Audit {
         if level == Level::None {
             return Ok(body);
         }
-        let mut record = Record { level, omitted, event: first(server, exchange), body: None };
+        let mut record = Record { level, omitted, event: first(exchange), body: None };
         record.event["level"] = level.as_str().into();
         self.tell(&record, "RequestReceived", record.event.clone(), exchange.now).await;
         let mut body = body;
@@ -303,10 +303,10 @@ fn is_long(exchange: &Exchange) -> bool {
 }
 
 /// The event as far as the request tells.
-fn first(server: &Server, exchange: &Exchange) -> Value {
+fn first(exchange: &Exchange) -> Value {
     let (info, head) = (&exchange.info, &exchange.head);
     let uri = head.uri.path_and_query().map_or("/", |uri| uri.as_str());
-    let mut event = json!({"kind": "Event", "apiVersion": "audit.k8s.io/v1", "auditID": server.rng.uuid(),
+    let mut event = json!({"kind": "Event", "apiVersion": "audit.k8s.io/v1", "auditID": exchange.audit_id,
         "requestURI": uri, "verb": info.verb, "user": user_value(&exchange.user),
         "requestReceivedTimestamp": time(exchange.now)});
     if let Some(crate::listen::Address(address)) = head.extensions.get() {

@@ -5,6 +5,7 @@ use http::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
 
 use api::ApiError;
 use api::error::Reason;
+use registry::Resource;
 
 /// JSON's media type.
 pub const JSON: &str = "application/json";
@@ -34,8 +35,8 @@ pub enum View {
     Object,
     /// A `meta.k8s.io` Table in this version.
     Table(String),
-    /// PartialObjectMetadata (or its list) in this version.
-    Metadata(String),
+    /// PartialObjectMetadata in this version; of a list when true.
+    Metadata(String, bool),
 }
 
 /// The answer's form.
@@ -58,6 +59,26 @@ impl Accept {
             Format::Yaml => YAML,
             Format::Protobuf => PROTOBUF,
         }
+    }
+
+    /// 406 when metadata of a list was asked for and there is one object, or the other way round.
+    pub fn is_for(&self, row: &Resource, list: bool) -> Result<(), ApiError> {
+        let View::Metadata(_, asked) = &self.view else { return Ok(()) };
+        if *asked == list {
+            return Ok(());
+        }
+        let package = if row.group.is_empty() { "core" } else { row.group.split('.').next().unwrap_or("") };
+        let why = match list {
+            true => format!(
+                "PartialObjectMetadata, but the requested object is a list (*{package}.{})",
+                row.list_kind
+            ),
+            false => format!(
+                "PartialObjectMetadataList, but the requested object is not a list (*{package}.{})",
+                row.kind
+            ),
+        };
+        Err(ApiError::new(Reason::NotAcceptable, format!("you requested {why}")))
     }
 
     /// The media type of a watch.
@@ -141,7 +162,7 @@ fn view(clause: &Clause<'_>, offer: Offer) -> Option<View> {
     match target {
         "Table" if offer.tables => Some(View::Table(format!("meta.k8s.io/{version}"))),
         "PartialObjectMetadata" | "PartialObjectMetadataList" => {
-            Some(View::Metadata(format!("meta.k8s.io/{version}")))
+            Some(View::Metadata(format!("meta.k8s.io/{version}"), target.ends_with("List")))
         }
         _ => None,
     }

@@ -1,6 +1,8 @@
 //! What a request asks for, read from its method, path and query as upstream's `requestinfo.go` does.
 //! It must not know which resources exist.
 
+use std::num::IntErrorKind;
+
 use http::Method;
 
 use api::ApiError;
@@ -200,9 +202,13 @@ impl Query {
     pub fn integer(&self, key: &str) -> Result<Option<i64>, ApiError> {
         match self.get(key) {
             None | Some("") => Ok(None),
-            Some(text) => text.parse().map(Some).map_err(|_| {
+            Some(text) => text.parse().map(Some).map_err(|error: std::num::ParseIntError| {
                 let quoted = api::validation::go_quote(text);
-                ApiError::bad_request(format!("strconv.ParseInt: parsing {quoted}: invalid syntax"))
+                let why = match error.kind() {
+                    IntErrorKind::PosOverflow | IntErrorKind::NegOverflow => "value out of range",
+                    _ => "invalid syntax",
+                };
+                ApiError::bad_request(format!("strconv.ParseInt: parsing {quoted}: {why}"))
             }),
         }
     }

@@ -6,6 +6,7 @@ use http::{Response, StatusCode};
 use serde_json::{Value, json};
 
 use api::ApiError;
+use api::validation::{FieldError, Path};
 use base::http::{Body, full};
 use jiff::Timestamp;
 use machinery::codec::{proto, yaml};
@@ -126,7 +127,7 @@ pub fn viewed(
             table["rows"] = json!([row(&columns, object, version, now, include)]);
             table
         }
-        View::Metadata(version) => partial(object, version),
+        View::Metadata(version, _) => partial(object, version),
     };
     tree(accept, code, &body)
 }
@@ -157,10 +158,12 @@ impl Include {
             "None" => Ok(Include::None),
             "" | "Metadata" => Ok(Include::Metadata),
             "Object" => Ok(Include::Object),
-            other => Err(ApiError::bad_request(format!(
-                "unrecognized includeObject value: {}",
-                api::validation::go_quote(other)
-            ))),
+            other => {
+                let detail = "must be 'Metadata', 'Object', 'None', or empty";
+                let error = FieldError::invalid(&Path::new("includeObject"), other, detail);
+                let why = format!("Unable to convert to Table as requested: {error}");
+                Err(ApiError::bad_request(why))
+            }
         }
     }
 }

@@ -31,6 +31,9 @@ use crate::{authn, authz, compress, discovery, negotiate, respond, verbs};
 /// The largest body of a request, as upstream's (etcd's) limit.
 pub const BODY_LIMIT: usize = 3 * 1024 * 1024;
 
+/// The longest name that a client may give its request.
+const AUDIT_ID_MAX: usize = 64;
+
 /// An API server; cheap to clone.
 #[derive(Clone)]
 pub struct Server(pub(crate) Arc<Inner>);
@@ -87,6 +90,10 @@ pub struct Exchange {
     /// The place among the requests at work.
     pub turn: Option<Turn>,
 }
+    /// What the request is called in the audit log, and in its answer.
+    pub audit_id: String,
+    /// Whether the authorizers let it pass.
+    pub passed: bool,
 
 impl Exchange {
     /// The request's headers.
@@ -171,6 +178,7 @@ impl Server {
         let now = self.clock.now();
         let mut exchange = Exchange {
             info,
+        let audit_id = self.audit_id(&head.headers);
             query,
             head,
             user: UserInfo::default(),
@@ -181,6 +189,8 @@ impl Server {
             turn: None,
         };
         let started = self.clock.monotonic();
+            audit_id,
+            passed: false,
         let result = self.steps(&mut exchange, body).await;
         let mut response = match result {
             Ok(response) => response,
@@ -188,6 +198,9 @@ impl Server {
         };
         finish(&exchange, &mut response);
         self.count(&exchange, &response, started);
+        if exchange.head.method == http::Method::HEAD {
+            *response.body_mut() = base::http::empty();
+        }
         match &self.audit {
             Some(audit) => {
                 let response = audit.end(self, &mut exchange, response).await;
@@ -209,6 +222,7 @@ impl Server {
         authz::authorize(self, exchange).await?;
         let body = match crate::aggregate::serve(self, exchange, body).await? {
             Ok(response) => return Ok(response),
+        exchange.passed = true;
             Err(body) => body,
         };
         if exchange.info.is_resource {
@@ -220,7 +234,19 @@ impl Server {
     fn refusal(&self, exchange: &Exchange, error: &ApiError) -> Response<Body> {
         let offer = Offer { tables: false, protobuf: true, watch: false };
         let accept = exchange.accept(offer).unwrap_or(Accept::PLAIN);
-        respond::error(&accept, error)
+        let mut response = respond::error(&accept, error);
+        if !exchange.passed && error.code == 403 {
+            // The answer repeats what the client sent.
+            response.headers_mut().insert("x-content-type-options", HeaderValue::from_static("nosniff"));
+        }
+        response
+    }
+
+    /// The client's own name for the request where it gives one, else a new one.
+    fn audit_id(&self, headers: &HeaderMap) -> String {
+        let given = headers.get("audit-id").and_then(|value| value.to_str().ok()).unwrap_or("");
+        let sound = !given.is_empty() && given.len() <= AUDIT_ID_MAX;
+        if sound { given.to_owned() } else { self.rng.uuid() }
     }
 
     fn count(&self, exchange: &Exchange, response: &Response<Body>, started: Duration) {
@@ -282,3 +308,6 @@ fn finish(exchange: &Exchange, response: &mut Response<Body>) {
     }
     headers.entry("cache-control").or_insert(HeaderValue::from_static("no-cache, private"));
 }
+    if let Ok(id) = HeaderValue::from_str(&exchange.audit_id) {
+        headers.insert("audit-id", id);
+    }

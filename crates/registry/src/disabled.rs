@@ -16,6 +16,10 @@ pub fn drop_fields(kind: &str, object: &mut Value, old: &Value) {
         }
         _ => "",
     };
+    let claims = "status.nodeAllocatableResourceClaimStatuses";
+    if kind == "Pod" && !old.has(claims) {
+        object.unset(claims);
+    }
     if !pods.is_empty()
         && let Some(spec) = object.at_mut(pods)
     {

@@ -94,12 +94,12 @@ fn core_rows() -> Vec<Resource> {
         v1.row("Event", "events").namespaced().short(&["ev"]).rules(&s::EVENT).print(&print::EVENT)
             .select(EVENT_FIELDS).select_as("reportingComponent", FieldSource::FirstOf(&["reportingComponent"])).select_as("source", FieldSource::FirstOf(&["source.component", "reportingComponent"])),
         v1.row("LimitRange", "limitranges").namespaced().short(&["limits"]).rules(&s::LIMIT_RANGE).print(&print::LIMIT_RANGE),
-        v1.row("Namespace", "namespaces").short(&["ns"]).rules(&s::NAMESPACE).print(&print::NAMESPACE).select(&["status.phase"]).select_as("name", FieldSource::Path("metadata.name".into()))
+        v1.row("Namespace", "namespaces").short(&["ns"]).rules(&s::NAMESPACE).print(&print::NAMESPACE).select(&["status.phase"])
             .without(Verb::DeleteCollection).sub("finalize", Verbs::of(&[Verb::Update]), Role::Finalize).status(),
         v1.row("Node", "nodes").short(&["no"]).rules(&s::NODE).print(&print::NODE).select_as("spec.unschedulable", FieldSource::PathOr("spec.unschedulable".into(), "false"))
             .sub_kind("proxy", "", "v1", "NodeProxyOptions", Verbs::PROXY, Role::Proxy).status(),
-        v1.row("PersistentVolumeClaim", "persistentvolumeclaims").namespaced().short(&["pvc"]).rules(&s::PVC).print(&print::PVC).select_as("name", FieldSource::Path("metadata.name".into())).status(),
-        v1.row("PersistentVolume", "persistentvolumes").short(&["pv"]).rules(&s::PV).print(&print::PV).select_as("name", FieldSource::Path("metadata.name".into())).status(),
+        v1.row("PersistentVolumeClaim", "persistentvolumeclaims").namespaced().short(&["pvc"]).rules(&s::PVC).print(&print::PVC).status(),
+        v1.row("PersistentVolume", "persistentvolumes").short(&["pv"]).rules(&s::PV).print(&print::PV).status(),
         pod_row(v1),
         v1.row("PodTemplate", "podtemplates").namespaced().rules(&s::POD_TEMPLATE).print(&print::POD_TEMPLATE),
         v1.row("ReplicationController", "replicationcontrollers").namespaced().short(&["rc"]).all().rules(&s::REPLICATION_CONTROLLER).print(&print::REPLICATION_CONTROLLER)

@@ -30,7 +30,7 @@ pub fn list(call: &Call<'_>, accept: &Accept, items: &[Value]) -> Result<Respons
             table["rows"] = items.iter().map(cells).collect();
             table
         }
-        View::Metadata(version) => {
+        View::Metadata(version, _) => {
             let items: Vec<Value> = items.iter().map(|item| respond::partial(item, version)).collect();
             json!({"kind": "PartialObjectMetadataList", "apiVersion": version, "metadata": {}, "items": items})
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::engine::{GeneralPurpose, GeneralPurposeConfig, general_purpose::URL_SAFE_NO_PAD};
 use bytes::{BufMut, Bytes, BytesMut};
 use http::{Response, StatusCode};
 use http_body::Frame;
@@ -82,17 +82,21 @@ impl Selection {
 
 fn unknown_field(call: &Call<'_>, field: &str) -> String {
     let row = call.row();
-    if row.group.is_empty() && !matches!(row.kind.as_str(), "ConfigMap" | "Endpoints" | "LimitRange") {
+    if row.group.is_empty() && !row.selectable.is_empty() {
         return format!("field label not supported: {field}");
     }
-    format!("field label {} not supported for {}", api::validation::go_quote(field), row.kind).replace(
-        &format!("field label {} not supported for {}", api::validation::go_quote(field), row.kind),
-        &format!(
-            "{} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"",
-            api::validation::go_quote(field)
-        ),
-    )
+    let field = api::validation::go_quote(field);
+    format!("{field} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
 }
+
+/// Reads tokens as Go does: bits that are left over do not matter.
+const LENIENT: GeneralPurpose = GeneralPurpose::new(
+    &base64::alphabet::URL_SAFE,
+    GeneralPurposeConfig::new()
+        .with_decode_allow_trailing_bits(true)
+        .with_decode_padding_mode(base64::engine::DecodePaddingMode::RequireNone)
+        .with_encode_padding(false),
+);
 
 /// Where a page starts and of which revision it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -113,7 +117,7 @@ impl Token {
     /// Reads a token; what is wrong with it in upstream's words.
     fn decode(text: &str) -> Result<Token, String> {
         let invalid = |why: &str| format!("continue key is not valid: {why}");
-        let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|error| {
+        let bytes = LENIENT.decode(text).map_err(|error| {
             invalid(&format!("illegal base64 data at input byte {}", bad_byte(text, &error)))
         })?;
         let value =
@@ -168,6 +172,7 @@ pub async fn list(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
     call.exchange.query.integer("timeoutSeconds")?;
     let selection = Selection::parse(call)?;
     let include = Include::of(call.exchange, &accept)?;
+    accept.is_for(call.row(), true)?;
     let mut page = select(call, &selection).await?;
     page.objects = crate::convert::many(call.server, &call.served, page.objects).await?;
     Ok(answer(call, &accept, page, include))
@@ -387,7 +392,13 @@ fn answer(call: &Call<'_>, accept: &Accept, page: Page, include: Include) -> Res
             respond::bytes(StatusCode::OK, accept.content_type(), body)
         }
         (View::Object, _) => {
-            let items: Vec<Value> = page.objects.iter().map(|object| served.tree(object)).collect();
+            let mut items: Vec<Value> = page.objects.iter().map(|object| served.tree(object)).collect();
+            if !row.custom {
+                items.iter_mut().filter_map(Value::as_object_mut).for_each(|item| {
+                    item.remove("kind");
+                    item.remove("apiVersion");
+                });
+            }
             let list =
                 json!({"kind": row.list_kind, "apiVersion": api_version, "metadata": meta, "items": items});
             respond::tree(accept, StatusCode::OK, &list)
@@ -402,7 +413,7 @@ fn answer(call: &Call<'_>, accept: &Accept, page: Page, include: Include) -> Res
             table["rows"] = page.objects.iter().map(make).collect();
             respond::tree(accept, StatusCode::OK, &table)
         }
-        (View::Metadata(version), _) => {
+        (View::Metadata(version, _), _) => {
             let items: Vec<Value> =
                 page.objects.iter().map(|object| respond::partial(&served.tree(object), version)).collect();
             let list = json!({"kind": "PartialObjectMetadataList", "apiVersion": version, "metadata": meta, "items": items});

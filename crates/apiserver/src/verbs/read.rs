@@ -18,8 +18,9 @@ const FRESH_WAIT: Duration = Duration::from_secs(3);
 pub async fn get(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
     let accept = call.exchange.accept(call.offer())?;
     let include = Include::of(call.exchange, &accept)?;
+    accept.is_for(call.row(), false)?;
     let version = call.exchange.query.text("resourceVersion");
-    match revision(version)? {
+    match revision_of_one(version)? {
         Some(revision) => not_older_than(call.server, revision).await?,
         // With several servers over one etcd, another one's write may not have come here yet.
         None if version.is_empty() => drop(call.server.store.latest().await.map_err(ApiError::internal)?),
@@ -29,6 +30,17 @@ pub async fn get(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
     let object = crate::convert::one(call.server, &call.served, object).await?;
     Ok(respond::object(&accept, StatusCode::OK, &call.served, &object, call.exchange.now, include))
 }
+
+/// As [`revision`], of a get or watch: upstream says less of a bad one, and calls it an error of its own.
+pub fn revision_of_one(text: &str) -> Result<Option<u64>, ApiError> {
+    revision(text).map_err(|error| {
+        let why = error.message.trim_start_matches(BAD_REVISION).to_owned();
+        ApiError::new(Reason::Unknown, why)
+    })
+}
+
+/// How a list says that a resourceVersion is none.
+const BAD_REVISION: &str = "invalid resource version: ";
 
 /// Reads a resourceVersion; `None` when empty or 0 ("any").
 pub fn revision(text: &str) -> Result<Option<u64>, ApiError> {
@@ -41,7 +53,7 @@ pub fn revision(text: &str) -> Result<Option<u64>, ApiError> {
                 text,
                 format!("strconv.ParseUint: parsing {quoted}: invalid syntax"),
             );
-            ApiError::bad_request(format!("invalid resource version: {error}"))
+            ApiError::bad_request(format!("{BAD_REVISION}{error}"))
         }),
     }
 }

@@ -102,6 +102,14 @@ fn check_options(call: &Call<'_>) -> Result<(), ApiError> {
     if !matching.is_empty() && matching != "NotOlderThan" {
         errors.push(FieldError::not_supported(&path, matching, &["NotOlderThan"]));
     }
+    // Upstream sets the match of a watch from "any" before it looks.
+    let any = matches!(query.text("resourceVersion"), "" | "0");
+    if !query.text("continue").is_empty() && (any || !matching.is_empty()) {
+        errors.push(FieldError::forbidden(
+            &path,
+            "resourceVersionMatch is forbidden when continue is provided",
+        ));
+    }
     if errors.is_empty() { Ok(()) } else { Err(ApiError::invalid("meta.k8s.io", "ListOptions", "", &errors)) }
 }
 
@@ -132,7 +140,7 @@ async fn open(call: &Call<'_>, selection: &Selection) -> Result<(Vec<Arc<Object>
     let interest = interest(call, selection);
     let version = query.text("resourceVersion");
     let initial = query.optional_flag("sendInitialEvents");
-    let revision = read::revision(version)?;
+    let revision = read::revision_of_one(version)?;
     let wants_state = match initial {
         Some(wanted) => wanted,
         None => revision.is_none(),
@@ -220,6 +228,7 @@ impl State {
             let wake = if self.bookmarks { self.ends_at.min(self.next_bookmark) } else { self.ends_at };
             self.batch.clear();
             let result = tokio::select! {
+                biased;
                 () = self.server.tasks.cancel_token().cancelled() => return None,
                 () = self.server.clock.sleep(wake.saturating_sub(now)) => continue,
                 result = self.watch.next_batch(&mut self.batch) => result,
@@ -377,7 +386,9 @@ impl Writer {
                 table["rows"] = json!([respond::row(columns, &tree, version, self.now, self.include)]);
                 self.tree(kind, &table)
             }
-            View::Metadata(version) => self.tree(kind, &respond::partial(&self.served.tree(object), version)),
+            View::Metadata(version, _) => {
+                self.tree(kind, &respond::partial(&self.served.tree(object), version))
+            }
         }
     }
 
@@ -406,7 +417,7 @@ impl Writer {
                 object = respond::table(version, &row.columns, object["metadata"]["resourceVersion"].clone());
                 object["rows"] = json!([{"cells": [], "object": object_of_row}]);
             }
-            View::Metadata(version) => object = respond::partial(&object, version),
+            View::Metadata(version, _) => object = respond::partial(&object, version),
         }
         self.tree("BOOKMARK", &object)
     }

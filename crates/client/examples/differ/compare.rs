@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 
 use bytes::Bytes;
 use http::HeaderMap;
-use machinery::codec::proto;
+use machinery::codec::{proto, yaml};
 use regex::{Captures, Regex};
 use serde_json::Value;
 
@@ -51,7 +51,7 @@ static NOISE: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
         (r"\b10\.96\.\d+\.\d+\b", "CLUSTER-IP"),
         (r"127\.0\.0\.1:\d+", "SERVER"),
         (r"eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*", "TOKEN"),
-        (r"(RUN-gen-|kube-api-access-)[a-z0-9]{5}\b", "${1}SUFFIX"),
+        (r"(RUN-gen-|Odd_|kube-api-access-)[a-z0-9]{5}\b", "${1}SUFFIX"),
         (r"current: \d+", "current: N"),
         (r"hash=[0-9A-Fa-f]+", "hash=HASH"),
     ]
@@ -129,6 +129,9 @@ fn tree(case: &Case, run: &str, answer: &Answer) -> Value {
     let mut value = match stream.collect::<Result<Vec<_>, _>>() {
         Ok(mut all) if all.len() == 1 => all.remove(0),
         Ok(all) => Value::Array(all),
+        // Texts that look like YAML are read as such.
+        Err(_) if text.starts_with("apiVersion:") => yaml::decode_first(text.as_bytes())
+            .map_or_else(|error| Value::from(error.to_string()), |document| document.value),
         Err(_) => text.lines().map(Value::from).collect(),
     };
     scrub(&mut value, !case.path.starts_with("/openapi"));

@@ -151,6 +151,14 @@ pub fn node(n: &mut Value) {
     for path in ["status.capacity", "status.allocatable"] {
         pod::round_up(n.at_mut(path));
     }
+    // The older of two fields for one thing wins, and follows the newer when it is empty.
+    let (one, all) = (n.text("spec.podCIDR").to_owned(), n.list("spec.podCIDRs"));
+    let first = all.first().and_then(Value::as_str).unwrap_or("").to_owned();
+    if !one.is_empty() && one != first {
+        n.set("spec.podCIDRs", json!([one]));
+    } else if one.is_empty() && !first.is_empty() {
+        n.set("spec.podCIDR", first);
+    }
 }
 
 pub fn limit_range(l: &mut Value) {

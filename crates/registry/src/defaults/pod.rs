@@ -90,7 +90,9 @@ pub fn image_tag(image: &str) -> &str {
 }
 
 fn pull_policy(image: &str) -> &'static str {
-    if image_tag(image) == "latest" { "Always" } else { "IfNotPresent" }
+    // What is no image's name has no tag either.
+    let named = image.starts_with(|c: char| c.is_ascii_alphanumeric());
+    if named && image_tag(image) == "latest" { "Always" } else { "IfNotPresent" }
 }
 
 fn container(c: &mut Value) {

@@ -59,6 +59,12 @@ pub static NEW_EVENT: Rules = Rules {
 pub static LIMIT_RANGE: Rules = Rules {
     default: defaults::limit_range,
     create_on_update: true,
+    // The one kind whose objects need no name.
+    create: |_, range| {
+        if range.text("metadata.name").is_empty() {
+            range.set("metadata.name", range.at("metadata.uid").clone());
+        }
+    },
     validate: |_, o| v::core::limit_range(o),
     validate_update: |_, _, new, _| v::core::limit_range(new),
     ..PLAIN

@@ -68,7 +68,13 @@ pub static STATEFUL_SET: Rules = Rules {
 
 /// DaemonSet.
 pub static DAEMON_SET: Rules = Rules {
-    default: defaults::daemon_set,
+    default: |set| {
+        defaults::daemon_set(set);
+        // Upstream's stored form has the number as a field, so the annotation is always there.
+        if set.has("metadata") && template_generation(set) == 0 {
+            number_template(set, 0);
+        }
+    },
     create: |_, set| number_template(set, 1),
     validate: |_, o| check::daemon_set(o),
     validate_update: |_, part, new, old| match part {

@@ -57,7 +57,6 @@ const NEEDED: &[(&str, &[&str])] = &[
     ("persistentVolumeClaim", &["claimName"]),
     ("secret", &["secretName"]),
     ("configMap", &["name"]),
-    ("rbd", &["image"]),
     ("cinder", &["volumeID"]),
     ("flexVolume", &["driver"]),
     ("azureFile", &["secretName", "shareName"]),
@@ -193,8 +192,21 @@ fn old_source(errors: &mut ErrorList, kind: &str, body: &Value, path: &Path) {
                 errors.invalid(&path.child("partition"), partition, names::in_range(1, 255));
             }
         }
-        "rbd" | "cephfs" if body.list("monitors").is_empty() => {
-            errors.required(&path.child("monitors"), "");
+        "rbd" | "cephfs" => {
+            if body.list("monitors").is_empty() {
+                errors.required(&path.child("monitors"), "");
+            }
+            if kind == "rbd" {
+                errors.required_text(path, body, "image");
+            }
+        }
+        "azureDisk" => azure_disk(errors, body, path),
+        "storageos" => {
+            for field in ["volumeName", "volumeNamespace"] {
+                let name = body.text(field);
+                let messages = if name.is_empty() { Vec::new() } else { names::dns1123_label(name) };
+                messages.into_iter().for_each(|message| errors.invalid(&path.child(field), name, message));
+            }
         }
         "iscsi" => {
             errors.required_text(path, body, "targetPortal");
@@ -216,6 +228,9 @@ fn old_source(errors: &mut ErrorList, kind: &str, body: &Value, path: &Path) {
                 let detail = "datasetName and datasetUUID can not be specified simultaneously";
                 errors.invalid(path, "resource", detail);
             }
+            if name.contains('/') {
+                errors.invalid(&path.child("datasetName"), name, "must not contain '/'");
+            }
         }
         "quobyte" => {
             if body.text("registry").is_empty() {
@@ -225,6 +240,30 @@ fn old_source(errors: &mut ErrorList, kind: &str, body: &Value, path: &Path) {
             errors.required_text(path, body, "volume");
         }
         _ => {}
+    }
+}
+
+/// The forms of an Azure disk's address, as upstream names them.
+const MANAGED_DISK: &str =
+    "/subscriptions/{sub-id}/resourcegroups/{group-name}/providers/microsoft.compute/disks/{disk-id}";
+const BLOB_DISK: &str = "https://{account-name}.blob.core.windows.net/{container-name}/{disk-name}.vhd";
+
+fn azure_disk(errors: &mut ErrorList, body: &Value, path: &Path) {
+    let mut known = |field: &str, values: &[&str]| {
+        if let Some(value) = body.at(field).as_str().filter(|value| !values.contains(value)) {
+            errors.push(super::FieldError::not_supported(&path.child(field), value, values));
+        }
+    };
+    known("cachingMode", &["None", "ReadOnly", "ReadWrite"]);
+    known("kind", &["Dedicated", "Managed", "Shared"]);
+    let address = body.text("diskURI");
+    let (start, form) = match body.at("kind").as_str() {
+        None => return,
+        Some("Managed") => ("/subscriptions/", MANAGED_DISK),
+        Some(_) => ("https://", BLOB_DISK),
+    };
+    if !address.starts_with(start) {
+        errors.push(super::FieldError::not_supported(&path.child("diskURI"), address, &[form]));
     }
 }
 
