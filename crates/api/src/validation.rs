@@ -23,17 +23,31 @@ impl Path {
 
     /// A field below this one. Several fields may be joined by dots.
     pub fn child(&self, field: &str) -> Path {
-        if self.0.is_empty() { Path::new(field) } else { Path(format!("{}.{field}", self.0)) }
+        if self.0.is_empty() { Path::new(field) } else { self.joined(&[".", field]) }
     }
 
     /// An element of this list.
     pub fn index(&self, index: usize) -> Path {
-        Path(format!("{}[{index}]", self.0))
+        // Nearly all lists are short.
+        const DIGITS: [&str; 10] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
+        match DIGITS.get(index) {
+            Some(digit) => self.key(digit),
+            None => self.key(&index.to_string()),
+        }
     }
 
     /// A key of this map.
     pub fn key(&self, key: &str) -> Path {
-        Path(format!("{}[{key}]", self.0))
+        self.joined(&["[", key, "]"])
+    }
+
+    /// One allocation: a validation makes hundreds of paths, nearly all for nothing.
+    fn joined(&self, more: &[&str]) -> Path {
+        let length = self.0.len() + more.iter().map(|part| part.len()).sum::<usize>();
+        let mut text = String::with_capacity(length);
+        text.push_str(&self.0);
+        more.iter().for_each(|part| text.push_str(part));
+        Path(text)
     }
 }
 

@@ -135,10 +135,20 @@ fn render_series(out: &mut String, name: &str, family: &Family, labels: &str, se
 }
 
 fn render_labels(labels: &[(&str, &str)]) -> String {
-    let escape = |value: &str| value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
-    let pairs: Vec<String> =
-        labels.iter().map(|(name, value)| format!("{name}=\"{}\"", escape(value))).collect();
-    pairs.join(",")
+    let mut out =
+        String::with_capacity(labels.iter().map(|(name, value)| name.len() + value.len() + 4).sum());
+    for (at, (name, value)) in labels.iter().enumerate() {
+        out.push_str(if at == 0 { "" } else { "," });
+        out.push_str(name);
+        out.push_str("=\"");
+        if value.contains(['\\', '"', '\n']) {
+            out.push_str(&value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n"));
+        } else {
+            out.push_str(value);
+        }
+        out.push('"');
+    }
+    out
 }
 
 impl Metric {

@@ -29,6 +29,11 @@ use crate::{ClientError, Kubeconfig};
 
 /// Requests that share one HTTP/2 connection: below the 100 streams that servers commonly allow.
 const MAX_STREAMS: usize = 90;
+/// Bytes that a server may send ahead on one stream and on one connection, as Go's client allows.
+const STREAM_WINDOW: u32 = 4 << 20;
+const CONNECTION_WINDOW: u32 = 1 << 30;
+/// The largest HTTP/2 frame taken: a long list in the least frames costs the fewest writes.
+const FRAME: u32 = 256 << 10;
 /// Idle HTTP/1.1 connections kept.
 const MAX_IDLE: usize = 16;
 /// How long a connection may take to be made.
@@ -272,7 +277,9 @@ impl Inner {
         if h2 {
             let (sender, connection) = http2::Builder::new(Spawner(self.tasks.clone()))
                 .timer(TokioTimer::new())
-                .adaptive_window(true)
+                .initial_stream_window_size(STREAM_WINDOW)
+                .initial_connection_window_size(CONNECTION_WINDOW)
+                .max_frame_size(FRAME)
                 .keep_alive_interval(PING_INTERVAL)
                 .keep_alive_timeout(PING_INTERVAL)
                 .handshake(TokioIo::new(stream))

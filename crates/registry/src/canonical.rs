@@ -22,7 +22,7 @@ enum Shape {
     MicroTime,
     Quantity,
     IntOrString,
-    Struct(&'static str),
+    Struct(usize),
     Pointer(Box<Shape>),
     List(Box<Shape>),
     Map(Box<Shape>),
@@ -43,30 +43,48 @@ struct Field {
     name: &'static str,
     shape: Shape,
     empty: Empty,
+    /// Whether something is written for an absent value.
+    printed: bool,
 }
 
-static SHAPES: LazyLock<HashMap<&'static str, Vec<Field>>> = LazyLock::new(|| {
-    let lines = include_str!("shapes.txt").lines().filter(|l| !l.starts_with('#'));
-    lines.filter_map(parse_line).collect()
+/// Every type: its fields, sorted by name.
+struct Types {
+    fields: Vec<Vec<Field>>,
+    by_name: HashMap<&'static str, usize>,
+}
+
+static TYPES: LazyLock<Types> = LazyLock::new(|| {
+    let lines = || include_str!("shapes.txt").lines().filter(|l| !l.starts_with('#') && !l.is_empty());
+    let names = lines().map(|line| line.split(' ').next().unwrap_or(""));
+    let by_name: HashMap<_, _> = names.enumerate().map(|(at, name)| (name, at)).collect();
+    let fields = lines().map(|line| parse_line(line, &by_name)).collect();
+    Types { fields, by_name }
 });
 
-fn parse_line(line: &'static str) -> Option<(&'static str, Vec<Field>)> {
-    let mut words = line.split(' ');
-    let name = words.next().filter(|n| !n.is_empty())?;
-    let fields = words.filter_map(|word| {
+fn parse_line(line: &'static str, types: &HashMap<&'static str, usize>) -> Vec<Field> {
+    let fields = line.split(' ').skip(1).filter_map(|word| {
         let (name, code) = word.split_once(':')?;
         let (code, empty) = match (code.strip_suffix('?'), code.strip_suffix('!')) {
             (Some(code), _) => (code, Empty::Omitted),
             (_, Some(code)) => (code, Empty::ZeroOmitted),
             _ => (code, Empty::Written),
         };
-        Some(Field { name, shape: parse_shape(code), empty })
+        let shape = parse_shape(code, types);
+        let printed = match (&shape, empty) {
+            (_, Empty::ZeroOmitted) => false,
+            (Shape::Struct(_) | Shape::Time | Shape::MicroTime | Shape::Any, _) => true,
+            (Shape::Quantity | Shape::IntOrString, _) => true,
+            (_, empty) => empty == Empty::Written,
+        };
+        Some(Field { name, shape, empty, printed })
     });
-    Some((name, fields.collect()))
+    let mut fields: Vec<Field> = fields.collect();
+    fields.sort_by_key(|field| field.name);
+    fields
 }
 
-fn parse_shape(code: &'static str) -> Shape {
-    let rest = |n: usize| Box::new(parse_shape(&code[n..]));
+fn parse_shape(code: &'static str, types: &HashMap<&'static str, usize>) -> Shape {
+    let rest = |n: usize| Box::new(parse_shape(&code[n..], types));
     match code {
         "str" => Shape::Text,
         "int" => Shape::Int,
@@ -77,7 +95,7 @@ fn parse_shape(code: &'static str) -> Shape {
         "micro" => Shape::MicroTime,
         "qty" => Shape::Quantity,
         "intstr" => Shape::IntOrString,
-        c if c.starts_with('@') => Shape::Struct(&c[1..]),
+        c if c.starts_with('@') => Shape::Struct(*types.get(&c[1..]).expect("shapes.txt has every struct")),
         c if c.starts_with('*') => Shape::Pointer(rest(1)),
         c if c.starts_with("[]") => Shape::List(rest(2)),
         c if c.starts_with("{}") => Shape::Map(rest(2)),
@@ -93,8 +111,9 @@ pub fn canonicalize(group: &str, version: &str, kind: &str, object: &mut Value) 
 
 /// As [`canonicalize`], by type name such as `core.PodSpec`.
 pub fn canonicalize_type(name: &str, value: &mut Value) {
-    if let (Some(fields), Value::Object(map)) = (SHAPES.get(name), value) {
-        each_field(fields, map);
+    let types = &*TYPES;
+    if let Some(id) = types.by_name.get(name) {
+        types.of(*id, value);
     }
 }
 
@@ -107,56 +126,102 @@ fn type_name(group: &str, version: &str, kind: &str) -> String {
     }
 }
 
-fn each_field(fields: &'static [Field], map: &mut Map<String, Value>) {
-    for field in fields {
-        match map.get_mut(field.name) {
-            None => {
-                if let Some(zero) = zero(field) {
-                    map.insert(field.name.to_string(), zero);
+impl Types {
+    fn of(&self, id: usize, value: &mut Value) {
+        if let Value::Object(map) = value {
+            self.each_field(&self.fields[id], map);
+        }
+    }
+
+    /// One walk over the map and the type's fields, both in order of names.
+    fn each_field(&self, fields: &[Field], map: &mut Map<String, Value>) {
+        let (mut absent, mut gone): (Vec<&Field>, Vec<&Field>) = Default::default();
+        let mut left = fields;
+        for (key, value) in map.iter_mut() {
+            while let [first, rest @ ..] = left
+                && first.name < key.as_str()
+            {
+                absent.extend(Some(first).filter(|field| field.printed));
+                left = rest;
+            }
+            let [field, rest @ ..] = left else { break };
+            if field.name != key {
+                continue;
+            }
+            left = rest;
+            self.convert(&field.shape, value);
+            if !value.is_null() && !is_zero(&field.shape, value) {
+                continue;
+            }
+            match self.zero(field) {
+                Some(zero) => *value = zero,
+                None => gone.push(field),
+            }
+        }
+        absent.extend(left.iter().filter(|field| field.printed));
+        for field in gone {
+            map.remove(field.name);
+        }
+        for field in absent {
+            map.insert(field.name.to_string(), self.zero(field).unwrap_or_default());
+        }
+    }
+
+    /// What is written for an absent value, if anything is.
+    fn zero(&self, field: &Field) -> Option<Value> {
+        let always = field.empty == Empty::Written;
+        match &field.shape {
+            _ if field.empty == Empty::ZeroOmitted => None,
+            Shape::Struct(id) => {
+                let mut value = Value::Object(Map::new());
+                self.of(*id, &mut value);
+                Some(value)
+            }
+            Shape::Time | Shape::MicroTime | Shape::Any => Some(Value::Null),
+            Shape::Quantity => Some("0".into()),
+            Shape::IntOrString => Some(0.into()),
+            Shape::Text => always.then(|| "".into()),
+            Shape::Int | Shape::Number => always.then(|| 0.into()),
+            Shape::Bool => always.then(|| false.into()),
+            Shape::Pointer(_) | Shape::List(_) | Shape::Map(_) | Shape::Bytes => {
+                always.then_some(Value::Null)
+            }
+        }
+    }
+
+    fn convert(&self, shape: &Shape, value: &mut Value) {
+        match (shape, &mut *value) {
+            (Shape::Pointer(inner), _) => self.convert(inner, value),
+            (Shape::Struct(id), _) => self.of(*id, value),
+            (Shape::List(inner), Value::Array(items)) => {
+                items.iter_mut().for_each(|item| self.convert(inner, item));
+            }
+            (Shape::Map(inner), Value::Object(map)) if !matches!(**inner, Shape::Text) => {
+                map.values_mut().for_each(|item| self.convert(inner, item));
+            }
+            (Shape::Quantity, _) => quantity(value),
+            (Shape::Time, Value::String(s)) if !is_time(s) => {
+                if let Some(time) = api::time::parse(s) {
+                    *s = api::time::format(time);
                 }
             }
-            Some(Value::Null) => match zero(field) {
-                Some(zero) => {
-                    map.insert(field.name.to_string(), zero);
-                }
-                None => {
-                    map.remove(field.name);
-                }
-            },
-            Some(value) => {
-                convert(&field.shape, value);
-                if !is_zero(&field.shape, value) {
-                    continue;
-                }
-                match zero(field) {
-                    Some(zero) => *value = zero,
-                    None => {
-                        map.remove(field.name);
-                    }
+            (Shape::MicroTime, Value::String(s)) => {
+                if let Some(time) = api::time::parse(s) {
+                    *s = api::time::format_micro(time);
                 }
             }
+            _ => {}
         }
     }
 }
 
-/// What is written for an absent value, if anything is.
-fn zero(field: &Field) -> Option<Value> {
-    let always = field.empty == Empty::Written;
-    match &field.shape {
-        _ if field.empty == Empty::ZeroOmitted => None,
-        Shape::Struct(name) => {
-            let mut value = Value::Object(Map::new());
-            canonicalize_type(name, &mut value);
-            Some(value)
-        }
-        Shape::Time | Shape::MicroTime | Shape::Any => Some(Value::Null),
-        Shape::Quantity => Some("0".into()),
-        Shape::IntOrString => Some(0.into()),
-        Shape::Text => always.then(|| "".into()),
-        Shape::Int | Shape::Number => always.then(|| 0.into()),
-        Shape::Bool => always.then(|| false.into()),
-        Shape::Pointer(_) | Shape::List(_) | Shape::Map(_) | Shape::Bytes => always.then_some(Value::Null),
-    }
+/// Whether a time is spelled `2026-01-02T03:04:05Z` already, or is none that could be spelled so.
+fn is_time(text: &str) -> bool {
+    const SPELLED: &[u8; 20] = b"0000-00-00T00:00:00Z";
+    let same =
+        |(have, wanted): (&u8, &u8)| if *wanted == b'0' { have.is_ascii_digit() } else { have == wanted };
+    // A leap second is written as the second before it.
+    text.len() == SPELLED.len() && text.as_bytes().iter().zip(SPELLED).all(same) && !text.ends_with("60Z")
 }
 
 /// Whether a present value is one that Go cannot tell from an absent one.
@@ -171,31 +236,6 @@ fn is_zero(shape: &Shape, value: &Value) -> bool {
     }
 }
 
-fn convert(shape: &Shape, value: &mut Value) {
-    match (shape, &mut *value) {
-        (Shape::Pointer(inner), _) => convert(inner, value),
-        (Shape::Struct(name), _) => canonicalize_type(name, value),
-        (Shape::List(inner), Value::Array(items)) => {
-            items.iter_mut().for_each(|item| convert(inner, item));
-        }
-        (Shape::Map(inner), Value::Object(map)) => {
-            map.values_mut().for_each(|item| convert(inner, item));
-        }
-        (Shape::Quantity, _) => quantity(value),
-        (Shape::Time, Value::String(s)) => {
-            if let Some(time) = api::time::parse(s) {
-                *s = api::time::format(time);
-            }
-        }
-        (Shape::MicroTime, Value::String(s)) => {
-            if let Some(time) = api::time::parse(s) {
-                *s = api::time::format_micro(time);
-            }
-        }
-        _ => {}
-    }
-}
-
 /// Rewrites a quantity in its canonical text, `0.5` as `500m`.
 pub fn quantity(value: &mut Value) {
     let text = match value {
@@ -203,8 +243,10 @@ pub fn quantity(value: &mut Value) {
         Value::Number(n) => n.to_string(),
         _ => return,
     };
-    if let Ok(quantity) = text.parse::<Quantity>() {
-        *value = quantity.to_string().into();
+    let Ok(quantity) = text.parse::<Quantity>() else { return };
+    let spelled = quantity.to_string();
+    if value.as_str() != Some(&spelled) {
+        *value = spelled.into();
     }
 }
 
@@ -215,16 +257,25 @@ mod tests {
 
     #[test]
     fn every_struct_is_known() {
-        for fields in SHAPES.values() {
+        assert!(TYPES.fields.len() > 100, "parsing the shapes looks every struct up");
+        for fields in &TYPES.fields {
             for field in fields {
-                let mut shape = &field.shape;
-                while let Shape::Pointer(s) | Shape::List(s) | Shape::Map(s) = shape {
-                    shape = s;
-                }
-                if let Shape::Struct(name) = shape {
-                    assert!(SHAPES.contains_key(name), "{name}");
-                }
+                assert_eq!(field.printed, TYPES.zero(field).is_some(), "{}", field.name);
             }
+        }
+    }
+
+    #[test]
+    fn times_that_are_spelled_right_are_left_alone() {
+        for (text, expect) in [
+            ("2026-01-02T03:04:05Z", "2026-01-02T03:04:05Z"),
+            ("2026-01-02T03:04:05.5Z", "2026-01-02T03:04:05Z"),
+            ("2026-01-02T03:04:05+01:00", "2026-01-02T02:04:05Z"),
+            ("2026-01-02T03:04:60Z", "2026-01-02T03:04:59Z"),
+        ] {
+            let mut meta = json!({"creationTimestamp": text});
+            canonicalize_type("meta.ObjectMeta", &mut meta);
+            assert_eq!(meta["creationTimestamp"], expect);
         }
     }
 

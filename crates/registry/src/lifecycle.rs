@@ -4,7 +4,7 @@
 
 use api::error::{ApiError, Reason};
 use jiff::{SignedDuration, Timestamp};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::canonical;
 use crate::resource::Resource;
@@ -173,6 +173,8 @@ fn check_update(cx: &Context<'_>, part: Part, new: &Value, old: &Value) -> Resul
     let resource = cx.resource;
     let mut errors = meta::check(new, resource.namespaced, NameRule::PathSegment);
     errors.extend(meta::check_update(new, old));
+    // Upstream looks at metadata once for all kinds and once with each: the causes are told twice.
+    errors.extend(errors.clone());
     plain_finalizers(resource, new, &mut errors);
     errors.extend(resource.strategy.validate_update(cx, part, new, old));
     reject(resource, new, errors)
@@ -197,15 +199,31 @@ fn keep_system_fields(new: &mut Value, old: &Value) {
 /// Whether a write would change nothing; then the stored object is the answer and no revision is
 /// spent. Times in managedFields do not count.
 pub fn unchanged(new: &Value, old: &Value) -> bool {
-    let strip = |object: &Value| {
-        let mut object = object.clone();
-        object.unset("metadata.resourceVersion");
-        for entry in object.list_mut("metadata.managedFields") {
-            entry.unset("time");
+    let timeless = |a: &Value, b: &Value| same_but(a, b, &["time"], |_, _| true);
+    let entries = |a: &Value, b: &Value| match (a, b) {
+        (Value::Array(a), Value::Array(b)) => {
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| timeless(a, b))
         }
-        object
+        (a, b) => a == b,
     };
-    strip(new) == strip(old)
+    let meta = |a: &Value, b: &Value| {
+        same_but(a, b, &["resourceVersion", "managedFields"], |a, b| {
+            entries(a.at("managedFields"), b.at("managedFields"))
+        })
+    };
+    same_but(new, old, &["metadata"], |a, b| meta(a.at("metadata"), b.at("metadata")))
+}
+
+/// Whether two values are equal but for some fields, and those pass `rest`.
+fn same_but(a: &Value, b: &Value, fields: &[&str], rest: impl Fn(&Value, &Value) -> bool) -> bool {
+    let (Value::Object(x), Value::Object(y)) = (a, b) else { return a == b };
+    fn others<'a>(
+        map: &'a Map<String, Value>,
+        fields: &'a [&str],
+    ) -> impl Iterator<Item = (&'a String, &'a Value)> {
+        map.iter().filter(move |(key, _)| !fields.contains(&key.as_str()))
+    }
+    others(x, fields).eq(others(y, fields)) && rest(a, b)
 }
 
 /// What a delete request comes to.

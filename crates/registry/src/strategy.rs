@@ -4,7 +4,7 @@
 use api::user::UserInfo;
 use api::validation::ErrorList;
 use jiff::Timestamp;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::resource::Resource;
 use crate::validation::meta::NameRule;
@@ -264,9 +264,18 @@ pub fn take_over(new: &mut Value, old: &Value, fields: &[&str]) {
     let Some(map) = new.as_object_mut() else { return };
     for field in fields {
         match old.get(field) {
-            Some(value) => map.insert((*field).to_string(), value.clone()),
-            None => map.remove(*field),
-        };
+            Some(value) => put(map, field, value),
+            None => drop(map.remove(*field)),
+        }
+    }
+}
+
+/// Nearly always the same stands there already: comparing costs less than copying.
+fn put(map: &mut Map<String, Value>, field: &str, value: &Value) {
+    match map.get_mut(field) {
+        Some(own) if own == value => {}
+        Some(own) => *own = value.clone(),
+        None => drop(map.insert(field.to_string(), value.clone())),
     }
 }
 
@@ -274,10 +283,10 @@ pub fn take_over(new: &mut Value, old: &Value, fields: &[&str]) {
 pub fn take_over_all_but(new: &mut Value, old: &Value, keep: &[&str]) {
     let stays = |key: &str| keep.contains(&key) || key == "apiVersion" || key == "kind";
     let (Some(map), Some(from)) = (new.as_object_mut(), old.as_object()) else { return };
-    map.retain(|key, _| stays(key));
+    map.retain(|key, _| stays(key) || from.contains_key(key));
     for (key, value) in from {
         if !stays(key) {
-            map.insert(key.clone(), value.clone());
+            put(map, key, value);
         }
     }
 }
@@ -294,6 +303,8 @@ pub fn differs(a: Option<&Value>, b: Option<&Value>) -> bool {
     }
     match (none_if_empty(a), none_if_empty(b)) {
         (None, None) => false,
+        // Nearly always nothing differs at all.
+        (Some(a), Some(b)) if a == b => false,
         (Some(Value::Object(a)), Some(Value::Object(b))) => {
             a.keys().chain(b.keys()).any(|k| differs(a.get(k), b.get(k)))
         }

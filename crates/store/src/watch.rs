@@ -147,6 +147,8 @@ pub(crate) struct Waiters {
     kinds: [usize; 2],
     /// Field paths that some watcher names, with how many do.
     fields: BTreeMap<Arc<str>, usize>,
+    /// Number of all watchers.
+    count: usize,
 }
 
 const NAMESPACE: usize = 0;
@@ -154,6 +156,7 @@ const OBJECT: usize = 1;
 
 impl Waiters {
     fn add(&mut self, waiter: Arc<Waiter>) {
+        self.count += 1;
         match &waiter.interest {
             Interest::All => {
                 self.all.push(waiter);
@@ -167,6 +170,7 @@ impl Waiters {
     }
 
     fn remove(&mut self, waiter: &Arc<Waiter>) {
+        self.count -= 1;
         let without = |list: &mut Vec<Arc<Waiter>>| {
             if let Some(at) = list.iter().position(|other| Arc::ptr_eq(other, waiter)) {
                 list.swap_remove(at);
@@ -194,7 +198,7 @@ impl Waiters {
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.all.len() + self.keyed.values().map(Vec::len).sum::<usize>()
+        self.count
     }
 
     /// Tells every watcher that wants the event with this number.
@@ -264,6 +268,8 @@ pub struct Watch {
     seen: u64,
     /// Events up to this revision are not handed out.
     after: u64,
+    /// Number of watches on the resource when events were last read.
+    company: usize,
 }
 
 impl Watch {
@@ -280,7 +286,7 @@ impl Watch {
         let pending = if number == state.ring.end() { NOTHING } else { number };
         let waiter = Arc::new(Waiter { interest, pending: AtomicU64::new(pending), waker: Mutex::new(None) });
         state.waiters.add(Arc::clone(&waiter));
-        Self { core, cell, waiter, ready: VecDeque::new(), batch: Vec::new(), seen: after, after }
+        Self { core, cell, waiter, ready: VecDeque::new(), batch: Vec::new(), seen: after, after, company: 0 }
     }
 
     /// The next event. Cancelling the future loses nothing.
@@ -360,9 +366,15 @@ impl Watch {
                 }
             }
         }
+        self.company = state.waiters.len();
         let rest = if number == state.ring.end() { NOTHING } else { number };
         self.waiter.pending.store(rest, Ordering::Relaxed);
         Poll::Ready(Ok(()))
+    }
+
+    /// How many watches the resource had when this one last read events, itself included.
+    pub fn company(&self) -> usize {
+        self.company
     }
 
     /// The current revision, if every event up to it has been handed out: what a bookmark may

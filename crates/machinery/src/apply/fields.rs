@@ -41,9 +41,9 @@ impl FieldSet {
     }
 
     /// Puts an element with what is below it, when there is anything to put.
-    pub(super) fn attach(&mut self, element: &str, member: bool, below: FieldSet) {
+    pub(super) fn attach(&mut self, element: impl FnOnce() -> String, member: bool, below: FieldSet) {
         if member || !below.nodes.is_empty() {
-            self.nodes.insert(element.to_string(), Node { member, below });
+            self.nodes.insert(element(), Node { member, below });
         }
     }
 
@@ -194,23 +194,25 @@ impl FieldSet {
     }
 
     /// The wire form.
-    pub fn to_value(&self) -> Value {
-        Value::Object(self.nodes.iter().map(|(element, node)| (element.clone(), node.to_value())).collect())
+    pub fn into_value(self) -> Value {
+        Value::Object(self.nodes.into_iter().map(|(element, node)| (element, node.into_value())).collect())
     }
 
     /// Reads the wire form; `None` when it is not one.
-    pub fn from_value(value: &Value) -> Option<FieldSet> {
+    pub fn from_value(value: Value) -> Option<FieldSet> {
         let mut nodes = BTreeMap::new();
-        for (element, inner) in value.as_object()? {
+        let Value::Object(map) = value else { return None };
+        for (element, inner) in map {
             if element == "." {
                 continue;
             }
             if !matches!(element.get(..2), Some("f:" | "k:" | "v:" | "i:")) {
                 return None;
             }
+            let listed = inner.get(".").is_some();
             let below = FieldSet::from_value(inner)?;
-            let member = below.nodes.is_empty() || inner.get(".").is_some();
-            nodes.insert(element.clone(), Node { member, below });
+            let member = listed || below.nodes.is_empty();
+            nodes.insert(element, Node { member, below });
         }
         Some(FieldSet { nodes })
     }
@@ -221,15 +223,11 @@ impl Node {
         self.member || !self.below.nodes.is_empty()
     }
 
-    fn to_value(&self) -> Value {
-        let mut map = Map::new();
-        if self.member && !self.below.nodes.is_empty() {
-            map.insert(".".to_string(), Value::Object(Map::new()));
-        }
-        for (element, node) in &self.below.nodes {
-            map.insert(element.clone(), node.to_value());
-        }
-        Value::Object(map)
+    fn into_value(self) -> Value {
+        let own = self.member && !self.below.nodes.is_empty();
+        let own = own.then(|| (".".to_string(), Value::Object(Map::new())));
+        let below = self.below.nodes.into_iter().map(|(element, node)| (element, node.into_value()));
+        Value::Object(own.into_iter().chain(below).collect())
     }
 }
 

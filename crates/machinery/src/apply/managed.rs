@@ -57,14 +57,14 @@ impl Entry {
     pub(super) fn set(&self) -> Cow<'_, FieldSet> {
         match &self.fields {
             Owned::Set(set) => Cow::Borrowed(set),
-            Owned::Wire(wire) => Cow::Owned(FieldSet::from_value(wire).unwrap_or_default()),
+            Owned::Wire(wire) => Cow::Owned(FieldSet::from_value(wire.clone()).unwrap_or_default()),
         }
     }
 
     /// The set, to be changed.
     pub(super) fn change(&mut self) -> &mut FieldSet {
-        if let Owned::Wire(wire) = &self.fields {
-            self.fields = Owned::Set(FieldSet::from_value(wire).unwrap_or_default());
+        if let Owned::Wire(wire) = &mut self.fields {
+            self.fields = Owned::Set(FieldSet::from_value(wire.take()).unwrap_or_default());
         }
         match &mut self.fields {
             Owned::Set(set) => set,
@@ -186,7 +186,7 @@ fn sound(wire: &Value) -> bool {
 fn entry_value(id: Id, entry: Entry) -> Value {
     let fields = match entry.fields {
         Owned::Wire(wire) => wire,
-        Owned::Set(set) => set.to_value(),
+        Owned::Set(set) => set.into_value(),
     };
     let mut value = json!({
         "manager": id.manager,

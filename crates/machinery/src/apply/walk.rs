@@ -1,5 +1,6 @@
 //! Walks over one or two values along a schema: comparing, merging, removing, listing fields.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
@@ -55,7 +56,7 @@ fn child<'a>(schema: Schema<'a>, name: &str) -> Schema<'a> {
 }
 
 fn field_element(name: &str) -> String {
-    format!("f:{name}")
+    ["f:", name].concat()
 }
 
 /// The element that identifies a list item; `None` when it has none of the keys.
@@ -64,18 +65,30 @@ fn item_element(schema: Schema<'_>, kind: &ListKind, item: &Value) -> Option<Str
         ListKind::Map(keys) => {
             let fields = item.as_object()?;
             let place = schema.item();
-            let mut id = Map::new();
+            let mut id: Vec<(&str, Cow<'_, Value>)> = Vec::with_capacity(keys.len());
             for key in keys {
-                let value = fields.get(key.as_ref()).filter(|value| !value.is_null()).cloned();
-                let value = value.or_else(|| place.field(key).and_then(Schema::default));
-                if let Some(value) = value {
-                    id.insert(key.to_string(), value);
-                }
+                let value = fields.get(key.as_ref()).filter(|value| !value.is_null()).map(Cow::Borrowed);
+                let value = value.or_else(|| place.field(key).and_then(Schema::default).map(Cow::Owned));
+                id.extend(value.map(|value| (key.as_ref(), value)));
             }
-            (!id.is_empty()).then(|| format!("k:{}", Value::Object(id)))
+            id.sort_by_key(|(key, _)| *key);
+            (!id.is_empty()).then(|| key_element(&id))
         }
         _ => Some(format!("v:{item}")),
     }
+}
+
+/// `k:` and the keys as a JSON object.
+fn key_element(id: &[(&str, Cow<'_, Value>)]) -> String {
+    let mut text = b"k:".to_vec();
+    for (at, (key, value)) in id.iter().enumerate() {
+        text.push(if at == 0 { b'{' } else { b',' });
+        serde_json::to_writer(&mut text, key).expect("text is always written to memory");
+        text.push(b':');
+        serde_json::to_writer(&mut text, value.as_ref()).expect("a tree is always written to memory");
+    }
+    text.push(b'}');
+    String::from_utf8(text).expect("JSON is UTF-8")
 }
 
 fn is_empty(value: Option<&Value>) -> bool {
@@ -99,10 +112,10 @@ enum Change {
 }
 
 impl Comparison {
-    fn attach(&mut self, element: &str, change: Change, below: Comparison) {
-        self.added.attach(element, change == Change::Added, below.added);
-        self.modified.attach(element, change == Change::Modified, below.modified);
-        self.removed.attach(element, change == Change::Removed, below.removed);
+    fn attach(&mut self, element: impl Fn() -> String, change: Change, below: Comparison) {
+        self.added.attach(&element, change == Change::Added, below.added);
+        self.modified.attach(&element, change == Change::Modified, below.modified);
+        self.removed.attach(&element, change == Change::Removed, below.removed);
     }
 }
 
@@ -114,7 +127,10 @@ pub(super) fn compare(schema: Schema<'_>, old: &Value, new: &Value) -> Compariso
 fn compare_at(schema: Schema<'_>, old: Option<&Value>, new: Option<&Value>) -> (Change, Comparison) {
     let mut below = Comparison::default();
     let Some(sample) = new.or(old) else { return (Change::None, below) };
-    if old == new {
+    let filled = |value: Option<&Value>| value.and_then(Value::as_object).is_some_and(|map| !map.is_empty());
+    // Maps are compared on the way down: asking whether they are equal at each level would cost the depth.
+    let descend = filled(old) && filled(new) && matches!(atom(schema, sample), Atom::Map);
+    if !descend && old == new {
         return (Change::None, below);
     }
     let structured = match atom(schema, sample) {
@@ -141,10 +157,8 @@ fn compare_maps(schema: Schema<'_>, old: Option<&Value>, new: Option<&Value>, ou
     let left = old.and_then(Value::as_object).unwrap_or(&none);
     let right = new.and_then(Value::as_object).unwrap_or(&none);
     let mut one = |key: &str, before: Option<&Value>, after: Option<&Value>| {
-        if before != after {
-            let (change, below) = compare_at(child(schema, key), before, after);
-            out.attach(&field_element(key), change, below);
-        }
+        let (change, below) = compare_at(child(schema, key), before, after);
+        out.attach(|| field_element(key), change, below);
     };
     for (key, value) in left {
         one(key, Some(value), right.get(key));
@@ -184,7 +198,7 @@ fn compare_lists(
                 compare_at(schema.item(), before, after)
             }
         };
-        out.attach(element, change, below);
+        out.attach(|| element.clone(), change, below);
     }
     true
 }
@@ -218,7 +232,7 @@ fn collect(schema: Schema<'_>, value: &Value) -> (bool, FieldSet) {
             for (key, inner) in map {
                 let (set, deeper) = collect(child(schema, key), inner);
                 let empty = inner.is_null() || inner.as_object().is_some_and(Map::is_empty);
-                below.attach(&field_element(key), set || empty || !is_struct_field(schema, key), deeper);
+                below.attach(|| field_element(key), set || empty || !is_struct_field(schema, key), deeper);
             }
             (false, below)
         }
@@ -228,7 +242,7 @@ fn collect(schema: Schema<'_>, value: &Value) -> (bool, FieldSet) {
                     [only] => collect(schema.item(), only).1,
                     _ => FieldSet::default(),
                 };
-                below.attach(&element, true, deeper);
+                below.attach(|| element, true, deeper);
             }
             (false, below)
         }

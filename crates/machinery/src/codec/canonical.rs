@@ -6,7 +6,7 @@
 use serde_json::{Map, Value, json};
 
 use super::scalar;
-use crate::schema::{Base, FieldFacts, Scalar, Schema, Shape, TypeFacts};
+use crate::schema::{Base, FieldFacts, Scalar, Schema, Shape, Sort, TypeFacts};
 
 /// Brings a whole value of a built-in type into canonical form, dropping unknown fields.
 /// Leaves of a wrong type are left alone: decoding reports those.
@@ -106,6 +106,76 @@ pub(super) fn add_printed(facts: &'static TypeFacts, object: &mut Map<String, Va
         {
             object.insert(field.json.to_string(), printed);
         }
+    }
+}
+
+/// Whether decoding a value's text would give the same value again, without any complaint. Never true where
+/// that is not so; custom resources and rare leaves are left to the decoder.
+pub(super) fn holds(schema: Schema<'_>, value: &Value, depth: usize) -> bool {
+    if depth > super::MAX_DEPTH {
+        return false;
+    }
+    match (schema.sort(), value) {
+        (Sort::Any, value) => holds_any(value, depth),
+        (Sort::Object, Value::Object(map)) => {
+            schema.object_type().is_some_and(|facts| holds_fields(facts, map, depth))
+        }
+        (Sort::Map, Value::Object(map)) => map
+            .iter()
+            .all(|(key, inner)| schema.field(key).is_some_and(|place| holds_item(place, inner, depth))),
+        (Sort::List, Value::Array(items)) => {
+            let strings = matches!(
+                schema,
+                Schema::Item(_) | Schema::Field(FieldFacts { base: Base::Scalar(Scalar::Strs), .. })
+            );
+            let place = schema.item();
+            items.iter().all(|item| if strings { item.is_string() } else { holds_item(place, item, depth) })
+        }
+        (Sort::Scalar(kind), value) => holds_scalar(kind, value, depth),
+        _ => false,
+    }
+}
+
+fn holds_item(place: Schema<'_>, value: &Value, depth: usize) -> bool {
+    (!value.is_null() || matches!(place.sort(), Sort::Any)) && holds(place, value, depth + 1)
+}
+
+fn holds_fields(facts: &'static TypeFacts, map: &Map<String, Value>, depth: usize) -> bool {
+    let known = map.iter().all(|(key, value)| match facts.field(key) {
+        None => false,
+        Some(field) if omitted(field, value) => always_printed(field).as_ref() == Some(value),
+        Some(field) => holds(Schema::Field(field), value, depth + 1),
+    });
+    known && facts.printed().iter().all(|at| map.contains_key(facts.flat()[*at].field.json))
+}
+
+fn holds_any(value: &Value, depth: usize) -> bool {
+    if depth > super::MAX_DEPTH {
+        return false;
+    }
+    match value {
+        Value::Array(items) => items.iter().all(|item| holds_any(item, depth + 1)),
+        Value::Object(map) => map.values().all(|inner| holds_any(inner, depth + 1)),
+        Value::Number(number) => number.is_i64(),
+        _ => true,
+    }
+}
+
+fn holds_scalar(kind: Scalar, value: &Value, depth: usize) -> bool {
+    match (kind, value) {
+        (Scalar::Str, Value::String(_)) | (Scalar::Bool, Value::Bool(_)) => true,
+        (Scalar::IntOrString, Value::String(_)) => true,
+        (Scalar::I64, Value::Number(n)) => n.is_i64(),
+        (Scalar::I32 | Scalar::IntOrString, Value::Number(n)) => {
+            n.as_i64().is_some_and(|n| i32::try_from(n).is_ok())
+        }
+        (Scalar::U8, Value::Number(n)) => n.as_i64().is_some_and(|n| u8::try_from(n).is_ok()),
+        (Scalar::Fields, Value::Object(_)) => holds_any(value, depth),
+        (
+            Scalar::Quantity | Scalar::Time | Scalar::MicroTime | Scalar::Duration | Scalar::Bytes,
+            Value::String(_),
+        ) => scalar::from_json(kind, value.clone(), None).as_ref() == Ok(value),
+        _ => false,
     }
 }
 

@@ -36,7 +36,16 @@ pub fn decode(schema: Schema<'_>, bytes: &[u8]) -> Result<Decoded, DecodeError> 
 
 /// Holds a value (a patched object, say) against its schema as [`decode`] does text.
 pub fn conform(schema: Schema<'_>, value: &Value) -> Result<Decoded, DecodeError> {
+    if conforms(schema, value) {
+        return Ok(Decoded { value: value.clone(), strict_errors: Vec::new() });
+    }
     decode(schema, &serde_json::to_vec(value).expect("a value tree is always JSON"))
+}
+
+/// Whether [`conform`] would give the value back as it is, with nothing to object to. May say no of one that
+/// it would, never yes of one that it would not.
+pub fn conforms(schema: Schema<'_>, value: &Value) -> bool {
+    canonical::holds(schema, value, 1)
 }
 
 /// Decodes any JSON, reporting duplicate fields.
@@ -693,6 +702,55 @@ mod tests {
         assert_eq!(decoded.value["spec"].get("unknownField"), None);
         assert_eq!(decoded.value["spec"]["strategy"], json!({}));
         assert_eq!(decoded.value["status"], json!({}));
+    }
+
+    #[test]
+    fn what_conforms_is_what_decoding_leaves_alone() {
+        let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a", "labels": {"a": "b"},
+            "creationTimestamp": "2026-01-02T03:04:05Z", "managedFields": [{"manager": "m", "operation": "Update",
+                "apiVersion": "v1", "time": "2026-01-02T03:04:05Z", "fieldsType": "FieldsV1",
+                "fieldsV1": {"f:spec": {"k:{\"name\":\"c\"}": {".": {}}}}}]},
+            "spec": {"containers": [{"name": "c", "image": "i", "args": ["x"],
+                "ports": [{"containerPort": 80, "protocol": "TCP"}],
+                "resources": {"limits": {"cpu": "500m"}},
+                "readinessProbe": {"httpGet": {"path": "/", "port": "http"}, "periodSeconds": 10}}]},
+            "status": {"conditions": [{"type": "Ready", "status": "True", "lastProbeTime": null,
+                "lastTransitionTime": "2026-01-02T03:04:05Z"}]}});
+        let cases: &[(&str, Value, bool)] = &[
+            ("", json!(null), true),
+            ("/metadata/name", json!(1), false),
+            ("/metadata/name", json!(""), false),
+            ("/metadata/labels", json!({}), false),
+            ("/metadata/labels/a", json!(null), false),
+            ("/metadata/creationTimestamp", json!("2026-01-02T03:04:05.5Z"), false),
+            ("/spec/unknown", json!(1), false),
+            ("/spec/hostNetwork", json!(false), false),
+            ("/spec/hostNetwork", json!(true), true),
+            ("/spec/activeDeadlineSeconds", json!(1.5), false),
+            ("/spec/containers/0/args/0", json!(null), false),
+            ("/spec/containers/0/ports/0/containerPort", json!(1u64 << 40), false),
+            ("/spec/containers/0/resources/limits/cpu", json!("0.5"), false),
+            ("/spec/containers/0/resources/limits/cpu", json!(2), false),
+            ("/spec/containers/0/readinessProbe/httpGet/port", json!(8080), true),
+            ("/spec/containers/0/readinessProbe/httpGet/port", json!(true), false),
+            ("/status/conditions/0/lastProbeTime", json!("x"), false),
+            ("/metadata/managedFields/0/fieldsV1/f:x", json!(u64::MAX), false),
+        ];
+        for (at, value, expect) in cases {
+            let mut object = pod.clone();
+            if let Some((parent, name)) = at.rsplit_once('/') {
+                let parent = object.pointer_mut(parent).expect("it is there");
+                match name.parse::<usize>() {
+                    Ok(index) => parent[index] = value.clone(),
+                    Err(_) => parent[name] = value.clone(),
+                }
+            }
+            assert_eq!(conforms(schema("core.v1.Pod"), &object), *expect, "{at} {value}");
+            let text = serde_json::to_vec(&object).expect("a value tree is always JSON");
+            let decoded = decode(schema("core.v1.Pod"), &text);
+            let same = decoded.is_ok_and(|d| d.value == object && d.strict_errors.is_empty());
+            assert!(same || !expect, "{at} {value}");
+        }
     }
 
     #[test]
