@@ -6,6 +6,7 @@ pub mod backoff;
 pub mod clock;
 pub mod http;
 pub mod metrics;
+pub mod mutation;
 pub mod pki;
 pub mod rng;
 pub mod tasks;
@@ -13,6 +14,7 @@ pub mod telemetry;
 
 pub use backoff::Backoff;
 pub use clock::Clock;
+pub use mutation::mutated;
 pub use rng::Rng;
 pub use tasks::{Cancel, Tasks};
 

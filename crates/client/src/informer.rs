@@ -195,6 +195,11 @@ impl Reflector {
                         backoff.reset();
                     }
                     tracing::debug!(%resource, %error, "watch failed; trying again");
+                    if base::mutated("watch-resumes-late") {
+                        // Going on from a revision that was never seen.
+                        let seen = self.revision.parse::<u64>().unwrap_or(0);
+                        self.revision = (seen + 10).to_string();
+                    }
                 }
             }
             self.clock.sleep(backoff.next_delay(&self.rng)).await;
@@ -312,6 +317,9 @@ impl Reflector {
                     let Some(object) = self.decode(&text) else { continue };
                     self.note(object.metadata().resource_version.as_deref());
                     let (key, revision) = (object.key(), object.revision());
+                    if base::mutated("lose-deletions") && self.informer.resource.kind == "Pod" {
+                        continue;
+                    }
                     self.informer.apply(|cache| cache.remove(&key, revision).into_iter().collect());
                 }
                 Ok(WatchEvent::Bookmark { resource_version, .. }) => {

@@ -307,6 +307,9 @@ impl Runner {
     }
 
     fn caught_up(&self, key: &Key) -> bool {
+        if base::mutated("skip-expectations") {
+            return true;
+        }
         let mut expected = self.expected.lock();
         let Some(entry) = expected.get_mut(key) else { return true };
         entry.pending.retain(|pending| !self.has_seen(pending));

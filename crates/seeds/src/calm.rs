@@ -164,9 +164,9 @@ fn deployments(truth: &Truth, out: &mut Vec<String>) {
             continue;
         }
         let (wanted, status) = (number(&one["spec"]["replicas"]), &one["status"]);
-        let paused = one["spec"]["paused"] == true;
         let counts = ["replicas", "updatedReplicas", "availableReplicas"].map(|name| number(&status[name]));
-        if counts[0] != wanted || counts[2] != wanted || (counts[1] != wanted && !paused) {
+        // One that was paused in the middle of a rollout stays there.
+        if one["spec"]["paused"] != true && counts != [wanted; 3] {
             out.push(format!("deployment {}: {wanted} wanted, status {status}", label(place)));
         }
     }

@@ -47,6 +47,8 @@ pub struct Judge {
     pub strict: Strict,
     /// Last change from outside, by (namespace, app).
     disturbed: BTreeMap<Place, u64>,
+    /// What a replica set wanted since when, by its uid.
+    sizes: BTreeMap<String, Vec<(u64, u64)>>,
     /// Pods that ever ended: uid → succeeded.
     ended: BTreeMap<String, bool>,
     /// Pods that belonged to a job, by the job's uid.
@@ -120,17 +122,26 @@ impl Judge {
                 let names: Vec<String> = names.flatten().map(|name| text(name).to_owned()).collect();
                 self.counted.entry(uid(job).to_owned()).or_default().extend(names);
             }
-            (resource, Some(object)) if resource.starts_with("apps/") || resource.starts_with("policy/") => {
-                // A new wish: what follows from it is no surprise.
-                let generation =
-                    |one: Option<&Arc<Value>>| one.map(|one| one["metadata"]["generation"].clone());
-                let own = resource == "apps/replicasets";
-                if own && generation(step.old) != generation(step.new) {
-                    let (namespace, key) = (step.place.0.clone(), format!("{}/scaled", step.place.1));
-                    self.disturb(&namespace, &key, step.at);
+            ("apps/replicasets", Some(set)) => {
+                let size = set["spec"]["replicas"].as_u64().unwrap_or(1);
+                let sizes = self.sizes.entry(uid(set).to_owned()).or_default();
+                if sizes.last().is_none_or(|last| last.1 != size) {
+                    sizes.push((step.at, size));
                 }
-                if !own && generation(step.old) != generation(step.new) {
-                    let (namespace, app) = (step.place.0.clone(), app(object));
+            }
+            ("apps/deployments", Some(one)) => {
+                // Another size or way: what follows from it is no surprise. Another template is none.
+                let part =
+                    |one: &Arc<Value>| (one["spec"]["replicas"].clone(), one["spec"]["strategy"].clone());
+                let pauses = |one: &Arc<Value>| one["spec"]["paused"].clone();
+                if step.old.is_some_and(|old| (part(old), pauses(old)) != (part(one), pauses(one))) {
+                    let (namespace, app) = (step.place.0.clone(), app(one));
+                    self.disturb(&namespace, &app, step.at);
+                }
+            }
+            ("apps/statefulsets", Some(one)) => {
+                if step.old.is_some_and(|old| old["spec"]["replicas"] != one["spec"]["replicas"]) {
+                    let (namespace, app) = (step.place.0.clone(), app(one));
                     self.disturb(&namespace, &app, step.at);
                 }
             }
@@ -231,11 +242,9 @@ fn set_size(judge: &Judge, step: &Step<'_>) -> Result<(), String> {
         return Ok(());
     }
     let Some((_, set)) = judge.truth.by_uid(text(&owner["uid"])) else { return Ok(()) };
-    let wanted = set["spec"]["replicas"].as_u64().unwrap_or(1);
+    let wanted = judge.most_wanted(uid(set), step.at);
     let count = judge.truth.pods_of(uid(set)).filter(|pod| is_active(pod)).count() as u64;
-    // A rollout may take from this set what it is about to make.
-    let rolling = step.at.saturating_sub(judge.last_scale(set)) < WINDOW;
-    if count > wanted && !rolling {
+    if count > wanted {
         return fail(format!(
             "{}: {count} pods, {wanted} wanted by {}",
             name(step),
@@ -246,20 +255,23 @@ fn set_size(judge: &Judge, step: &Step<'_>) -> Result<(), String> {
 }
 
 impl Judge {
-    /// When the deployment of a set last moved: its rollouts change sets' sizes all the time.
-    fn last_scale(&self, set: &Value) -> u64 {
-        let key = (
-            text(&set["metadata"]["namespace"]).to_owned(),
-            format!("{}/scaled", text(&set["metadata"]["name"])),
-        );
-        self.disturbed.get(&key).copied().unwrap_or(0)
+    /// The most that a set wanted lately: its controller may not know better yet.
+    fn most_wanted(&self, set: &str, at: u64) -> u64 {
+        let sizes = self.sizes.get(set).map_or(&[][..], |sizes| sizes);
+        let ends = sizes.iter().skip(1).map(|next| next.0).chain([u64::MAX]);
+        let lately = sizes.iter().zip(ends).filter(|(_, end)| at.saturating_sub(*end) < WINDOW);
+        lately.map(|(size, _)| size.1).max().unwrap_or(0)
     }
 }
 
-/// A deployment and its numbers: replicas, unavailable, surge.
-fn rollout<'a>(judge: &'a Judge, pod: &Value) -> Option<(&'a Arc<Value>, i64, i64, i64)> {
+/// The replica set that controls a pod.
+fn set_of<'a>(judge: &'a Judge, pod: &Value) -> Option<&'a Arc<Value>> {
     let owner = controller(pod).filter(|owner| owner["kind"] == "ReplicaSet")?;
-    let (_, set) = judge.truth.by_uid(text(&owner["uid"]))?;
+    judge.truth.by_uid(text(&owner["uid"])).map(|(_, set)| set)
+}
+
+/// The deployment of a replica set and its numbers: replicas, unavailable, surge.
+fn rollout<'a>(judge: &'a Judge, set: &Value) -> Option<(&'a Arc<Value>, i64, i64, i64)> {
     let owner = controller(set).filter(|owner| owner["kind"] == "Deployment")?;
     let (_, deployment) = judge.truth.by_uid(text(&owner["uid"]))?;
     if is_deleting(deployment) || is_deleting(set) || deployment["spec"]["strategy"]["type"] == "Recreate" {
@@ -290,7 +302,8 @@ fn rollout_available(judge: &Judge, step: &Step<'_>) -> Result<(), String> {
     if disrupted || evicted || judge.is_disturbed(&step.place.0, &app, step.at) {
         return Ok(());
     }
-    let Some((deployment, replicas, unavailable, _)) = rollout(judge, old) else { return Ok(()) };
+    let Some(set) = set_of(judge, old) else { return Ok(()) };
+    let Some((deployment, replicas, unavailable, _)) = rollout(judge, set) else { return Ok(()) };
     let left = judge.truth.pods_of_deployment(uid(deployment)).filter(|pod| is_ready(pod)).count() as i64;
     if left < replicas - unavailable {
         return fail(format!("{}: {left} of {replicas} left, {unavailable} may be missing", name(step)));
@@ -299,17 +312,23 @@ fn rollout_available(judge: &Judge, step: &Step<'_>) -> Result<(), String> {
 }
 
 fn rollout_total(judge: &Judge, step: &Step<'_>) -> Result<(), String> {
-    let Some(pod) = created(step).filter(|_| step.resource == "pods" && judge.strict.once) else {
-        return Ok(());
-    };
-    let app = app(pod);
-    if judge.is_disturbed(&step.place.0, &app, step.at) {
+    let Some(set) = step.new.filter(|_| step.resource == "apps/replicasets") else { return Ok(()) };
+    let size = |set: &Value| set["spec"]["replicas"].as_i64().unwrap_or(1);
+    if step.old.map_or(0, |old| size(old)) >= size(set)
+        || judge.is_disturbed(&step.place.0, &app(set), step.at)
+    {
         return Ok(());
     }
-    let Some((deployment, replicas, _, surge)) = rollout(judge, pod) else { return Ok(()) };
-    let count = judge.truth.pods_of_deployment(uid(deployment)).filter(|pod| is_active(pod)).count() as i64;
-    if count > replicas + surge {
-        return fail(format!("{}: {count} pods, {replicas} wanted and {surge} more allowed", name(step)));
+    let Some((deployment, replicas, _, surge)) = rollout(judge, set) else { return Ok(()) };
+    let sets = judge.truth.all("apps/replicasets").map(|(_, set)| set);
+    let owned =
+        sets.filter(|set| controller(set).is_some_and(|owner| owner["uid"] == deployment["metadata"]["uid"]));
+    let total: i64 = owned.map(|set| size(set)).sum();
+    if total > replicas + surge {
+        return fail(format!(
+            "{}: {total} asked for, {replicas} wanted and {surge} more allowed",
+            name(step)
+        ));
     }
     Ok(())
 }
@@ -424,6 +443,11 @@ fn job_finalizer(judge: &Judge, step: &Step<'_>) -> Result<(), String> {
     }
     let Some(owner) = controller(old).map(|owner| text(&owner["uid"])) else { return Ok(()) };
     let Some((_, job)) = judge.truth.by_uid(owner) else { return Ok(()) };
+    // A failure that policy ignores is never counted; an index that succeeded is counted by its number.
+    let indexed = job["spec"]["completionMode"] == "Indexed" && old["status"]["phase"] == "Succeeded";
+    if indexed || !job["spec"]["podFailurePolicy"].is_null() {
+        return Ok(());
+    }
     let counted = judge.counted.get(owner).is_some_and(|pods| pods.contains(uid(old)));
     let ending = is_finished(job)
         || condition(job, "FailureTarget") == "True"

@@ -25,6 +25,9 @@ struct Args {
     /// Run each seed twice and compare.
     #[arg(long)]
     twice: bool,
+    /// Build in this fault and expect to find it: `all` tries each, `list` names them.
+    #[arg(long, value_name = "FAULT")]
+    mutation: Option<String>,
     /// Keep the next seed in this file, and go on from there.
     #[arg(long, value_name = "FILE")]
     resume: Option<PathBuf>,
@@ -118,6 +121,29 @@ fn work(progress: &Progress, to: u64, args: &Args) {
     }
 }
 
+/// Runs itself once for each fault: which seed finds it, and by which law.
+fn mutations(seeds: &str) -> ExitCode {
+    let mut missed = 0;
+    for (name, what) in base::mutation::FAULTS {
+        let own = std::env::current_exe().unwrap_or_else(|_| "seeds".into());
+        let mut run = std::process::Command::new(own);
+        let output = run.args(["--seeds", seeds, "--failures", "1", "--mutation", name]).output();
+        let text =
+            output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+        let mut lines = text.lines().skip_while(|line| !line.starts_with("seed "));
+        match (lines.next(), lines.next()) {
+            (Some(seed), Some(law)) => {
+                println!("{name:<26} {} {}", seed.trim_end_matches(" broke:"), law.trim())
+            }
+            _ => {
+                missed += 1;
+                println!("{name:<26} NOT FOUND: {what}");
+            }
+        }
+    }
+    if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
 fn main() -> ExitCode {
     let args = Args::parse();
     if args.trace {
@@ -128,6 +154,16 @@ fn main() -> ExitCode {
         println!("--seeds takes A..B");
         return ExitCode::FAILURE;
     };
+    if let Some(name) = &args.mutation {
+        if name == "list" {
+            base::mutation::FAULTS.iter().for_each(|(name, what)| println!("{name:<28} {what}"));
+            return ExitCode::SUCCESS;
+        }
+        if name == "all" {
+            return mutations(&args.seeds);
+        }
+        base::mutation::mutate(name);
+    }
     seeds::catch_panics();
     let clock = base::Clock::system();
     let progress = Progress {

@@ -241,3 +241,19 @@ async fn settle(world: &World, judge: &Mutex<Judge>) -> Vec<String> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_few_seeds_keep_the_laws_and_repeat() {
+        catch_panics();
+        for seed in 0..2 {
+            let outcome = run(seed, &Options::default());
+            assert!(outcome.broken.is_empty(), "seed {seed}: {:#?}\n{:#?}", outcome.broken, outcome.last);
+        }
+        let (first, second) = (run(0, &Options::default()), run(0, &Options::default()));
+        assert_eq!((first.digest, first.commits), (second.digest, second.commits), "a seed repeats");
+    }
+}

@@ -24,6 +24,7 @@ const TASKS: &[Task] = &[
         run_soak,
     ),
     ("fuzz", "run fuzz targets, all or the named ones, --seconds N each", fuzz::run),
+    ("sim", "run seeds of the deterministic simulation: --seeds A..B, --seed N --trace, --mutation all, …", run_sim),
     ("tidy", "check the rules of the code that a compiler does not", run_tidy),
 ];
 
@@ -78,6 +79,11 @@ fn run_example(root: &Path, options: &[&str], (package, example): (&str, &str), 
         .args(["--package", package, "--example", example, "--"])
         .args(args)
         .status();
+    ended(status)
+}
+
+/// What became of a command.
+fn ended(status: std::io::Result<std::process::ExitStatus>) -> ExitCode {
     match status {
         Ok(status) if status.success() => ExitCode::SUCCESS,
         Ok(_) => ExitCode::FAILURE,
@@ -98,6 +104,12 @@ fn run_soak(root: &Path, args: &[String]) -> ExitCode {
     let done = cargo(&["build", "--quiet", "--package", "navarch"], &[])
         && cargo(&["run", "--quiet", "--package", "soak", "--"], args);
     if done { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Runs the simulation, optimised: a seed takes a fraction of a second.
+fn run_sim(root: &Path, args: &[String]) -> ExitCode {
+    let cargo = ["run", "--profile", "perf", "--quiet", "--package", "seeds", "--"];
+    ended(std::process::Command::new(env!("CARGO")).current_dir(root).args(cargo).args(args).status())
 }
 
 fn run_facts(root: &Path, args: &[String]) -> ExitCode {

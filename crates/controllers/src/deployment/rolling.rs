@@ -19,7 +19,10 @@ pub fn new_size(spec: &DeploymentSpec, total: i32, new: i32) -> i32 {
 pub fn old_sizes(spec: &DeploymentSpec, new: &ReplicaSet, old: &[ReplicaSet]) -> Vec<i32> {
     let mut sizes: Vec<i32> = old.iter().map(sets::replicas).collect();
     let total: i32 = sizes.iter().sum::<i32>() + sets::replicas(new);
-    let least = sets::wanted(spec) - sets::max_unavailable(spec);
+    let least = match base::mutated("rollout-takes-all") {
+        true => 0,
+        false => sets::wanted(spec) - sets::max_unavailable(spec),
+    };
     let new_unavailable = sets::replicas(new) - sets::available(new);
     let most = total - least - new_unavailable;
     if sizes.iter().sum::<i32>() == 0 || most <= 0 {

@@ -93,6 +93,7 @@ impl Collector {
                 Change::Added(object) | Change::Modified { new: object, .. } => {
                     graph.observe(&resource, object.meta())
                 }
+                Change::Deleted(_) if base::mutated("garbage-stays") => Vec::new(),
                 Change::Deleted(object) => graph.forget(object.uid()),
             });
             drop(graph);

@@ -66,7 +66,9 @@ fn start<S: PodSet>(context: &Context, account: &'static str, component: &'stati
     let pods = setup.watch::<Pod>();
     index_orphans(pods.cache());
     setup.enqueue(&sets);
-    setup.map_claimed(&sets, &pods, |set: &S| set.view().map(|view| view.selector));
+    if !base::mutated("lose-changes-of-pods") {
+        setup.map_claimed(&sets, &pods, |set: &S| set.view().map(|view| view.selector));
+    }
     let controller = Controller { sets: sets.cache().clone(), pods: pods.cache().clone() };
     setup.start(Arc::new(controller), WORKERS);
 }

@@ -192,7 +192,7 @@ impl<'a> Work<'a> {
         let replicas: Vec<(i32, Option<Arc<Pod>>)> =
             self.replicas.iter().map(|(ordinal, pod)| (*ordinal, pod.clone())).collect();
         for (ordinal, pod) in &replicas {
-            if self.settle(*ordinal, pod.as_deref()) && self.ordered {
+            if self.settle(*ordinal, pod.as_deref()) && self.ordered && !base::mutated("stateful-at-once") {
                 return;
             }
         }
