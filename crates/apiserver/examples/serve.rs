@@ -7,7 +7,11 @@ use std::time::Duration;
 use apiserver::{Config, Rows, Server};
 use base::pki::{Ca, Subject};
 use base::{Clock, Rng, Tasks};
-use store::{Engine, Options, Store};
+use store::{DiskOptions, Engine, Options, Store};
+
+/// The product's allocator.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const YEAR: Duration = Duration::from_secs(365 * 86_400);
 
@@ -17,6 +21,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
     let dir = arguments.next().unwrap_or_else(|| "/tmp/navarch-serve".to_owned());
     let port: u16 = arguments.next().map_or(Ok(7443), |text| text.parse())?;
+    let engine = match arguments.next().as_deref() {
+        Some("disk") => Engine::disk(DiskOptions::new(Path::new(&dir).join("db")))?,
+        _ => Engine::Memory,
+    };
     let dir = Path::new(&dir);
     std::fs::create_dir_all(dir)?;
     let (clock, rng, tasks) = (Clock::system(), Rng::system(), Tasks::new());
@@ -65,7 +73,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         ..Config::default()
     };
     let rows = Rows::builtin();
-    let store = Store::open(Engine::Memory, Options::new(rows.indexer(), clock.clone())).await?;
+    let store = Store::open(engine, Options::new(rows.indexer(), clock.clone())).await?;
     let server = Server::new(config, rows, store, clock, rng, tasks.clone())?;
     server.start().await?;
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", port)).await?;

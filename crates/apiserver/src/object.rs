@@ -11,7 +11,7 @@ use bytes::Bytes;
 use machinery::cel::RuleSet;
 use machinery::schema::structural::{self, Node};
 use machinery::schema::{Schema, facts};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use registry::{Catalog, Resource};
 use serde_json::Value;
 use store::{Attrs, Draft, Index, Indexer, Key};
@@ -233,6 +233,31 @@ pub fn tree(object: &store::Object) -> Value {
     serde_json::from_slice(&object.json).unwrap_or(Value::Null)
 }
 
+/// Trees of objects that many requests look at (namespaces, service accounts, classes): parsed once a version.
+#[derive(Default)]
+pub struct Trees(Mutex<BTreeMap<Key, (u64, Arc<Value>)>>);
+
+/// Trees held; beyond, all are dropped and begin anew.
+const TREES_MAX: usize = 512;
+
+impl Trees {
+    /// The tree of a stored object.
+    pub fn of(&self, object: &store::Object) -> Arc<Value> {
+        if let Some((revision, tree)) = self.0.lock().get(&object.key)
+            && *revision == object.revision
+        {
+            return tree.clone();
+        }
+        let tree = Arc::new(tree(object));
+        let mut held = self.0.lock();
+        if held.len() >= TREES_MAX {
+            held.clear();
+        }
+        held.insert(object.key.clone(), (object.revision, tree.clone()));
+        tree
+    }
+}
+
 /// A row with what serving it needs at every request.
 #[derive(Clone)]
 pub struct Served {
@@ -334,5 +359,20 @@ mod tests {
         );
         assert_eq!(&draft.json[draft.revision_at - 1..=draft.revision_at], b"\"\"");
         assert_eq!(serde_json::from_slice::<Value>(&text(&object)).expect("JSON"), object);
+    }
+
+    #[test]
+    fn trees_are_of_the_version_asked_for() {
+        let trees = Trees::default();
+        for (revision, json) in [(1, "{\"a\":1}"), (2, "{\"a\":2}"), (1, "{\"a\":1}")] {
+            let key = Key::new("things", "", "x");
+            let object = store::Object::from_parts(key, revision, Bytes::from(json), 0, Attrs::default());
+            assert_eq!(*trees.of(&object), tree(&object));
+        }
+        for at in 0..2 * TREES_MAX {
+            let key = Key::new("things", "", format!("x-{at}"));
+            trees.of(&store::Object::from_parts(key, 1, Bytes::from("{}"), 0, Attrs::default()));
+            assert!(trees.0.lock().len() <= TREES_MAX);
+        }
     }
 }

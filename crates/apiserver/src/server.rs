@@ -24,7 +24,7 @@ use crate::authz::Authorizer;
 use crate::config::Config;
 use crate::fairness::{Fairness, Turn};
 use crate::negotiate::{Accept, Offer};
-use crate::object::Rows;
+use crate::object::{Rows, Trees};
 use crate::request::{Query, RequestInfo};
 use crate::{authn, authz, compress, discovery, negotiate, respond, verbs};
 
@@ -43,6 +43,7 @@ pub struct Inner {
     pub(crate) config: Config,
     pub(crate) store: Store,
     pub(crate) rows: Rows,
+    pub(crate) trees: Trees,
     pub(crate) clock: Clock,
     pub(crate) rng: Rng,
     pub(crate) tasks: Tasks,
@@ -89,11 +90,11 @@ pub struct Exchange {
     pub record: Option<Record>,
     /// The place among the requests at work.
     pub turn: Option<Turn>,
-}
     /// What the request is called in the audit log, and in its answer.
     pub audit_id: String,
     /// Whether the authorizers let it pass.
     pub passed: bool,
+}
 
 impl Exchange {
     /// The request's headers.
@@ -143,6 +144,7 @@ impl Server {
             authorizer,
             admission,
             policies: crate::admission::policy::Cache::default(),
+            trees: Trees::default(),
             allocators,
             agents,
             remotes: crate::aggregate::Table::default(),
@@ -176,9 +178,9 @@ impl Server {
         let query = Query::parse(head.uri.query());
         let info = RequestInfo::parse(&head.method, head.uri.path(), &query);
         let now = self.clock.now();
+        let audit_id = self.audit_id(&head.headers);
         let mut exchange = Exchange {
             info,
-        let audit_id = self.audit_id(&head.headers);
             query,
             head,
             user: UserInfo::default(),
@@ -187,20 +189,20 @@ impl Server {
             annotations: Mutex::default(),
             record: None,
             turn: None,
-        };
-        let started = self.clock.monotonic();
             audit_id,
             passed: false,
+        };
+        let started = self.clock.monotonic();
         let result = self.steps(&mut exchange, body).await;
         let mut response = match result {
             Ok(response) => response,
             Err(error) => self.refusal(&exchange, &error),
         };
-        finish(&exchange, &mut response);
-        self.count(&exchange, &response, started);
         if exchange.head.method == http::Method::HEAD {
             *response.body_mut() = base::http::empty();
         }
+        finish(&exchange, &mut response);
+        self.count(&exchange, &response, started);
         match &self.audit {
             Some(audit) => {
                 let response = audit.end(self, &mut exchange, response).await;
@@ -220,9 +222,9 @@ impl Server {
         authn::impersonate(self, exchange).await?;
         exchange.turn = self.fairness.turn(self, exchange).await?;
         authz::authorize(self, exchange).await?;
+        exchange.passed = true;
         let body = match crate::aggregate::serve(self, exchange, body).await? {
             Ok(response) => return Ok(response),
-        exchange.passed = true;
             Err(body) => body,
         };
         if exchange.info.is_resource {
@@ -306,8 +308,8 @@ fn finish(exchange: &Exchange, response: &mut Response<Body>) {
     if let Some(turn) = &exchange.turn {
         turn.tell(headers);
     }
-    headers.entry("cache-control").or_insert(HeaderValue::from_static("no-cache, private"));
-}
     if let Ok(id) = HeaderValue::from_str(&exchange.audit_id) {
         headers.insert("audit-id", id);
     }
+    headers.entry("cache-control").or_insert(HeaderValue::from_static("no-cache, private"));
+}

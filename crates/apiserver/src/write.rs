@@ -218,6 +218,11 @@ pub fn conform(
     Ok((value, strict))
 }
 
+/// Whether [`conform`] would give the value back as it is, with nothing to object to.
+pub fn conforms(target: Target<'_>, custom: Option<&Arc<CustomKind>>, value: &Value) -> bool {
+    custom.is_none() && json::conforms(target.schema(), value) && check_kind(target, value).is_ok()
+}
+
 /// Refuses or warns of unknown and duplicate fields.
 pub fn report_strict(
     exchange: &Exchange,

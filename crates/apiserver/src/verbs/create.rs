@@ -9,7 +9,7 @@ use store::{CommitError, Expect};
 
 use super::Call;
 use crate::admission::{Operation, Review};
-use crate::alloc::Failed;
+use crate::alloc::{Failed, is_service};
 use crate::object::Served;
 use crate::respond::{self, Include};
 use crate::write::{self, WriteOptions};
@@ -94,15 +94,13 @@ pub async fn create_untracked(
 ) -> Result<Written, ApiError> {
     let generated = object["metadata"]["name"].as_str().unwrap_or("").is_empty()
         && !object["metadata"]["generateName"].as_str().unwrap_or("").is_empty();
-    let tries = if generated { NAME_TRIES } else { 1 };
-    let mut last = None;
-    for _ in 0..tries {
+    for _ in 1..if generated { NAME_TRIES } else { 1 } {
         match create_claiming(call, object.clone(), options).await {
-            Err(error) if lifecycle::name_taken(&error) => last = Some(error),
+            Err(error) if lifecycle::name_taken(&error) => {}
             other => return other,
         }
     }
-    Err(last.expect("at least one try was made"))
+    create_claiming(call, object, options).await
 }
 
 /// Tries again when another server gave away what this one was about to give.
@@ -111,12 +109,16 @@ async fn create_claiming(
     object: Value,
     options: &WriteOptions,
 ) -> Result<Written, ApiError> {
-    for _ in 0..CLAIM_TRIES {
+    // Other kinds have nothing that could be given away.
+    let tries = if is_service(call.row()) { CLAIM_TRIES } else { 1 };
+    for _ in 1..tries {
         if let Some(written) = create_once(call, object.clone(), options).await? {
             return Ok(written);
         }
     }
-    Err(ApiError::internal("addresses and ports were given away by other servers at every try"))
+    let given_away =
+        || ApiError::internal("addresses and ports were given away by other servers at every try");
+    create_once(call, object, options).await?.ok_or_else(given_away)
 }
 
 /// One try; `None` when an address or port was taken meanwhile.
@@ -148,10 +150,12 @@ async fn create_once(
         }
         return Ok(Some(Written::Dry(object)));
     }
-    let stored = crate::convert::to_storage(server, &call.served, object.clone()).await?;
     let claims = holds.claims(server, &object);
+    // A built-in kind's answer is what is stored.
+    let shown = if row.custom { object.clone() } else { Value::Null };
+    let stored = crate::convert::to_storage(server, &call.served, object).await?;
     match server.commit_claiming(write::put(row, key, Expect::Absent, stored), claims).await {
-        Ok(committed) => Ok(Some(Written::of(&call.served, committed.object, object))),
+        Ok(committed) => Ok(Some(Written::of(&call.served, committed.object, shown))),
         Err(Failed::Claim) => Ok(None),
         Err(Failed::Own(CommitError::Exists(_))) => Err(exists(call, &name)),
         Err(Failed::Own(error)) => Err(write::commit_error(row, &name, error)),

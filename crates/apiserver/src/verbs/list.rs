@@ -82,10 +82,13 @@ impl Selection {
 
 fn unknown_field(call: &Call<'_>, field: &str) -> String {
     let row = call.row();
-    if row.group.is_empty() && !row.selectable.is_empty() {
+    if !row.custom && !row.selectable.is_empty() && row.kind != "Job" {
         return format!("field label not supported: {field}");
     }
     let field = api::validation::go_quote(field);
+    if !row.custom && row.kind == "Job" {
+        return format!("field label {field} not supported for Job");
+    }
     format!("{field} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
 }
 
@@ -444,7 +447,8 @@ impl http_body::Body for ListBody {
         if self.ended {
             return Poll::Ready(None);
         }
-        let mut out = BytesMut::with_capacity(4096);
+        // Room for the object that crosses the mark, too: growing would copy.
+        let mut out = BytesMut::with_capacity((2 * self.least + 512).min(CHUNK + CHUNK / 8));
         if let Some(head) = self.head.take() {
             out.put_slice(&head);
         }

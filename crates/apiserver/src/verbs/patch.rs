@@ -133,7 +133,14 @@ pub fn patch_tree(
         _ => String::from_utf8_lossy(&crate::object::text(&new)).into_owned(),
     };
     let custom = call.served.custom.as_ref().filter(|_| target.custom);
-    let (value, mut strict) = write::conform(target, custom, &new).map_err(|why| unfit(&shown(), &why))?;
+    let (changed, mut strict) = match write::conforms(target, custom, &new) {
+        true => (None, Vec::new()),
+        false => {
+            let (value, strict) =
+                write::conform(target, custom, &new).map_err(|why| unfit(&shown(), &why))?;
+            (Some(value), strict)
+        }
+    };
     // Duplicates of a JSON patch are in its operations: upstream does not look for them.
     if kind != Kind::Json {
         strict.splice(0..0, decoded.strict_errors);
@@ -146,7 +153,7 @@ pub fn patch_tree(
             return Err(unfit(&shown(), &format!("strict decoding error: {}", strict.join(", "))));
         }
     }
-    Ok(value)
+    Ok(changed.unwrap_or(new))
 }
 
 fn check_shape(kind: Kind, patch: &Value) -> Result<(), ApiError> {

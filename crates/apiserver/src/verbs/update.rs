@@ -178,11 +178,8 @@ async fn change_once(
         None
     };
     let mut review = Review::new(call, Operation::Update, options);
-    let given = new.clone();
     server.admission.mutate(&mut review, &mut new, Some(&old)).await?;
-    if new != given {
-        call.default(&mut new);
-    }
+    call.default(&mut new);
     // Only now: what admission adds may be what makes the object valid.
     let warnings = lifecycle::before_update(&call.context(), part, &mut new, &old)?;
     call.check_schema(&new, Some(&old))?;
@@ -197,16 +194,18 @@ async fn change_once(
         return Ok(Ok(Written::Dry(new)));
     }
     let key = current.key.clone();
-    let write = if goes {
-        Write::delete(key, Expect::Revision(current.revision))
-    } else {
-        let stored = crate::convert::to_storage(server, &call.served, new.clone()).await?;
-        write::put(row, key, Expect::Revision(current.revision), stored)
-    };
     let claims = match &holds {
         _ if goes => all_releases(server, row, &old),
         Some(holds) => holds.claims(server, &new),
         None => Vec::new(),
+    };
+    let write = if goes {
+        Write::delete(key, Expect::Revision(current.revision))
+    } else {
+        // A built-in kind's answer is what is stored.
+        let given = if row.custom { new.clone() } else { std::mem::take(&mut new) };
+        let stored = crate::convert::to_storage(server, &call.served, given).await?;
+        write::put(row, key, Expect::Revision(current.revision), stored)
     };
     match server.commit_claiming(write, claims).await {
         Ok(committed) if goes => {

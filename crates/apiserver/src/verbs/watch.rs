@@ -31,6 +31,12 @@ const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 const SHORTEST: Duration = Duration::from_secs(1800);
 /// The annotation of the bookmark that ends the initial events.
 const INITIAL_END: &str = "k8s.io/initial-events-end";
+/// The time that a change's watchers share: each is written to at most once in this times their number, so that a
+/// resource with many watchers costs a write for a batch of changes, not for each. What comes after a pause is
+/// written at once.
+const PACE_EACH: Duration = Duration::from_micros(25);
+/// The longest that pace delays a change; below the shortest, nothing is delayed.
+const PACE: std::ops::Range<Duration> = Duration::from_millis(1)..Duration::from_millis(20);
 /// Initial objects put into one chunk.
 const INITIAL_CHUNK: usize = 64;
 
@@ -74,6 +80,7 @@ pub async fn watch(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
         bookmarks: query.flag("allowWatchBookmarks"),
         ends_at: call.server.clock.monotonic() + timeout,
         next_bookmark: call.server.clock.monotonic() + BOOKMARK_EVERY,
+        rests_until: Duration::ZERO,
         sent: 0,
         batch: Vec::new(),
         over: false,
@@ -193,6 +200,8 @@ struct State {
     bookmarks: bool,
     ends_at: Duration,
     next_bookmark: Duration,
+    /// Nothing is written before.
+    rests_until: Duration,
     /// The revision the client knows of.
     sent: u64,
     batch: Vec<Arc<Event>>,
@@ -225,13 +234,17 @@ impl State {
                     return Some(self.writer.bookmark(revision, false));
                 }
             }
-            let wake = if self.bookmarks { self.ends_at.min(self.next_bookmark) } else { self.ends_at };
+            let mut wake = if self.bookmarks { self.ends_at.min(self.next_bookmark) } else { self.ends_at };
+            let rests = now < self.rests_until;
+            if rests {
+                wake = wake.min(self.rests_until);
+            }
             self.batch.clear();
             let result = tokio::select! {
                 biased;
                 () = self.server.tasks.cancel_token().cancelled() => return None,
                 () = self.server.clock.sleep(wake.saturating_sub(now)) => continue,
-                result = self.watch.next_batch(&mut self.batch) => result,
+                result = self.watch.next_batch(&mut self.batch), if !rests => result,
             };
             if let Err(error) = result {
                 self.over = true;
@@ -239,7 +252,10 @@ impl State {
             }
             match self.write_batch().await {
                 Ok(None) => {}
-                Ok(Some(bytes)) => return Some(bytes),
+                Ok(Some(bytes)) => {
+                    self.rests_until = self.server.clock.monotonic() + pace(self.watch.company());
+                    return Some(bytes);
+                }
                 Err(error) => return Some(self.stop(&error)),
             }
         }
@@ -315,6 +331,12 @@ impl State {
         self.batch = batch;
         Ok(out.map(BytesMut::freeze).or(single))
     }
+}
+
+/// How long a watch rests after a write, by the number of watches on its resource.
+fn pace(company: usize) -> Duration {
+    let pace = PACE_EACH * u32::try_from(company).unwrap_or(u32::MAX);
+    if pace < PACE.start { Duration::ZERO } else { pace.min(PACE.end) }
 }
 
 /// What an event is to a client with this selection.

@@ -1,21 +1,21 @@
 //! LimitRanger: defaults and bounds of resources from a namespace's LimitRanges.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use api::{ApiError, Quantity};
 use registry::tree::Tree;
 use serde_json::{Map, Value, json};
 
 use super::super::{Operation, Review};
-use crate::object;
 
 const ANNOTATION: &str = "kubernetes.io/limit-ranger";
 
 type Amounts = BTreeMap<String, Quantity>;
 
-fn limits(review: &Review<'_>) -> Vec<Value> {
+fn limits(review: &Review<'_>) -> Vec<Arc<Value>> {
     let snapshot = review.server.store.snapshot("limitranges");
-    snapshot.range(Some(&review.namespace), None).map(|o| object::tree(o)).collect()
+    snapshot.range(Some(&review.namespace), None).map(|stored| review.server.trees.of(stored)).collect()
 }
 
 fn applies(review: &Review<'_>, pods_only: bool) -> bool {

@@ -7,7 +7,6 @@ use serde_json::Value;
 use store::Key;
 
 use super::super::{Operation, Review};
-use crate::object;
 
 /// Namespaces that cannot be deleted.
 const IMMORTAL: [&str; 3] = ["default", "kube-system", "kube-public"];
@@ -21,7 +20,7 @@ pub fn enter(review: &Review<'_>, object: &mut Value, _old: Option<&Value>) -> R
     let Some(stored) = review.server.store.get(&key) else {
         return Err(ApiError::not_found("", "namespaces", &review.namespace));
     };
-    let namespace = object::tree(&stored);
+    let namespace = review.server.trees.of(&stored);
     if namespace.text("status.phase") != "Terminating" && !namespace.has("metadata.deletionTimestamp") {
         return Ok(());
     }

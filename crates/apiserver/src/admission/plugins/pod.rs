@@ -1,12 +1,13 @@
 //! What pods get: a service account and its token volume, a priority, tolerations, a runtime class's needs.
 
+use std::sync::Arc;
+
 use api::ApiError;
 use registry::tree::Tree;
 use serde_json::{Value, json};
 use store::Key;
 
 use super::super::{Operation, Review};
-use crate::object;
 
 /// The labels of a node that its pods wear.
 const TOPOLOGY: [&str; 2] = ["topology.kubernetes.io/region", "topology.kubernetes.io/zone"];
@@ -24,10 +25,10 @@ fn is_mirror(pod: &Value) -> bool {
     pod.at("metadata.annotations").get(MIRROR).is_some()
 }
 
-fn account(review: &Review<'_>, pod: &Value, name: &str) -> Result<Value, ApiError> {
+fn account(review: &Review<'_>, pod: &Value, name: &str) -> Result<Arc<Value>, ApiError> {
     let key = Key::new("serviceaccounts", review.namespace.as_str(), name);
     match review.server.store.get(&key) {
-        Some(stored) => Ok(object::tree(&stored)),
+        Some(stored) => Ok(review.server.trees.of(&stored)),
         None => {
             let why = format!(
                 "error looking up service account {}/{name}: serviceaccount \"{name}\" not found",
@@ -117,12 +118,9 @@ pub fn has_service_account(
     Ok(())
 }
 
-fn class(review: &Review<'_>, name: &str) -> Option<Value> {
-    review
-        .server
-        .store
-        .get(&Key::new("scheduling.k8s.io/priorityclasses", "", name))
-        .map(|o| object::tree(&o))
+fn class(review: &Review<'_>, name: &str) -> Option<Arc<Value>> {
+    let key = Key::new("scheduling.k8s.io/priorityclasses", "", name);
+    review.server.store.get(&key).map(|stored| review.server.trees.of(&stored))
 }
 
 /// A pod wears the zone and region of its node (KEP-4742): taken from the binding, or at once when it is created
@@ -151,9 +149,10 @@ pub fn topology(review: &Review<'_>, object: &mut Value, _old: Option<&Value>) -
     Ok(())
 }
 
-fn default_class(review: &Review<'_>) -> Option<Value> {
+fn default_class(review: &Review<'_>) -> Option<Arc<Value>> {
     let snapshot = review.server.store.snapshot("scheduling.k8s.io/priorityclasses");
-    let classes = snapshot.range(None, None).map(|o| object::tree(o)).filter(|c| c.flag("globalDefault"));
+    let trees = snapshot.range(None, None).map(|stored| review.server.trees.of(stored));
+    let classes = trees.filter(|class| class.flag("globalDefault"));
     classes.min_by_key(|class| class.int("value"))
 }
 
@@ -243,14 +242,14 @@ pub fn tolerations(review: &Review<'_>, pod: &mut Value, _old: Option<&Value>) -
     Ok(())
 }
 
-fn runtime_class_of(review: &Review<'_>, pod: &Value) -> Result<Option<Value>, ApiError> {
+fn runtime_class_of(review: &Review<'_>, pod: &Value) -> Result<Option<Arc<Value>>, ApiError> {
     let name = pod.text("spec.runtimeClassName");
     if name.is_empty() {
         return Ok(None);
     }
     let key = Key::new("node.k8s.io/runtimeclasses", "", name);
     let missing = || review.forbidden(Some(pod), &format!("pod rejected: RuntimeClass \"{name}\" not found"));
-    review.server.store.get(&key).map(|o| Some(object::tree(&o))).ok_or_else(missing)
+    review.server.store.get(&key).map(|stored| Some(review.server.trees.of(&stored))).ok_or_else(missing)
 }
 
 /// Overhead, node selector and tolerations of the runtime class.

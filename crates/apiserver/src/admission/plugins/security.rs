@@ -6,7 +6,6 @@ use serde_json::Value;
 use store::Key;
 
 use super::super::{Operation, Review};
-use crate::object;
 
 /// Capabilities that baseline lets containers add.
 const CAPABILITIES: [&str; 13] = [
@@ -57,9 +56,9 @@ enum Level {
 }
 
 /// Where a controller keeps its pod template.
-fn template(review: &Review<'_>, object: &Value) -> Option<Value> {
+fn template<'a>(review: &Review<'_>, object: &'a Value) -> Option<&'a Value> {
     let path = match (review.row.group.as_str(), review.row.plural.as_str()) {
-        ("", "pods") => return Some(object.clone()),
+        ("", "pods") => return Some(object),
         ("", "podtemplates") => "template",
         ("", "replicationcontrollers")
         | ("apps", "deployments" | "replicasets" | "statefulsets" | "daemonsets")
@@ -67,7 +66,7 @@ fn template(review: &Review<'_>, object: &Value) -> Option<Value> {
         ("batch", "cronjobs") => "spec.jobTemplate.spec.template",
         _ => return None,
     };
-    Some(object.at(path).clone()).filter(Value::is_object)
+    Some(object.at(path)).filter(|template| template.is_object())
 }
 
 /// Refuses pods that violate the enforced level; warns of those that violate the warned one.
@@ -93,19 +92,19 @@ pub fn check(review: &Review<'_>, object: Option<&Value>, old: Option<&Value>) -
     else {
         return Ok(());
     };
-    let namespace = object::tree(&namespace);
+    let namespace = review.server.trees.of(&namespace);
     let Some(pod) = template(review, object) else { return Ok(()) };
     let policy = |mode: &str| policy(&namespace, mode);
     if is_pod {
         let (level, shown) = policy("enforce");
-        let violations = violations(&pod, level);
+        let violations = violations(pod, level);
         if !violations.is_empty() {
             let why = format!("violates PodSecurity {shown:?}: {}", violations.join(", "));
             return Err(review.forbidden(Some(object), &why));
         }
     }
     let (level, shown) = policy("warn");
-    let violations = violations(&pod, level);
+    let violations = violations(pod, level);
     if !violations.is_empty() {
         review.exchange.warn(format!("would violate PodSecurity {shown:?}: {}", violations.join(", ")));
     }
