@@ -74,16 +74,17 @@ impl Election {
 
     /// Renews the lease; returns when it is lost.
     pub async fn keep(&mut self) {
-        let mut renewed = self.clock.monotonic();
+        let clock = self.clock.clone();
+        let mut renewed = clock.monotonic();
         loop {
-            self.clock.sleep(self.config.retry).await;
-            match self.try_hold().await {
-                Ok(true) => renewed = self.clock.monotonic(),
-                Ok(false) => return,
-                Err(error) => tracing::debug!(%error, "lease not renewed"),
-            }
-            if self.clock.monotonic().saturating_sub(renewed) > self.config.renew_deadline {
-                return;
+            clock.sleep(self.config.retry).await;
+            // A request that hangs must not keep a lease that has run out.
+            let asked = clock.monotonic();
+            let left = (renewed + self.config.renew_deadline).saturating_sub(asked);
+            match clock.timeout(left, self.try_hold()).await {
+                Some(Ok(true)) => renewed = asked,
+                Some(Ok(false)) | None => return,
+                Some(Err(error)) => tracing::debug!(%error, "lease not renewed"),
             }
         }
     }
@@ -153,5 +154,69 @@ impl Election {
             lease_transitions: Some(if ours || old.is_none() { transitions } else { transitions + 1 }),
             ..LeaseSpec::default()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use base::http::Body;
+    use futures::future::BoxFuture;
+    use http::{Method, Request, Response};
+    use parking_lot::Mutex;
+
+    use super::*;
+    use crate::Transport;
+
+    /// A server with one lease, which may stop to answer.
+    #[derive(Clone, Default)]
+    struct Server {
+        lease: Arc<Mutex<Option<Vec<u8>>>>,
+        silent: Arc<AtomicBool>,
+    }
+
+    impl Transport for Server {
+        fn call(&self, request: Request<Body>) -> BoxFuture<'_, Result<Response<Body>, ClientError>> {
+            Box::pin(async move {
+                if self.silent.load(Ordering::Relaxed) {
+                    std::future::pending::<()>().await;
+                }
+                let write = *request.method() != Method::GET;
+                let body = base::http::read(request.into_body(), usize::MAX).await.expect("a body");
+                let mut lease = self.lease.lock();
+                if write {
+                    *lease = Some(body.to_vec());
+                }
+                let (code, text) = match &*lease {
+                    Some(lease) => (200, lease.clone()),
+                    None => (404, br#"{"kind":"Status","code":404,"reason":"NotFound"}"#.to_vec()),
+                };
+                Ok(Response::builder().status(code).body(base::http::full(text)).expect("a response"))
+            })
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_falls_silent_ends_leadership_before_the_lease_runs_out() {
+        let (server, clock) = (Server::default(), Clock::system());
+        let client = Client::new(Arc::new(server.clone()), "test", clock.clone());
+        let config = LeaseConfig::new("kube-system", "test", "one");
+        let mut election = Election::new(client, config, clock.clone(), Rng::seeded(1));
+        election.acquire().await;
+        let (silent, at) = (server.silent.clone(), clock.clone());
+        let (_, ended) = tokio::join!(
+            async {
+                at.sleep(Duration::from_secs(60)).await;
+                silent.store(true, Ordering::Relaxed);
+            },
+            async {
+                election.keep().await;
+                clock.monotonic()
+            }
+        );
+        let lived = ended - Duration::from_secs(60);
+        assert!(lived <= Duration::from_secs(10), "{lived:?}");
     }
 }

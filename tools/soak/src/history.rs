@@ -540,3 +540,155 @@ impl Watcher {
         self.stretches.push(Stretch { after: revision, until: None, events: Vec::new() });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A history that is filled step by step; the first thing that does not fit.
+    struct Told(History, Result<(), Broken>);
+
+    fn maps(key: &str) -> bool {
+        key.starts_with("configmaps/")
+    }
+
+    fn item(name: &str, uid: &str, revision: u64, fields: &[(&str, u64)]) -> Item {
+        let fields = fields.iter().map(|(field, token)| ((*field).to_owned(), *token)).collect();
+        let (key, uid) = (format!("configmaps/{name}"), uid.to_owned());
+        Item { key, uid, revision, fields, handed: Vec::new() }
+    }
+
+    impl Told {
+        /// Two watchers that have listed an empty store.
+        fn new() -> Told {
+            let mut history = History::default();
+            for name in ["first", "second"] {
+                let number = history.watcher(name, maps);
+                history.listed(number, 1, Vec::new());
+            }
+            Told(history, Ok(()))
+        }
+
+        fn then(mut self, work: impl FnOnce(&mut History) -> Result<(), Broken>) -> Told {
+            if self.1.is_ok() {
+                self.1 = work(&mut self.0);
+            }
+            self
+        }
+
+        fn write(self, token: u64, intent: Intent, outcome: Outcome) -> Told {
+            self.then(|history| {
+                history.begin(token, "configmaps/a", "f", intent);
+                history.end(token, outcome)
+            })
+        }
+
+        fn told(self, watcher: usize, kind: Kind, item: Item) -> Told {
+            self.then(|history| history.told(watcher, kind, item))
+        }
+
+        fn both(self, kind: Kind, item: Item) -> Told {
+            self.told(0, kind, item.clone()).told(1, kind, item)
+        }
+
+        fn end(self, revision: u64) -> Result<(), Broken> {
+            let told = self.then(|history| {
+                history.over = true;
+                let fence = history.fence();
+                history.check(revision, fence)
+            });
+            told.1
+        }
+    }
+
+    fn done(item: &Item) -> Outcome {
+        Outcome::Done(Some(item.clone()))
+    }
+
+    #[test]
+    fn what_fits_passes() {
+        let (a, b) = (item("a", "u", 5, &[("f", 1)]), item("a", "u", 6, &[("f", 2)]));
+        let gone = Item { revision: 7, ..b.clone() };
+        let told = Told::new()
+            .write(1, Intent::Create, done(&a))
+            .both(Kind::Added, a)
+            .write(2, Intent::Replace(5), done(&b))
+            .write(3, Intent::Patch(Some(5)), Outcome::Refused(409))
+            .both(Kind::Modified, b)
+            .write(4, Intent::Delete("u".into(), None), Outcome::Done(None))
+            .both(Kind::Deleted, gone);
+        assert_eq!(told.end(7), Ok(()));
+    }
+
+    #[test]
+    fn what_does_not_fit_is_found() {
+        let (a, b) = (item("a", "u", 5, &[("f", 1)]), item("a", "u", 6, &[("f", 2)]));
+        let created = || Told::new().write(1, Intent::Create, done(&a)).both(Kind::Added, a.clone());
+        let unknown = |token, intent| created().write(token, intent, Outcome::Unknown);
+        let read = |floor, found| {
+            created().then(|history| {
+                history.read("configmaps/a", floor, found);
+                Ok(())
+            })
+        };
+        let listed = |items: Vec<Item>| {
+            created().then(|history| {
+                history.listed(0, 5, items);
+                Ok(())
+            })
+        };
+        let cases: Vec<(&str, Result<(), Broken>)> = vec![
+            ("lost:", Told::new().write(1, Intent::Create, done(&a)).end(9)),
+            (
+                "was not told of",
+                Told::new().write(1, Intent::Create, done(&a)).told(0, Kind::Added, a.clone()).end(5),
+            ),
+            ("twice, or not in order", created().told(0, Kind::Added, a.clone()).end(5)),
+            ("nobody wrote this", created().both(Kind::Modified, b.clone()).end(6)),
+            (
+                "one revision, two changes",
+                unknown(2, Intent::Patch(None))
+                    .told(0, Kind::Modified, b.clone())
+                    .told(1, Kind::Modified, item("a", "u", 6, &[("f", 9)]))
+                    .end(6),
+            ),
+            ("is not to do this", unknown(2, Intent::Replace(4)).both(Kind::Modified, b.clone()).end(6)),
+            (
+                "another object",
+                unknown(2, Intent::Patch(None))
+                    .both(Kind::Modified, Item { uid: "v".into(), ..b.clone() })
+                    .end(6),
+            ),
+            (
+                "had been seen before it began",
+                created().write(2, Intent::Patch(None), done(&Item { revision: 5, ..b.clone() })).end(5),
+            ),
+            (
+                "was not deleted",
+                created().write(2, Intent::Delete("u".into(), None), Outcome::Done(None)).end(5),
+            ),
+            ("nobody deleted it so", created().both(Kind::Deleted, Item { revision: 6, ..a.clone() }).end(6)),
+            (
+                "refused, but done",
+                created()
+                    .write(2, Intent::Patch(None), Outcome::Refused(409))
+                    .both(Kind::Modified, b.clone())
+                    .end(6),
+            ),
+            (
+                "refused without reason",
+                created().write(2, Intent::Patch(Some(5)), Outcome::Refused(409)).end(5),
+            ),
+            ("never so after that", read(5, None).end(5)),
+            ("never so after that", read(5, Some(4)).end(5)),
+            ("lacks", listed(Vec::new()).end(6)),
+            ("", listed(vec![a.clone()]).end(6)),
+        ];
+        for (expected, result) in cases {
+            match result {
+                Ok(()) => assert_eq!(expected, "", "nothing was found"),
+                Err(why) => assert!(!expected.is_empty() && why.contains(expected), "{expected}: {why}"),
+            }
+        }
+    }
+}

@@ -11,4 +11,7 @@ mod watch;
 mod work;
 mod world;
 
+pub use call::{Answer, Caller};
+pub use disk::{Disk, Pace};
+pub use plane::{Keys, Process, etcd_members, free_ports, server_words};
 pub use run::{Options, Report, run};

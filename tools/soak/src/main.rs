@@ -13,7 +13,16 @@ enum Command {
 #[tokio::main]
 async fn main() -> ExitCode {
     let Command::Crash(options) = Command::parse();
-    match soak::run(options).await {
+    let interrupted = async {
+        // Without it the servers would stay behind.
+        let _ = tokio::signal::ctrl_c().await;
+        Err("interrupted".to_owned())
+    };
+    let done = tokio::select! {
+        done = soak::run(options) => done,
+        stopped = interrupted => stopped,
+    };
+    match done {
         Ok(report) => {
             println!("{report}");
             ExitCode::SUCCESS

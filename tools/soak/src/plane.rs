@@ -12,6 +12,7 @@ use base::pki::{Ca, Identity, Subject};
 use base::{Clock, Rng, Tasks};
 use client::Https;
 use client::kubeconfig::Settings;
+use rustix::process::{Pid, Signal, kill_process};
 
 /// Longer than any run.
 const YEAR: Duration = Duration::from_secs(365 * 86_400);
@@ -54,6 +55,23 @@ impl Keys {
             fs::write(dir.join(name), text)?;
         }
         Ok(Keys { dir: dir.to_owned(), ca, us })
+    }
+
+    /// A kubeconfig for the server at a port.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn kubeconfig(&self, port: u16) -> io::Result<PathBuf> {
+        let file = |name: &str| self.dir.join(name).to_string_lossy().into_owned();
+        let config = serde_json::json!({"apiVersion": "v1", "kind": "Config", "current-context": "soak",
+            "clusters": [{"name": "soak", "cluster": {"server": format!("https://127.0.0.1:{port}"),
+                "certificate-authority": file("ca.crt")}}],
+            "users": [{"name": "soak", "user": {"client-certificate": file("us.crt"),
+                "client-key": file("us.key")}}],
+            "contexts": [{"name": "soak", "context": {"cluster": "soak", "user": "soak"}}]});
+        let path = self.dir.join(format!("{port}.kubeconfig"));
+        fs::write(&path, config.to_string())?;
+        Ok(path)
     }
 
     /// A connection to the server at a port.
@@ -109,6 +127,16 @@ impl Process {
         // It may have ended by itself.
         let _ = child.kill();
         child.wait().map(drop)
+    }
+
+    /// Holds it still, or lets it go on.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn freeze(&self, still: bool) -> io::Result<()> {
+        let child = self.child.as_ref().ok_or(io::ErrorKind::NotFound)?;
+        let signal = if still { Signal::STOP } else { Signal::CONT };
+        Ok(kill_process(Pid::from_child(child), signal)?)
     }
 
     /// What it ended with, if it did so by itself.

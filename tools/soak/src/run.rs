@@ -49,6 +49,24 @@ pub struct Options {
     pub dir: Option<PathBuf>,
 }
 
+impl Options {
+    /// A short run of 64 writers.
+    pub fn short(binary: &Path, kills: u64) -> Options {
+        let binary = Some(binary.to_owned());
+        Options {
+            kills,
+            writers: 64,
+            load_ms: 400,
+            slow: false,
+            torn: false,
+            etcd: false,
+            seed: 1,
+            binary,
+            dir: None,
+        }
+    }
+}
+
 /// What came of it.
 #[derive(Clone, Debug)]
 pub struct Report {

@@ -114,7 +114,7 @@ pub const PLANS: &[Plan] = &[
 ];
 
 /// Commits that a watcher goes back at most.
-const BACK: u64 = 2_000;
+const BACK: u64 = 600;
 /// A watch from which nothing comes for this long is looked at for the end of the run.
 const LOOK: Duration = Duration::from_millis(200);
 
