@@ -399,6 +399,11 @@ impl<'a> Parser<'a> {
             self.at += 1;
         } else {
             loop {
+                if let Schema::Field(field) = schema
+                    && super::is_full(field, out.len())
+                {
+                    return Err(DecodeError::Syntax { message: super::too_many(field) });
+                }
                 self.path.push(Segment::Index(out.len()));
                 let mut value = match schema {
                     Schema::Field(FieldFacts { base: Base::Scalar(Scalar::Strs), .. }) => {

@@ -45,5 +45,19 @@ pub enum DecodeError {
 /// validation stops long before; its decoder would go to 10,000.
 pub const MAX_DEPTH: usize = 126;
 
+/// At most this many objects in one list of an object's field (not in a list of objects): typed code makes up to a
+/// kilobyte of each, be it only `{}`, and a body holds a million of those. No valid object has nearly as many.
+pub const MAX_LIST_OBJECTS: usize = 50_000;
+
+/// Whether one more would be more objects than a field's list may have.
+pub(crate) fn is_full(field: &crate::schema::FieldFacts, length: usize) -> bool {
+    length >= MAX_LIST_OBJECTS && field.json != "items" && field.message().is_some()
+}
+
+/// What is said of such a list.
+pub(crate) fn too_many(field: &crate::schema::FieldFacts) -> String {
+    format!("{:?} has more than {MAX_LIST_OBJECTS} items", field.json)
+}
+
 /// At most this many strictness errors are collected, as upstream does.
 pub const MAX_STRICT_ERRORS: usize = 100;

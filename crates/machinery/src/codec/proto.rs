@@ -526,6 +526,9 @@ fn decode_field(
         Shape::List => {
             let slot = object.entry(field.json).or_insert_with(|| Value::Array(Vec::new()));
             let Value::Array(items) = slot else { return Ok(()) };
+            if super::is_full(field, items.len()) {
+                return Err(DecodeError::Proto { message: super::too_many(field) });
+            }
             let packed = matches!(field.base, Base::Scalar(Scalar::I32 | Scalar::I64 | Scalar::Bool));
             match wire {
                 Wire::Bytes(body) if packed => {
