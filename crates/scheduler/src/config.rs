@@ -523,9 +523,37 @@ mod tests {
     }
 
     #[test]
+    fn extenders_are_told_of() {
+        let setup = parse(
+            "extenders:\n\
+             - urlPrefix: https://127.0.0.1:8888/api/\n\
+             \x20 filterVerb: filter\n\
+             \x20 prioritizeVerb: prioritize\n\
+             \x20 weight: 5\n\
+             \x20 enableHTTPS: true\n\
+             \x20 httpTimeout: 1500ms\n\
+             \x20 nodeCacheCapable: true\n\
+             \x20 ignorable: true\n\
+             \x20 managedResources: [{name: example.com/gpu, ignoredByScheduler: true}]\n",
+        )
+        .expect("valid");
+        let [extender] = setup.extenders.as_slice() else { panic!("one extender") };
+        assert_eq!((extender.url.as_str(), extender.weight), ("https://127.0.0.1:8888/api", 5));
+        assert_eq!(extender.timeout, Some(Duration::from_millis(1_500)));
+        assert!(extender.tls.insecure && extender.knows_nodes && extender.ignorable);
+        assert!(extender.managed.contains("example.com/gpu") && extender.preempt.is_none());
+        assert_eq!(setup.profiles[0].settings.ignored, ["example.com/gpu"]);
+    }
+
+    #[test]
     fn what_cannot_be_is_refused() {
         for (text, expect) in [
             ("profiles: [{schedulerName: a}, {schedulerName: a}]", "given twice"),
+            ("extenders: [{urlPrefix: 'http://x', prioritizeVerb: p}]", "positive weight"),
+            (
+                "extenders: [{urlPrefix: 'http://x', bindVerb: b}, {urlPrefix: 'http://y', bindVerb: b}]",
+                "only one",
+            ),
             ("profiles: [{plugins: {filter: {enabled: [{name: Nonsense}]}}}]", "\"Nonsense\" is not known"),
             (
                 "profiles: [{pluginConfig: [{name: InterPodAffinity, args: {hardPodAffinityWeight: 200}}]}]",

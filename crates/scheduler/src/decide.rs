@@ -541,10 +541,32 @@ mod tests {
     }
 
     #[test]
+    fn room_kept_for_a_pod_is_its_own() {
+        let wants = |name: &str, priority: i32| {
+            let containers =
+                json!([{"name": "c", "image": "i", "resources": {"requests": {"cpu": "1500m"}}}]);
+            pod(name, json!({"priority": priority, "containers": containers}))
+        };
+        let mut snapshot = snapshot(vec![node("a", json!({}))], vec![]);
+        let mut cleared = wants("cleared", 5);
+        cleared["status"] = json!({"nominatedNodeName": "a"});
+        let info = PodInfo::new(Arc::new(serde_json::from_value(cleared.clone()).expect("a pod")));
+        snapshot.nominate("a", Arc::new(info));
+        let short = "0/1 nodes are available: 1 Insufficient cpu.";
+        assert_eq!(run(&snapshot, wants("equal", 5)), short);
+        assert_eq!(run(&snapshot, wants("less", 1)), short);
+        assert_eq!(run(&snapshot, wants("more", 9)), "a", "more important pods do not wait");
+        assert_eq!(run(&snapshot, cleared), "a");
+        snapshot.withdraw("a", "cleared");
+        assert_eq!(run(&snapshot, wants("equal", 5)), "a");
+    }
+
+    #[test]
     fn devices_must_be_allocated_within_reach() {
         let claim = |name: &str, status: Value| {
-            let claim =
-                json!({"metadata": {"name": name, "namespace": "default"}, "spec": {}, "status": status});
+            let devices = json!({"requests": [{"name": "r", "exactly": {"deviceClassName": "gpu"}}]});
+            let meta = json!({"name": name, "namespace": "default"});
+            let claim = json!({"metadata": meta, "spec": {"devices": devices}, "status": status});
             serde_json::from_value::<api::k8s::api::resource::v1::ResourceClaim>(claim).expect("a claim")
         };
         let on_b = json!({"nodeSelectorTerms": [
@@ -554,6 +576,8 @@ mod tests {
             claim("open", json!({})),
             claim("there", json!({"allocation": {"nodeSelector": on_b}})),
         ]);
+        let class = json!({"metadata": {"name": "gpu"}, "spec": {}});
+        snapshot.devices.classes = client::Cache::of([serde_json::from_value(class).expect("a class")]);
         let with = |claim: Value| run(&snapshot, pod("p", json!({"resourceClaims": [claim]})));
         assert_eq!(with(json!({"name": "x", "resourceClaimName": "there"})), "b");
         let all = "0/2 nodes are available:";

@@ -281,9 +281,9 @@ impl Extender {
     pub async fn preempt(
         &self,
         pod: &Pod,
-        candidates: &[Preemption],
+        candidates: &[Arc<Preemption>],
         snapshot: &Snapshot,
-    ) -> Result<Vec<Preemption>, ExtenderError> {
+    ) -> Result<Vec<Arc<Preemption>>, ExtenderError> {
         let Some(verb) = &self.settings.preempt else { return Ok(candidates.to_vec()) };
         let (mut whole, mut meta) = (serde_json::Map::new(), serde_json::Map::new());
         for candidate in candidates {
@@ -316,7 +316,7 @@ impl Extender {
             };
             let pods = victims.pods.iter().flatten().map(find).collect::<Result<Vec<_>, _>>()?;
             if !pods.is_empty() {
-                out.push(Preemption { node, victims: pods, violations: victims.violations });
+                out.push(Arc::new(Preemption::new(node, pods, victims.violations)));
             } else if !self.settings.ignorable {
                 return Err(self.nonsense(format!("names no victim on node {node:?}")));
             }
@@ -331,5 +331,149 @@ impl Extender {
         let args = json!({"PodName": name, "PodNamespace": pod.namespace, "PodUID": pod.uid, "Node": node});
         let result: BindResult = self.ask(verb, args).await?;
         if result.error.is_empty() { Ok(()) } else { Err(ExtenderError::Answer { text: result.error }) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// A service on the loopback: answers each path with a body, and gives what it was sent.
+    async fn serve(
+        answers: Vec<(&'static str, Value)>,
+    ) -> (String, tokio::sync::mpsc::UnboundedReceiver<Value>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("http://{}/scheduler/", listener.local_addr().expect("an address"));
+        let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
+        let work = async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut read = Vec::new();
+                loop {
+                    let mut buffer = [0; 4_096];
+                    let count = stream.read(&mut buffer).await.unwrap_or(0);
+                    read.extend_from_slice(&buffer[..count]);
+                    let text = String::from_utf8_lossy(&read).into_owned();
+                    let body = text.split_once("\r\n\r\n").map(|(_, body)| body.to_owned());
+                    let whole = body.and_then(|body| serde_json::from_str::<Value>(&body).ok());
+                    let Some(whole) = whole else {
+                        if count == 0 {
+                            break;
+                        }
+                        continue;
+                    };
+                    let _ = sender.send(whole);
+                    let path = text.split(' ').nth(1).unwrap_or_default().to_owned();
+                    let found = answers.iter().find(|(verb, _)| path == format!("/scheduler/{verb}"));
+                    let (status, body) = match found {
+                        Some((_, body)) => ("200 OK", body.to_string()),
+                        None => ("500 Internal Server Error", "{}".to_owned()),
+                    };
+                    let head = format!(
+                        "HTTP/1.1 {status}\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+                        body.len()
+                    );
+                    let _ = stream.write_all(format!("{head}{body}").as_bytes()).await;
+                    break;
+                }
+            }
+        };
+        Tasks::new().spawn("extender", work);
+        (url, receiver)
+    }
+
+    fn extender(url: &str, knows_nodes: bool) -> Extender {
+        let verb = |name: &str| Some(name.to_owned());
+        let settings = Settings {
+            url: url.trim_end_matches('/').to_owned(),
+            filter: verb("filter"),
+            prioritize: verb("prioritize"),
+            preempt: verb("preempt"),
+            bind: verb("bind"),
+            weight: 3,
+            knows_nodes,
+            ..Settings::default()
+        };
+        Extender::new(settings, &Clock::system(), &Tasks::new()).expect("a URL")
+    }
+
+    fn pod(name: &str, resources: Value) -> Arc<PodInfo> {
+        let pod = json!({"metadata": {"name": name, "namespace": "d", "uid": name},
+            "spec": {"containers": [{"name": "c", "resources": resources}]}});
+        Arc::new(PodInfo::new(Arc::new(serde_json::from_value(pod).expect("a pod"))))
+    }
+
+    fn snapshot() -> Snapshot {
+        let mut snapshot = Snapshot::default();
+        for name in ["a", "b", "c"] {
+            let node = json!({"metadata": {"name": name}});
+            snapshot.set_node(Arc::new(serde_json::from_value(node).expect("a node")));
+        }
+        snapshot
+    }
+
+    #[tokio::test]
+    async fn nodes_are_filtered_and_scored() {
+        let answers = vec![
+            ("filter", json!({"nodenames": ["a", "b"], "failedNodes": {"c": "too old"}})),
+            ("prioritize", json!([{"Host": "a", "Score": 1}, {"host": "b", "score": 10}])),
+        ];
+        let (url, mut sent) = serve(answers).await;
+        let (extender, snapshot, pod) = (extender(&url, true), snapshot(), pod("p", json!({})));
+        let found = extender.filter(&pod.pod, snapshot.nodes()).await.expect("an answer");
+        assert_eq!(found.kept, ["a", "b"]);
+        assert_eq!(found.failed, BTreeMap::from([("c".to_owned(), "too old".to_owned())]));
+        let args = sent.recv().await.expect("a call");
+        assert_eq!(args["NodeNames"], json!(["a", "b", "c"]));
+        assert_eq!(args["Pod"]["metadata"]["name"], "p");
+        let scores = extender.prioritize(&pod.pod, snapshot.nodes()).await.expect("an answer");
+        assert_eq!(scores, [("a".to_owned(), 3), ("b".to_owned(), 30)]);
+    }
+
+    #[tokio::test]
+    async fn who_does_not_know_nodes_is_sent_them() {
+        let items = json!({"items": [{"metadata": {"name": "b"}}]});
+        let answers = vec![(
+            "filter",
+            json!({"Nodes": items, "FailedAndUnresolvableNodes": {"a": "no", "c": "never"}}),
+        )];
+        let (url, mut sent) = serve(answers).await;
+        let (extender, snapshot, pod) = (extender(&url, false), snapshot(), pod("p", json!({})));
+        let found = extender.filter(&pod.pod, snapshot.nodes()).await.expect("an answer");
+        assert_eq!((found.kept.as_slice(), found.unresolvable.len()), (["b".to_owned()].as_slice(), 2));
+        assert_eq!(sent.recv().await.expect("a call")["Nodes"]["items"].as_array().map(Vec::len), Some(3));
+        let failed = extender.prioritize(&pod.pod, snapshot.nodes()).await.map(drop);
+        assert!(matches!(failed, Err(ExtenderError::Call { .. })), "{failed:?}");
+    }
+
+    #[tokio::test]
+    async fn preemptions_and_bindings_are_its_to_judge() {
+        let meta = json!({"NodeNameToMetaVictims": {"a": {"Pods": [{"UID": "y"}], "NumPDBViolations": 1}}});
+        let answers = vec![("preempt", meta), ("bind", json!({"Error": "not today"}))];
+        let (url, mut sent) = serve(answers).await;
+        let (extender, mut snapshot, pod_) = (extender(&url, true), snapshot(), pod("p", json!({})));
+        let (x, y) = (pod("x", json!({})), pod("y", json!({})));
+        assert!(snapshot.add_pod("a", x.clone()) && snapshot.add_pod("a", y.clone()));
+        let candidate = Arc::new(Preemption::new("a".to_owned(), vec![x, y], 0));
+        let left = extender.preempt(&pod_.pod, &[candidate], &snapshot).await.expect("an answer");
+        let victims: Vec<&str> = left[0].victims.iter().map(|pod| pod.uid.as_str()).collect();
+        assert_eq!((victims, left[0].violations), (vec!["y"], 1));
+        let args = sent.recv().await.expect("a call");
+        assert_eq!(args["NodeNameToMetaVictims"]["a"]["Pods"], json!([{"UID": "x"}, {"UID": "y"}]));
+        let error = extender.bind(&pod_, "a").await.expect_err("refused");
+        assert_eq!(error.to_string(), "not today");
+        assert_eq!(sent.recv().await.expect("a call")["Node"], "a");
+    }
+
+    #[test]
+    fn only_managed_resources_concern_it() {
+        let tasks = Tasks::new();
+        let managed = BTreeSet::from(["example.com/gpu".to_owned()]);
+        let settings = Settings { url: "http://localhost:1".to_owned(), managed, ..Settings::default() };
+        let extender = Extender::new(settings, &Clock::system(), &tasks).expect("a URL");
+        assert!(!extender.is_interested(&pod("p", json!({"requests": {"cpu": "1"}}))));
+        assert!(extender.is_interested(&pod("p", json!({"limits": {"example.com/gpu": "1"}}))));
     }
 }

@@ -1,6 +1,5 @@
 //! DefaultPreemption: which pods must go so that a more important one fits. Pure; the runner does the writes.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use api::labels::Selector;
@@ -24,7 +23,7 @@ const NO_HELP: &str = "Preemption is not helpful for scheduling";
 pub struct Dry {
     budgets: Vec<Budget>,
     /// By position: the node's generation and what was found.
-    nodes: HashMap<usize, (u64, Result<Preemption, Refusal>)>,
+    nodes: Vec<Option<(u64, Result<Arc<Preemption>, Refusal>)>>,
 }
 
 /// A PodDisruptionBudget as preemption reads it.
@@ -47,11 +46,23 @@ pub struct Preemption {
     pub victims: Vec<Arc<PodInfo>>,
     /// How many of them break a budget.
     pub violations: usize,
+    harm: Harm,
+}
+
+/// Smaller is better: budgets broken, highest priority, sum of priorities, count, youngest first.
+type Harm = (usize, i32, i64, usize, std::cmp::Reverse<i64>);
+
+impl Preemption {
+    /// What removing these pods from a node costs.
+    pub fn new(node: String, victims: Vec<Arc<PodInfo>>, violations: usize) -> Preemption {
+        let harm = harm(&victims, violations);
+        Preemption { node, victims, violations, harm }
+    }
 }
 
 /// The least harmful of some preemptions.
-pub fn best(candidates: Vec<Preemption>) -> Option<Preemption> {
-    candidates.into_iter().min_by_key(harm)
+pub fn best(candidates: Vec<Arc<Preemption>>) -> Option<Arc<Preemption>> {
+    candidates.into_iter().min_by_key(|candidate| candidate.harm)
 }
 
 /// Finds preemptions that would help, or says why there are none. Begins to look at node `offset`.
@@ -62,7 +73,7 @@ pub fn candidates(
     diagnosis: &Diagnosis,
     budgets: &[Budget],
     offset: usize,
-) -> Result<Vec<Preemption>, String> {
+) -> Result<Vec<Arc<Preemption>>, String> {
     let pod = cycle.pod;
     let spec = pod.pod.spec.as_ref();
     if spec.and_then(|spec| spec.preemption_policy.as_deref()) == Some("Never") {
@@ -82,7 +93,8 @@ pub fn candidates(
     if dry.budgets != budgets {
         *dry = Dry { budgets: budgets.to_vec(), ..Dry::default() };
     }
-    let mut run = DryRun { profile, cycle: cycle.clone(), wide: profile.wide_filters(cycle), budgets };
+    let own = cycle.snapshot.nominated_node(&pod.uid);
+    let mut run = DryRun { profile, cycle: cycle.clone(), wide: profile.wide_filters(cycle), budgets, own };
     let enough = (total * CANDIDATES_PERCENT / 100).max(MIN_CANDIDATES);
     let (mut found, mut harmless) = (Vec::new(), false);
     let mut refusals: Vec<(Refusal, usize)> = Vec::new();
@@ -109,14 +121,13 @@ pub fn candidates(
     Ok(found)
 }
 
-/// Smaller is better: budgets broken, highest priority, sum of priorities, count, youngest first.
-fn harm(preemption: &Preemption) -> (usize, i32, i64, usize, std::cmp::Reverse<i64>) {
-    let highest = preemption.victims.iter().map(|pod| pod.priority).max().unwrap_or(i32::MIN);
+fn harm(victims: &[Arc<PodInfo>], violations: usize) -> Harm {
+    let highest = victims.iter().map(|pod| pod.priority).max().unwrap_or(i32::MIN);
     let offset = |pod: &Arc<PodInfo>| i64::from(pod.priority) + i64::from(i32::MAX) + 1;
-    let sum = preemption.victims.iter().map(offset).sum();
-    let top = preemption.victims.iter().filter(|pod| pod.priority == highest);
+    let sum = victims.iter().map(offset).sum();
+    let top = victims.iter().filter(|pod| pod.priority == highest);
     let oldest = top.map(|pod| start_second(pod)).min().unwrap_or(0);
-    (preemption.violations, highest, sum, preemption.victims.len(), std::cmp::Reverse(oldest))
+    (violations, highest, sum, victims.len(), std::cmp::Reverse(oldest))
 }
 
 fn start_second(pod: &PodInfo) -> i64 {
@@ -130,23 +141,27 @@ struct DryRun<'a> {
     cycle: Cycle<'a>,
     wide: Vec<Filter>,
     budgets: &'a [Budget],
+    /// The node on which room is kept for the pod itself.
+    own: Option<usize>,
 }
 
 impl DryRun<'_> {
     /// The preemption on one node. What depends on pod and node alone is remembered as long as the node is the same.
-    fn at(&mut self, position: usize, dry: &mut Dry) -> Result<Preemption, Refusal> {
-        let snapshot = self.cycle.snapshot;
-        let node = &snapshot.nodes()[position];
-        if !self.wide.is_empty() || snapshot.nominates(&node.name, &self.cycle.pod.uid) {
-            return self.victims_on(node);
+    fn at(&mut self, position: usize, dry: &mut Dry) -> Result<Arc<Preemption>, Refusal> {
+        let node = &self.cycle.snapshot.nodes()[position];
+        if !self.wide.is_empty() || self.own == Some(position) {
+            return self.victims_on(node).map(Arc::new);
         }
-        if let Some((generation, known)) = dry.nodes.get(&position)
+        if dry.nodes.len() <= position {
+            dry.nodes.resize(self.cycle.snapshot.nodes().len(), None);
+        }
+        if let Some((generation, known)) = &dry.nodes[position]
             && *generation == node.generation
         {
             return known.clone();
         }
-        let found = self.victims_on(node);
-        dry.nodes.insert(position, (node.generation, found.clone()));
+        let found = self.victims_on(node).map(Arc::new);
+        dry.nodes[position] = Some((node.generation, found.clone()));
         found
     }
 
@@ -201,7 +216,7 @@ impl DryRun<'_> {
             return Err(refusal);
         }
         victims.sort_by_key(|victim| std::cmp::Reverse(victim.priority));
-        Ok(Preemption { node: node.name.clone(), victims, violations })
+        Ok(Preemption::new(node.name.clone(), victims, violations))
     }
 }
 
@@ -261,7 +276,7 @@ mod tests {
         let dry = &mut memo.looks(&profile, &new).dry;
         let found = candidates(&profile, &cycle, dry, &diagnosis, budgets, 0)?;
         let found = best(found).expect("there are some");
-        Ok((found.node, found.victims.iter().map(|pod| pod.uid.clone()).collect()))
+        Ok((found.node.clone(), found.victims.iter().map(|pod| pod.uid.clone()).collect()))
     }
 
     #[test]

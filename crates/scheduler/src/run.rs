@@ -92,7 +92,7 @@ enum Verdict {
 /// A pod that no node takes: why, the preemptions that would help, and what its claims give back.
 struct Refused {
     diagnosis: Diagnosis,
-    candidates: Option<Result<Vec<Preemption>, String>>,
+    candidates: Option<Result<Vec<Arc<Preemption>>, String>>,
     back: Back,
 }
 
@@ -485,8 +485,8 @@ impl Scheduler {
         &self,
         extenders: &[Extender],
         pod: &PodInfo,
-        mut candidates: Vec<Preemption>,
-    ) -> Result<Vec<Preemption>, ExtenderError> {
+        mut candidates: Vec<Arc<Preemption>>,
+    ) -> Result<Vec<Arc<Preemption>>, ExtenderError> {
         for extender in extenders.iter().filter(|one| one.settings().preempt.is_some()) {
             if candidates.is_empty() {
                 break;
@@ -625,7 +625,7 @@ impl Scheduler {
         &mut self,
         pod: &Arc<PodInfo>,
         mut diagnosis: Diagnosis,
-        found: Option<Result<Preemption, String>>,
+        found: Option<Result<Arc<Preemption>, String>>,
         back: Back,
     ) {
         let claims = match back {
@@ -642,7 +642,7 @@ impl Scheduler {
                 self.outrank(pod, &preemption.node);
                 self.nominate(&preemption.node, pod);
                 self.evict(pod, &preemption);
-                nominate = Nominate::Set(preemption.node);
+                nominate = Nominate::Set(preemption.node.clone());
             }
             Some(Err(reason)) => {
                 if reason != WAITS && self.withdraw(&pod.uid) {

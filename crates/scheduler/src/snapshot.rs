@@ -354,6 +354,14 @@ impl Snapshot {
         }
     }
 
+    /// The position of the node on which room is kept for this pod.
+    pub fn nominated_node(&self, uid: &str) -> Option<usize> {
+        let of = |(node, pods): (&String, &Vec<Arc<PodInfo>>)| {
+            pods.iter().any(|pod| pod.uid == uid).then(|| self.index.get(node).copied())
+        };
+        self.nominated.iter().find_map(of).flatten()
+    }
+
     /// True when room on the node is kept for this pod.
     pub fn nominates(&self, node: &str, uid: &str) -> bool {
         !self.nominated.is_empty()

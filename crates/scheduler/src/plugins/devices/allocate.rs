@@ -80,8 +80,7 @@ impl Work {
         for claim in claims {
             let requests = claim.spec.devices.as_ref().and_then(|devices| devices.requests.as_deref());
             let requests = requests.unwrap_or_default().iter().map(|request| {
-                wants(request, class)
-                    .map_err(|what| format!("claim {}, request {}: {what}", key(claim), request.name))
+                wants(request, class).map_err(|what| format!("request {}: {what}", request.name))
             });
             let requests = requests.collect::<Result<Vec<_>, _>>()?;
             for want in requests.iter().flatten() {
@@ -140,11 +139,7 @@ fn wants(
     request: &DeviceRequest,
     class: &dyn Fn(&str) -> Option<Arc<DeviceClass>>,
 ) -> Result<Vec<Want>, String> {
-    let class = |name: &str| {
-        class(name).ok_or_else(|| {
-            format!("could not retrieve device class {name}: deviceclass.resource.k8s.io {name:?} not found")
-        })
-    };
+    let class = |name: &str| class(name).ok_or_else(|| format!("device class {name} does not exist"));
     if let Some(exact) = &request.exactly {
         return Ok(vec![Want {
             name: request.name.clone(),
@@ -566,4 +561,188 @@ fn config(claim: &ResourceClaim, wants: &[&Want]) -> Vec<DeviceAllocationConfigu
         }));
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const DRIVER: &str = "gpu.example.com";
+
+    fn slice(name: &str, spec: Value) -> Arc<ResourceSlice> {
+        let mut full =
+            json!({"driver": DRIVER, "pool": {"name": name, "generation": 1, "resourceSliceCount": 1}});
+        spec.as_object().into_iter().flatten().for_each(|(key, value)| full[key] = value.clone());
+        let slice = json!({"metadata": {"name": name}, "spec": full});
+        Arc::new(serde_json::from_value(slice).expect("a slice"))
+    }
+
+    fn gpu(name: &str, model: &str, numa: i64) -> Value {
+        json!({"name": name, "attributes": {"model": {"string": model}, "numa": {"int": numa}}})
+    }
+
+    fn class(name: &str) -> Option<Arc<DeviceClass>> {
+        let selectors = match name {
+            "gpu" => json!([{"cel": {"expression": "device.driver == 'gpu.example.com'"}}]),
+            "big" => json!([{"cel": {"expression": "device.attributes['gpu.example.com'].model == 'big'"}}]),
+            _ => return None,
+        };
+        let config = json!([{"opaque": {"driver": DRIVER, "parameters": {"of": name}}}]);
+        let class = json!({"metadata": {"name": name}, "spec": {"selectors": selectors, "config": config}});
+        Some(Arc::new(serde_json::from_value(class).expect("a class")))
+    }
+
+    fn exactly(extra: Value) -> Value {
+        let mut exact = json!({"deviceClassName": "gpu"});
+        extra.as_object().into_iter().flatten().for_each(|(key, value)| exact[key] = value.clone());
+        json!({"requests": [{"name": "r", "exactly": exact}]})
+    }
+
+    fn node(name: &str) -> NodeInfo {
+        let node = json!({"metadata": {"name": name, "labels": {"rack": "one"}}});
+        NodeInfo::new(Arc::new(serde_json::from_value(node).expect("a node")))
+    }
+
+    /// The devices that one claim gets on node `a`, `none`, or the error.
+    fn check(slices: &[Arc<ResourceSlice>], taken: &[&str], devices: Value) -> String {
+        let claim = json!({"metadata": {"name": "c", "namespace": "d"}, "spec": {"devices": devices}});
+        let claim = Arc::new(serde_json::from_value(claim).expect("a claim"));
+        let id = |name: &&str| {
+            let (pool, device) = name.split_once('/').expect("pool/device");
+            (DRIVER.to_owned(), pool.to_owned(), device.to_owned())
+        };
+        let work = Work::new(&[claim], &class, slices.to_vec(), taken.iter().map(id).collect());
+        match work.and_then(|work| work.allocate(&node("a"))) {
+            Err(error) => error,
+            Ok(None) => "none".to_owned(),
+            Ok(Some(found)) => {
+                let results = found[0].devices.as_ref().and_then(|devices| devices.results.as_ref());
+                let name = |result: &DeviceRequestAllocationResult| {
+                    format!("{}={}/{}", result.request, result.pool, result.device)
+                };
+                results.into_iter().flatten().map(name).collect::<Vec<_>>().join(" ")
+            }
+        }
+    }
+
+    #[test]
+    fn requests_get_devices() {
+        let on = |node: &str, name: &str, devices: Value| {
+            slice(name, json!({"nodeName": node, "devices": devices}))
+        };
+        let four =
+            json!([gpu("g0", "small", 0), gpu("g1", "big", 1), gpu("g2", "small", 1), gpu("g3", "big", 0)]);
+        let slices = [on("a", "pool", four.clone()), on("b", "other", json!([gpu("h0", "big", 0)]))];
+        let select = |expression: &str| json!([{"cel": {"expression": expression}}]);
+        let numa = format!("{DRIVER}/numa");
+        let two = |constraint: Value| {
+            let exact = |class: &str| json!({"deviceClassName": class});
+            json!({"requests": [{"name": "x", "exactly": exact("gpu")}, {"name": "y", "exactly": exact("big")}],
+                "constraints": [constraint]})
+        };
+        let first = json!({"requests": [{"name": "r", "firstAvailable": [
+            {"name": "five", "deviceClassName": "big", "count": 5},
+            {"name": "two", "deviceClassName": "big", "count": 2}]}]});
+        for (taken, devices, expect) in [
+            (vec![], exactly(json!({})), "r=pool/g0"),
+            (vec!["pool/g0"], exactly(json!({})), "r=pool/g1"),
+            (vec![], exactly(json!({"count": 3})), "r=pool/g0 r=pool/g1 r=pool/g2"),
+            (vec![], exactly(json!({"count": 5})), "none"),
+            (
+                vec![],
+                exactly(json!({"allocationMode": "All", "deviceClassName": "big"})),
+                "r=pool/g1 r=pool/g3",
+            ),
+            (vec!["pool/g3"], exactly(json!({"allocationMode": "All", "deviceClassName": "big"})), "none"),
+            (vec!["pool/g0"], exactly(json!({"adminAccess": true})), "r=pool/g0"),
+            (
+                vec![],
+                exactly(json!({"selectors": select("device.attributes['gpu.example.com'].numa == 1")})),
+                "r=pool/g1",
+            ),
+            (
+                vec![],
+                exactly(json!({"selectors": select("device.attributes['gpu.example.com'].none == 1")})),
+                "claim d/c: selector #0: CEL runtime error: no such key: none",
+            ),
+            (
+                vec![],
+                exactly(json!({"deviceClassName": "none"})),
+                "request r: device class none does not exist",
+            ),
+            (vec![], two(json!({"matchAttribute": numa})), "x=pool/g0 y=pool/g3"),
+            (vec!["pool/g3"], two(json!({"matchAttribute": numa})), "x=pool/g2 y=pool/g1"),
+            (vec![], two(json!({"matchAttribute": numa, "requests": ["x"]})), "x=pool/g0 y=pool/g1"),
+            (vec![], first.clone(), "r/two=pool/g1 r/two=pool/g3"),
+            (vec!["pool/g1"], first.clone(), "none"),
+        ] {
+            assert_eq!(check(&slices, &taken, devices.clone()), expect, "{taken:?} {devices}");
+        }
+    }
+
+    #[test]
+    fn slices_say_who_reaches_devices() {
+        let devices = json!([gpu("g0", "small", 0)]);
+        let rack = |value: &str| json!({"nodeSelectorTerms": [{"matchExpressions": [{"key": "rack", "operator": "In", "values": [value]}]}]});
+        let tainted = json!([{"name": "g0", "taints": [{"key": "broken", "effect": "NoSchedule"}]}]);
+        let each = json!([{"name": "g0", "nodeName": "b"}, {"name": "g1", "nodeName": "a"}]);
+        let half = json!({"name": "p", "generation": 1, "resourceSliceCount": 2});
+        let counted = json!([{"name": "half", "consumesCounters": [{"counterSet": "s", "counters": {"mem": {"value": "4Gi"}}}]},
+            {"name": "whole", "consumesCounters": [{"counterSet": "s", "counters": {"mem": {"value": "8Gi"}}}]}]);
+        let counters = json!({"sharedCounters": [{"name": "s", "counters": {"mem": {"value": "8Gi"}}}],
+            "pool": half, "devices": []});
+        let tolerates = json!({"tolerations": [{"key": "broken", "operator": "Exists"}]});
+        let one = |spec: Value| vec![slice("p", spec)];
+        for (slices, devices, expect) in [
+            (one(json!({"allNodes": true, "devices": devices})), json!({}), "r=p/g0"),
+            (one(json!({"nodeSelector": rack("one"), "devices": devices})), json!({}), "r=p/g0"),
+            (one(json!({"nodeSelector": rack("two"), "devices": devices})), json!({}), "none"),
+            (one(json!({"perDeviceNodeSelection": true, "devices": each})), json!({}), "r=p/g1"),
+            (one(json!({"allNodes": true, "devices": tainted})), json!({}), "none"),
+            (one(json!({"allNodes": true, "devices": tainted})), tolerates, "r=p/g0"),
+            (one(json!({"allNodes": true, "devices": devices, "pool": half})), json!({}), "none"),
+            (
+                one(json!({"allNodes": true, "devices": devices, "pool": half})),
+                json!({"allocationMode": "All"}),
+                "claim d/c, request r: asks for all devices, but resource pool gpu.example.com/p is currently being updated",
+            ),
+            (
+                vec![
+                    slice("p", json!({"allNodes": true, "devices": counted, "pool": half})),
+                    slice("q", counters.clone()),
+                ],
+                json!({"count": 2}),
+                "none",
+            ),
+            (
+                vec![
+                    slice("p", json!({"allNodes": true, "devices": counted, "pool": half})),
+                    slice("q", counters),
+                ],
+                json!({}),
+                "r=p/half",
+            ),
+        ] {
+            assert_eq!(check(&slices, &[], exactly(devices.clone())), expect, "{devices}");
+        }
+    }
+
+    #[test]
+    fn allocations_tell_configuration_and_place() {
+        let slices = vec![slice("p", json!({"nodeName": "a", "devices": [gpu("g0", "big", 0)]}))];
+        let devices = json!({"requests": [{"name": "r", "exactly": {"deviceClassName": "big"}}],
+            "config": [{"requests": ["r"], "opaque": {"driver": DRIVER, "parameters": {"of": "claim"}}}]});
+        let claim = json!({"metadata": {"name": "c", "namespace": "d"}, "spec": {"devices": devices}});
+        let claim = Arc::new(serde_json::from_value(claim).expect("a claim"));
+        let work = Work::new(&[claim], &class, slices, BTreeSet::new()).expect("valid");
+        let found = work.allocate(&node("a")).expect("no error").expect("allocated");
+        let told = serde_json::to_value(&found[0]).expect("JSON");
+        let source = |at: usize| told["devices"]["config"][at]["source"].clone();
+        assert_eq!((source(0), source(1)), (json!("FromClass"), json!("FromClaim")));
+        let field = &told["nodeSelector"]["nodeSelectorTerms"][0]["matchFields"][0];
+        assert_eq!(field, &json!({"key": "metadata.name", "operator": "In", "values": ["a"]}));
+        assert_eq!(work.allocate(&node("b")), Ok(None));
+    }
 }
