@@ -25,6 +25,7 @@ use crate::pods::registry::{Registry, Signal};
 use crate::pods::{manager, ops};
 use crate::qos::Classes;
 use crate::shared::{RuntimeFacts, Shared};
+use crate::shutdown::Shutdown;
 use crate::stats::sampler::Sampler;
 use crate::tokens::TokenStore;
 use crate::{Config, node, server, statics, volumes};
@@ -104,6 +105,7 @@ pub async fn start_while(parts: Parts, arriving: Arriving) -> Result<Arc<Shared>
         registry: Registry::default(),
         sampler: Sampler::default(),
         pressures: Pressures::default(),
+        shutdown: Shutdown::default(),
         collector: Collector::default(),
         classes: Classes::default(),
         devices,
@@ -137,6 +139,7 @@ pub async fn start_while(parts: Parts, arriving: Arriving) -> Result<Arc<Shared>
     shared.tasks.spawn("statistics", crate::stats::run(shared.clone()));
     shared.tasks.spawn("devices", crate::devices::run(shared.clone()));
     shared.tasks.spawn("eviction", crate::eviction::run(shared.clone()));
+    shared.tasks.spawn("shutdown", crate::shutdown::run(shared.clone()));
     shared.tasks.spawn("housekeeping", crate::housekeeping::run(shared.clone()));
     server::start(&shared, server_parts).await?;
     Ok(shared)

@@ -12,6 +12,7 @@ use machinery::codec::yaml;
 use serde_json::Value;
 
 use crate::eviction::threshold::{self, Settings as Eviction, Texts};
+use crate::shutdown::{Settings as Shutdown, plan};
 
 /// Why the settings cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -148,6 +149,8 @@ pub struct Config {
     pub log_dir: PathBuf,
     /// Directory of links to container logs, as log collectors expect it; `None` = no links.
     pub log_links: Option<PathBuf>,
+    /// The machine's logs, which the server shows to those who may read a node's; `None` = to nobody.
+    pub system_logs: Option<PathBuf>,
     /// The cluster's DNS.
     pub cluster_dns: Vec<String>,
     /// The cluster's DNS domain.
@@ -204,6 +207,8 @@ pub struct Config {
     pub pod_pids_limit: Option<i64>,
     /// When pods are evicted.
     pub eviction: Eviction,
+    /// How pods end before the machine does.
+    pub shutdown: Shutdown,
     /// Where device plugins register; `None` = they cannot.
     pub device_plugins: Option<PathBuf>,
     /// An unused image younger here than this is not removed.
@@ -228,6 +233,7 @@ impl Default for Config {
             manifest_dir: None,
             log_dir: "/var/log/pods".into(),
             log_links: Some("/var/log/containers".into()),
+            system_logs: Some("/var/log".into()),
             cluster_dns: Vec::new(),
             cluster_domain: "cluster.local".into(),
             resolv_conf: Some("/etc/resolv.conf".into()),
@@ -256,6 +262,7 @@ impl Default for Config {
             max_crash_backoff: Duration::from_secs(300),
             pod_pids_limit: None,
             eviction: Eviction::default(),
+            shutdown: Shutdown::default(),
             device_plugins: Some("/var/lib/kubelet/device-plugins".into()),
             image_min_age: Duration::from_secs(120),
             image_max_age: None,
@@ -310,6 +317,7 @@ impl Config {
             });
         }
         self.apply_paths(file);
+        self.system_logs = self.system_logs.take().filter(|_| flag("enableSystemLogHandler") != Some(false));
         set(&mut self.cluster_domain, text("clusterDomain"));
         set(&mut self.cluster_dns, list("clusterDNS"));
         set(&mut self.max_pods, number("maxPods"));
@@ -374,6 +382,9 @@ impl Config {
         set(&mut self.status_period, period("/nodeStatusReportFrequency")?);
         set(&mut self.max_crash_backoff, period("/crashLoopBackOff/maxContainerRestartPeriod")?);
         set(&mut self.eviction.transition, period("/evictionPressureTransitionPeriod")?);
+        let critical = read("/shutdownGracePeriodCriticalPods")?.unwrap_or_default();
+        let all = read("/shutdownGracePeriod")?.unwrap_or_default();
+        self.shutdown.periods = shutdown_periods(file)?.unwrap_or_else(|| plan::periods(all, critical));
         Ok(())
     }
 
@@ -519,6 +530,19 @@ impl Config {
     }
 }
 
+/// The periods by priority; `None` when the file names none.
+fn shutdown_periods(file: &Value) -> Result<Option<plan::Periods>, String> {
+    const KEY: &str = "shutdownGracePeriodByPodPriority";
+    let Some(list) = file.get(KEY).and_then(Value::as_array).filter(|list| !list.is_empty()) else {
+        return Ok(None);
+    };
+    let period = |item: &Value| {
+        let priority = item["priority"].as_i64().and_then(|priority| i32::try_from(priority).ok())?;
+        Some((priority, item["shutdownGracePeriodSeconds"].as_i64()?))
+    };
+    list.iter().map(period).collect::<Option<_>>().map(Some).ok_or_else(|| KEY.to_owned())
+}
+
 fn set<T>(field: &mut T, value: Option<T>) {
     if let Some(value) = value {
         *field = value;
@@ -563,7 +587,7 @@ mod tests {
     fn flags_and_file() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("c.yaml");
-        std::fs::write(&path, "kind: KubeletConfiguration\nmaxPods: 5\nclusterDNS: [10.0.0.10]\ncgroupRoot: /\nsystemReserved: {cpu: 100m}\n")
+        std::fs::write(&path, "kind: KubeletConfiguration\nmaxPods: 5\nclusterDNS: [10.0.0.10]\ncgroupRoot: /\nsystemReserved: {cpu: 100m}\nshutdownGracePeriod: 30s\nshutdownGracePeriodCriticalPods: 10s\n")
             .expect("written");
         let args = Args {
             config: Some(path),
@@ -581,6 +605,7 @@ mod tests {
             (2, "k", "")
         );
         assert_eq!(config.reserved["cpu"], "300m");
+        assert_eq!(config.shutdown.periods.into_iter().collect::<Vec<_>>(), [(0, 20), (2_000_000_000, 10)]);
         assert!(Config::load(&Args { node_ip: Some("x".into()), ..Args::default() }).is_err());
     }
 }

@@ -19,6 +19,7 @@ pub mod pods;
 pub mod qos;
 pub mod server;
 pub mod shared;
+pub mod shutdown;
 pub mod statics;
 pub mod stats;
 pub mod streaming;

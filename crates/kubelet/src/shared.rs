@@ -9,6 +9,7 @@ use api::k8s::api::core::v1::Service;
 use api::k8s::api::node::v1::RuntimeClass;
 use base::metrics::Metrics;
 use base::{Clock, Rng, Tasks};
+use client::plan::About;
 use client::{Client, Informer};
 use runtime::Cri;
 use runtime::cgroup::Cgroups;
@@ -26,6 +27,7 @@ use crate::images::Images;
 use crate::objects::Objects;
 use crate::pods::registry::Registry;
 use crate::qos::Classes;
+use crate::shutdown::Shutdown;
 use crate::stats::sampler::Sampler;
 use crate::tokens::TokenStore;
 use crate::volumes;
@@ -102,6 +104,8 @@ pub struct Shared {
     pub pressures: Pressures,
     /// Unused images.
     pub collector: Collector,
+    /// Whether the machine is about to end.
+    pub shutdown: Shutdown,
     /// Plugins' devices.
     pub devices: Devices,
     /// Control groups above pods.
@@ -125,6 +129,12 @@ impl Shared {
             seccomp_runtime_default: self.config.seccomp_default,
             root_dir: self.config.root_dir.to_string_lossy().into_owned(),
         }
+    }
+
+    /// The node, as the subject of events; its name stands for its uid, as in upstream's.
+    pub fn about_node(&self) -> About {
+        let name = self.config.node_name.clone();
+        About { api_version: "v1".into(), kind: "Node".into(), uid: name.clone(), name, ..About::default() }
     }
 
     /// The node's resolver configuration, as it is now.

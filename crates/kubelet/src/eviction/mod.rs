@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use base::tasks::blocking;
 use client::EventKind;
-use client::plan::About;
 use parking_lot::Mutex;
 
 use crate::node::machine;
@@ -97,15 +96,8 @@ async fn act(shared: &Arc<Shared>, threshold: &Threshold, observed: &BTreeMap<Si
     let seen = observed.get(&signal).copied().unwrap_or_default();
     let least = threshold.least.of(seen.capacity);
     tracing::warn!(?signal, least, available = seen.available, "the node is running out");
-    let about = About {
-        api_version: "v1".into(),
-        kind: "Node".into(),
-        name: shared.config.node_name.clone(),
-        uid: shared.config.node_name.clone(),
-        ..About::default()
-    };
     let text = format!("Attempting to reclaim {}", signal.resource());
-    shared.events.about(&about, EventKind::Warning, "EvictionThresholdMet", &text);
+    shared.events.about(&shared.about_node(), EventKind::Warning, "EvictionThresholdMet", &text);
     if signal.pressure() == Pressure::Disk {
         shared.collector.remove_unused(shared).await;
         let now = observe(shared).await.get(&signal).copied().unwrap_or_default();

@@ -50,6 +50,7 @@ pub async fn run(shared: Arc<Shared>) {
             () = shared.clock.sleep(wait) => {}
             () = shared.pressures.changed() => {}
             () = shared.devices.changed() => {}
+            () = shared.shutdown.changed() => {}
         }
     }
 }
@@ -70,15 +71,8 @@ async fn write(shared: &Shared, status: &NodeStatus, before: Option<&NodeStatus>
         Ok(_) => {
             let ready = |status: &NodeStatus| object::is_ready(status);
             if ready(status) && before.is_none_or(|before| !ready(before)) {
-                let about = client::plan::About {
-                    api_version: "v1".into(),
-                    kind: "Node".into(),
-                    name: name.clone(),
-                    uid: name.clone(),
-                    ..client::plan::About::default()
-                };
                 let message = format!("Node {name} status is now: NodeReady");
-                shared.events.about(&about, EventKind::Normal, "NodeReady", &message);
+                shared.events.about(&shared.about_node(), EventKind::Normal, "NodeReady", &message);
             }
             Ok(())
         }
@@ -194,8 +188,14 @@ async fn owner(shared: &Shared) -> Result<Option<Vec<OwnerReference>>, ClientErr
     }))
 }
 
+/// Why the node cannot take pods, if it cannot.
+pub async fn ready(shared: &Shared) -> Result<(), String> {
+    runtime_ready(shared).await?;
+    if shared.shutdown.begun() { Err("node is shutting down".to_owned()) } else { Ok(()) }
+}
+
 /// The runtime's readiness: (runtime, network and why not).
-pub async fn runtime_ready(shared: &Shared) -> Result<(), String> {
+async fn runtime_ready(shared: &Shared) -> Result<(), String> {
     let answer = shared.cri.status(m::StatusRequest { verbose: false }).await;
     let status =
         answer.map_err(|error| format!("container runtime is down: {error}"))?.status.unwrap_or_default();

@@ -115,7 +115,7 @@ pub async fn images(shared: &Shared) -> Vec<ContainerImage> {
 
 /// The node's status now; conditions keep their times from `before`.
 pub async fn status(shared: &Shared, before: Option<&NodeStatus>, images: &[ContainerImage]) -> NodeStatus {
-    let ready = super::runtime_ready(shared).await;
+    let ready = super::ready(shared).await;
     let (mut capacity, _) = resources(&shared.config, &shared.machine);
     let mut allocatable = shared.allocatable.clone();
     for (name, (all, healthy)) in shared.devices.counts() {

@@ -47,6 +47,8 @@ pub struct Facts<'a> {
     pub unsafe_sysctls: &'a [String],
     /// What the node is running out of.
     pub pressures: &'a BTreeSet<Pressure>,
+    /// The machine is about to end.
+    pub ending: bool,
 }
 
 fn refuse(reason: &str, message: String) -> Verdict {
@@ -56,7 +58,9 @@ fn refuse(reason: &str, message: String) -> Verdict {
 
 /// `None` when the pod may run.
 pub fn check(pod: &Pod, facts: &Facts<'_>) -> Option<Verdict> {
-    system(pod)
+    let ended = facts.ending.then(ending);
+    ended
+        .or_else(|| system(pod))
         .or_else(|| pressed(pod, facts.pressures))
         .or_else(|| sysctls(pod, facts))
         .or_else(|| fits(pod, facts))
@@ -68,6 +72,10 @@ fn system(pod: &Pod) -> Option<Verdict> {
     let os = pod.spec().os.as_ref()?;
     let message = "Failed to admit pod as the OS field doesn't match node OS".to_owned();
     (os.name != "linux").then(|| refuse("PodOSNotSupported", message))
+}
+
+fn ending() -> Verdict {
+    refuse("NodeShutdown", "Pod was rejected as the node is shutting down.".to_owned())
 }
 
 /// A node that runs out takes only what the system needs; short of memory alone, also pods that asked for some.
@@ -232,9 +240,13 @@ mod tests {
                 others,
                 unsafe_sysctls: &[],
                 pressures: &none,
+                ending: false,
             };
             let verdict = check(&pod("z", spec.clone()), &facts);
             assert_eq!(verdict.map(|verdict| verdict.reason).as_deref(), expect, "{spec}");
+            let refused = check(&pod("z", spec.clone()), &Facts { ending: true, ..facts.clone() })
+                .map(|verdict| verdict.reason);
+            assert_eq!(refused.as_deref(), Some("NodeShutdown"), "{spec}");
         }
     }
 

@@ -103,6 +103,7 @@ fn want(shared: &Arc<Shared>, pod: Arc<Pod>, node: Option<&Informer<Node>>) {
             others: &others,
             unsafe_sysctls: &shared.config.unsafe_sysctls,
             pressures: &shared.pressures.now(),
+            ending: shared.shutdown.begun(),
         };
         admit::check(&pod, &facts).or_else(|| shared.devices.allocate(&pod).err())
     };

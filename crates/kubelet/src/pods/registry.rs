@@ -49,6 +49,8 @@ const EARLY: usize = 512;
 #[derive(Default)]
 struct Inner {
     pods: BTreeMap<String, Entry>,
+    /// Uids in the order their pods came.
+    arrived: Vec<String>,
     /// Pod uid by container or sandbox id.
     ids: BTreeMap<String, String>,
     /// The runtime tells what happens.
@@ -66,13 +68,17 @@ pub struct Registry(Arc<Mutex<Inner>>);
 impl Registry {
     /// Adds a pod.
     pub fn insert(&self, uid: &str, entry: Entry) {
-        self.0.lock().pods.insert(uid.to_owned(), entry);
+        let mut inner = self.0.lock();
+        inner.arrived.retain(|known| known != uid);
+        inner.arrived.push(uid.to_owned());
+        inner.pods.insert(uid.to_owned(), entry);
     }
 
     /// Removes a pod.
     pub fn remove(&self, uid: &str) {
         let mut inner = self.0.lock();
         inner.pods.remove(uid);
+        inner.arrived.retain(|known| known != uid);
         inner.ids.retain(|_, owner| owner != uid);
     }
 
@@ -81,16 +87,14 @@ impl Registry {
         self.0.lock().pods.get(uid).cloned()
     }
 
-    /// A pod by name; the one that is not going away when there are two.
+    /// A pod by name; of two the one that is not going away, else the one that came last: a pod that was deleted
+    /// without grace is still being ended when its successor runs.
     pub fn by_name(&self, namespace: &str, name: &str) -> Option<Entry> {
         let inner = self.0.lock();
-        let mut found: Vec<&Entry> = inner
-            .pods
-            .values()
-            .filter(|entry| entry.pod.namespace() == namespace && entry.pod.name() == name)
-            .collect();
-        found.sort_by_key(|entry| entry.pod.deleting());
-        found.first().map(|entry| (*entry).clone())
+        let newest_first = inner.arrived.iter().rev().filter_map(|uid| inner.pods.get(uid));
+        let named =
+            newest_first.filter(|entry| entry.pod.namespace() == namespace && entry.pod.name() == name);
+        named.min_by_key(|entry| entry.pod.deleting()).cloned()
     }
 
     /// All pods.
@@ -206,6 +210,30 @@ mod tests {
     use super::super::observed::{Observed, Seen};
     use super::*;
     use runtime::events::Event;
+
+    #[test]
+    fn the_last_pod_of_a_name_is_meant() {
+        let registry = Registry::default();
+        let add = |uid: &str, deleted: bool| {
+            let (worker, _) = mpsc::unbounded_channel();
+            let mut pod = Pod::default();
+            pod.metadata.name = Some("p".into());
+            pod.metadata.uid = Some(uid.into());
+            pod.metadata.deletion_timestamp = deleted
+                .then(|| api::k8s::apimachinery::pkg::apis::meta::v1::Time(jiff::Timestamp::UNIX_EPOCH));
+            let (pod, containers) = (Arc::new(pod), BTreeMap::new());
+            registry.insert(uid, Entry { pod, status: None, worker, containers, sandbox: None });
+            registry.by_name("", "p").and_then(|entry| entry.pod.metadata.uid.clone())
+        };
+        let found = [add("b", false), add("c", false), add("a", false), add("d", true)];
+        assert_eq!(found.map(Option::unwrap_or_default), ["b", "c", "a", "a"]);
+        registry.remove("a");
+        assert_eq!(
+            registry.by_name("", "p").and_then(|entry| entry.pod.metadata.uid.clone()).as_deref(),
+            Some("c")
+        );
+        assert!(registry.by_name("n", "p").is_none());
+    }
 
     #[test]
     fn an_end_before_its_beginning_is_remembered() {

@@ -3,6 +3,7 @@
 //! Must not know streams: [`Streaming`] takes logs, exec, attach and port-forward.
 
 pub mod auth;
+mod logs;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -225,6 +226,9 @@ impl Server {
             ["metrics", "resource"] if get => text(StatusCode::OK, exposition::resource(&self.shared).await),
             ["metrics", "cadvisor"] if get => text(StatusCode::OK, exposition::cadvisor(&self.shared).await),
             ["metrics", "probes"] if get => text(StatusCode::OK, ""),
+            ["logs", ..] if get => {
+                logs::answer(&self.shared, path.strip_prefix("/logs").unwrap_or_default()).await
+            }
             ["configz"] if get => json_answer(&self.configz()),
             _ => text(StatusCode::NOT_FOUND, "404 page not found\n"),
         }

@@ -12,7 +12,7 @@ pub mod logs;
 mod node;
 mod ports;
 mod refusal;
-mod route;
+pub mod route;
 
 use std::sync::Arc;
 

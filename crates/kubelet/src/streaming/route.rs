@@ -89,7 +89,8 @@ impl Query {
     }
 }
 
-fn decode(text: &str) -> Option<String> {
+/// A part of a URL without its percent signs; `None` when it is no UTF-8 then.
+pub fn decode(text: &str) -> Option<String> {
     let mut out = Vec::with_capacity(text.len());
     let mut bytes = text.bytes();
     while let Some(byte) = bytes.next() {
