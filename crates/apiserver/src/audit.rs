@@ -194,12 +194,7 @@ fn readable(bytes: &[u8]) -> Value {
 
 impl Audit {
     /// Begins a record, if the policy wants one; the body comes back to be read again.
-    pub async fn begin(
-        &self,
-        server: &Server,
-        exchange: &mut Exchange,
-        body: Body,
-    ) -> Result<Body, api::ApiError> {
+    pub async fn begin(&self, exchange: &mut Exchange, body: Body) -> Result<Body, api::ApiError> {
         let (level, omitted) = self.policy.decide(exchange);
         if level == Level::None {
             return Ok(body);

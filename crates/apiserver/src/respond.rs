@@ -182,7 +182,7 @@ pub fn row(columns: &Columns, object: &Value, version: &str, now: Timestamp, inc
         row["conditions"] = conditions;
     }
     match include {
-        Include::None => {}
+        Include::None => row["object"] = Value::Null,
         Include::Metadata => row["object"] = partial(object, version),
         Include::Object => row["object"] = object.clone(),
     }

@@ -216,7 +216,7 @@ impl Server {
     async fn steps(&self, exchange: &mut Exchange, body: Body) -> Result<Response<Body>, ApiError> {
         exchange.user = authn::authenticate(self, exchange).await?;
         let body = match &self.audit {
-            Some(audit) => audit.begin(self, exchange, body).await?,
+            Some(audit) => audit.begin(exchange, body).await?,
             None => body,
         };
         authn::impersonate(self, exchange).await?;

@@ -1,5 +1,12 @@
 //! The server in process over the memory store: requests in, answers out.
 
+#[path = "api/answers.rs"]
+mod answers;
+#[path = "api/identity.rs"]
+mod identity;
+#[path = "api/rights.rs"]
+mod rights;
+
 use std::time::Duration;
 
 use api::user::UserInfo;
@@ -431,7 +438,8 @@ async fn pods_are_bound_evicted_and_counted() {
         refused,
         "pods \"b\" is forbidden: exceeded quota: q, requested: pods=1, used: pods=1, limited: pods=1"
     );
-    let place = json!({"topology.kubernetes.io/zone": "z1", "topology.kubernetes.io/region": "r1", "other": "x"});
+    let place =
+        json!({"topology.kubernetes.io/zone": "z1", "topology.kubernetes.io/region": "r1", "other": "x"});
     let node = json!({"metadata": {"name": "n1", "labels": place}});
     assert_eq!(api.create("/api/v1/nodes", node).await.code, 201);
     let binding = json!({"metadata": {"name": "a"}, "target": {"kind": "Node", "name": "n1"}});

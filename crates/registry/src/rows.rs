@@ -161,8 +161,7 @@ fn workload_rows() -> Vec<Resource> {
         apps.row("ControllerRevision", "controllerrevisions").namespaced().rules(&s::CONTROLLER_REVISION).print(&print::CONTROLLER_REVISION),
         apps.row("DaemonSet", "daemonsets").namespaced().short(&["ds"]).all().rules(&s::DAEMON_SET).print(&print::DAEMON_SET).status(),
         apps.row("Deployment", "deployments").namespaced().short(&["deploy"]).all().rules(&s::DEPLOYMENT).print(&print::DEPLOYMENT).scale().status(),
-        apps.row("ReplicaSet", "replicasets").namespaced().short(&["rs"]).all().rules(&s::REPLICA_SET).print(&print::REPLICA_SET)
-            .select_as("status.replicas", FieldSource::PathOr("status.replicas".into(), "0")).scale().status(),
+        apps.row("ReplicaSet", "replicasets").namespaced().short(&["rs"]).all().rules(&s::REPLICA_SET).print(&print::REPLICA_SET).scale().status(),
         apps.row("StatefulSet", "statefulsets").namespaced().short(&["sts"]).all().rules(&s::STATEFUL_SET).print(&print::STATEFUL_SET).scale().status(),
         hpa("v1").rules(&s::HPA_V1).convert(convert::HPA_V1),
         hpa("v2").rules(&s::HPA_V2),

@@ -110,3 +110,76 @@ fn a_definition_that_is_not_structural() {
     ];
     check("apiextensions.k8s.io", "v1", "CustomResourceDefinition", crd, expected);
 }
+
+#[test]
+fn volumes_of_older_systems() {
+    let pod = |volume: Value| json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}], "volumes": [volume]}});
+    let at = "spec.volumes[0]";
+    let blob =
+        "supported values: \"https://{account-name}.blob.core.windows.net/{container-name}/{disk-name}.vhd\"";
+    let cases = [
+        (json!({"name": "v", "rbd": {}}), vec!["rbd.monitors: Required value", "rbd.image: Required value"]),
+        (
+            json!({"name": "v", "flocker": {"datasetName": "a/b"}}),
+            vec!["flocker.datasetName: Invalid value: \"a/b\": must not contain '/'"],
+        ),
+        (
+            json!({"name": "v", "azureDisk": {"diskName": "d", "diskURI": "u", "kind": "Odd", "cachingMode": "Odd"}}),
+            vec![
+                "azureDisk.cachingMode: Unsupported value: \"Odd\": supported values: \"None\", \"ReadOnly\", \"ReadWrite\"",
+                "azureDisk.kind: Unsupported value: \"Odd\": supported values: \"Dedicated\", \"Managed\", \"Shared\"",
+                "azureDisk.diskURI: Unsupported value: \"u\": BLOB",
+            ],
+        ),
+        (
+            json!({"name": "v", "azureDisk": {"diskName": "d", "diskURI": "/subscriptions/x", "kind": "Managed"}}),
+            vec![],
+        ),
+    ];
+    for (volume, expected) in cases {
+        let expected: Vec<String> =
+            expected.iter().map(|line| format!("{at}.{}", line.replace("BLOB", blob))).collect();
+        check("", "v1", "Pod", pod(volume), expected.iter().map(String::as_str).collect());
+    }
+}
+
+#[test]
+fn finalizers_of_any_name_where_upstream_takes_them() {
+    let meta = json!({"name": "x", "finalizers": ["odd"]});
+    let odd = "metadata.finalizers[0]: Invalid value: \"odd\": name is neither a standard finalizer name nor is it fully qualified";
+    check("", "v1", "ConfigMap", json!({"metadata": meta}), vec![odd]);
+    check("node.k8s.io", "v1", "RuntimeClass", json!({"metadata": meta, "handler": "h"}), vec![]);
+    let budget =
+        json!({"metadata": meta, "spec": {"minAvailable": 1, "selector": {"matchLabels": {"a": "b"}}}});
+    check("policy", "v1", "PodDisruptionBudget", budget, vec![]);
+}
+
+#[test]
+fn labels_and_names_count_in_their_own_units() {
+    let long = "x".repeat(254);
+    let name = format!("metadata.name: Invalid value: {long:?}: must be no more than 253 characters");
+    check("", "v1", "ConfigMap", json!({"metadata": {"name": long}}), vec![&name]);
+    let value = "x".repeat(64);
+    let label = format!("metadata.labels: Invalid value: {value:?}: must be no more than 63 bytes");
+    check("", "v1", "ConfigMap", json!({"metadata": {"name": "x", "labels": {"a": value}}}), vec![&label]);
+}
+
+#[test]
+fn a_nodes_address_range_follows_the_older_field() {
+    let catalog = Catalog::builtin();
+    let node = catalog.by_kind("", "v1", "Node").expect("kind");
+    for (spec, one, all) in [
+        (json!({"podCIDR": "10.0.0.0/24"}), json!("10.0.0.0/24"), json!(["10.0.0.0/24"])),
+        (json!({"podCIDRs": ["10.0.0.0/24"]}), json!("10.0.0.0/24"), json!(["10.0.0.0/24"])),
+        (
+            json!({"podCIDR": "10.1.0.0/24", "podCIDRs": ["10.0.0.0/24", "::/64"]}),
+            json!("10.1.0.0/24"),
+            json!(["10.1.0.0/24"]),
+        ),
+        (json!({}), Value::Null, Value::Null),
+    ] {
+        let mut object = json!({"metadata": {"name": "n"}, "spec": spec});
+        node.default(&mut object);
+        assert_eq!((&object["spec"]["podCIDR"], &object["spec"]["podCIDRs"]), (&one, &all), "{spec}");
+    }
+}

@@ -203,7 +203,27 @@ pub async fn authorize(server: &Server, exchange: &Exchange) -> Result<(), ApiEr
         exchange.annotate("authorization.k8s.io/decision", verdict);
         exchange.annotate("authorization.k8s.io/reason", decision.reason.clone());
     }
-    if decision.allowed { Ok(()) } else { Err(forbidden(&exchange.user, &attributes, &decision.reason)) }
+    if !decision.allowed {
+        return Err(forbidden(&exchange.user, &attributes, &decision.reason));
+    }
+    if takes_over(exchange) {
+        attributes.verb = "create".to_owned();
+        require(server, &exchange.user, &attributes).await?;
+    }
+    Ok(())
+}
+
+/// Whether a GET turns into a connection that runs commands or carries anything: a WebSocket to a pod's streams, or
+/// through an agent's own server. Reading rights are not enough for that.
+fn takes_over(exchange: &Exchange) -> bool {
+    let info = &exchange.info;
+    info.verb == "get"
+        && info.group.is_empty()
+        && exchange.headers().contains_key(http::header::UPGRADE)
+        && matches!(
+            (info.resource.as_str(), info.subresource.as_str()),
+            ("pods", "exec" | "attach" | "portforward") | ("nodes", "proxy")
+        )
 }
 
 /// 403 unless the user may.

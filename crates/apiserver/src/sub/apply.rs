@@ -99,7 +99,7 @@ fn decode(call: &Call<'_>, body: &[u8], options: &WriteOptions) -> Result<Value,
     }
     let (version, kind) =
         (config["apiVersion"].as_str().unwrap_or(""), config["kind"].as_str().unwrap_or(""));
-    if kind != row.kind {
+    if kind != row.kind || version != row.api_version() {
         return Err(ApiError::bad_request(format!(
             "invalid object type: {}, Kind={kind}",
             if version.contains('/') { version.to_owned() } else { format!("/{version}") }

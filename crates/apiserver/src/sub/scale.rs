@@ -35,7 +35,13 @@ async fn update(call: &Call<'_>, paths: &ScalePaths, body: Body) -> Result<Value
     let body = write::read_body(body).await?;
     let new = write::decode(call.exchange, TARGET, &body, options.validation)?;
     let name = new["metadata"]["name"].as_str().unwrap_or("");
-    if !name.is_empty() && name != call.name() {
+    if name.is_empty() {
+        return Err(ApiError::bad_request(format!(
+            "the name of the object ({} based on URL) was undeterminable: name must be provided",
+            call.name()
+        )));
+    }
+    if name != call.name() {
         return Err(ApiError::bad_request(format!(
             "the name of the object ({name}) does not match the name on the URL ({})",
             call.name()

@@ -32,6 +32,7 @@ pub async fn delete(call: &Call<'_>, body: Body) -> Result<Response<Body>, ApiEr
     let accept = call.exchange.accept(call.offer())?;
     let options = options(call, body).await?;
     let deleted = delete_named(call, call.namespace(), call.name(), &options).await?;
+    warn_of_orphans(call, &options);
     let include = Include::Metadata;
     let (object, whole) = match deleted {
         Deleted::Marked(object) => (object, true),
@@ -50,6 +51,17 @@ pub async fn delete(call: &Call<'_>, body: Body) -> Result<Response<Body>, ApiEr
         details.remove("group");
     }
     Ok(respond::tree(&plain(&accept), StatusCode::OK, &status))
+}
+
+/// Jobs leave their pods behind unless told otherwise, which few expect.
+fn warn_of_orphans(call: &Call<'_>, options: &Value) {
+    let silent = options["orphanDependents"].is_null() && options["propagationPolicy"].is_null();
+    if silent && call.row().group == "batch" && call.row().kind == "Job" {
+        call.exchange.warn(
+            "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove \
+             them or set propagationPolicy=Orphan to suppress this warning",
+        );
+    }
 }
 
 fn plain(accept: &crate::negotiate::Accept) -> crate::negotiate::Accept {
@@ -249,6 +261,7 @@ pub async fn delete_collection(call: &Call<'_>, body: Body) -> Result<Response<B
             Err(error) => return Err(error),
         }
     }
+    warn_of_orphans(call, &options);
     let list = json!({"kind": call.row().list_kind, "apiVersion": call.row().api_version(),
         "metadata": {"resourceVersion": call.server.store.revision().to_string()}, "items": items});
     Ok(respond::tree(&plain(&accept), StatusCode::OK, &list))

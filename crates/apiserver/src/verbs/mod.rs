@@ -104,8 +104,12 @@ pub async fn dispatch(server: &Server, exchange: &Exchange, body: Body) -> Resul
         return crate::discovery::unknown(server, exchange, body).await;
     };
     check_scope(row, exchange)?;
+    if exchange.head.method == http::Method::HEAD && info.subresource != "proxy" {
+        return Err(method_not_allowed());
+    }
     warn_deprecated(row, exchange);
     let call = Call { server, exchange, served: Served::new(row.clone(), serving.custom(row).cloned()) };
+    let (body, _place) = crate::bodies::admit(server, exchange, body).await?;
     if !info.subresource.is_empty() {
         return sub::dispatch(&call, body).await;
     }

@@ -53,6 +53,7 @@ static NOISE: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
         (r"eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*", "TOKEN"),
         (r"(RUN-gen-|Odd_|kube-api-access-)[a-z0-9]{5}\b", "${1}SUFFIX"),
         (r"current: \d+", "current: N"),
+        (r"in record \(\d+\)", "in record (N)"),
         (r"hash=[0-9A-Fa-f]+", "hash=HASH"),
     ]
     .into_iter()

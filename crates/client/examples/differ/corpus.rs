@@ -88,6 +88,13 @@ fn examples() -> Vec<(Resource, Value)> {
     documents.into_iter().map(|document| of(document.value)).collect()
 }
 
+/// Puts the run's name for `RUN`. (By itself, the word may stand in encoded bytes.)
+fn named(text: &str, run: &str) -> String {
+    ["-", ".", "2."]
+        .iter()
+        .fold(text.to_owned(), |text, end| text.replace(&format!("RUN{end}"), &format!("{run}{end}")))
+}
+
 /// Every section, for a run of this name.
 pub fn sections(run: &str) -> Vec<Section> {
     let mut sections = vec![set_up()];
@@ -100,12 +107,12 @@ pub fn sections(run: &str) -> Vec<Section> {
         Case::new("cleanup/namespace", "DELETE", format!("/api/v1/namespaces/{NAMESPACE}"), Value::Null);
     sections.push(Section { always: true, cases: vec![clean] });
     for case in sections.iter_mut().flat_map(|section| &mut section.cases) {
-        case.path = case.path.replace("RUN", run);
-        case.headers.iter_mut().for_each(|(_, value)| *value = value.replace("RUN", run));
+        case.path = named(&case.path, run);
+        case.headers.iter_mut().for_each(|(_, value)| *value = named(value, run));
         match &mut case.body {
-            Body::Text(text) => *text = text.replace("RUN", run),
+            Body::Text(text) => *text = named(text, run),
             Body::Last(edit) | Body::Protobuf(_, edit) => {
-                let text = edit.to_string().replace("RUN", run);
+                let text = named(&edit.to_string(), run);
                 *edit = serde_json::from_str(&text).expect("still JSON");
             }
             Body::None => (),

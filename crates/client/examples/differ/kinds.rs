@@ -113,7 +113,7 @@ impl Of<'_> {
             ("generate", self.with(json!({"metadata": {"name": null, "generateName": "RUN-gen-"}}))),
             ("generate-odd", self.with(json!({"metadata": {"name": null, "generateName": "Odd_"}}))),
             ("version-set", self.with(json!({"metadata": {"resourceVersion": "5"}}))),
-            ("labels", self.with(json!({"metadata": {"labels": {"odd key": "-odd-", "a": "b c"}}}))),
+            ("labels", self.with(json!({"metadata": {"labels": {"odd key": "b"}}}))),
             ("unknown", self.with(json!({"oddField": 1, "metadata": {"otherField": {"a": 1}}}))),
             ("finalizers", self.with(json!({"metadata": {"finalizers": ["odd", "example.com/ok"]}}))),
         ];

@@ -166,7 +166,7 @@ fn counts(errors: &mut ErrorList, status: &Value, fields: &[&str], below: &[&str
 
 fn collisions(errors: &mut ErrorList, new: &Value, old: &Value) {
     let (now, was) = (new.int("status.collisionCount"), old.int("status.collisionCount"));
-    if now < was {
+    if old.has("status.collisionCount") && now < was {
         errors.invalid(&Path::new("status").child("collisionCount"), now, "cannot be decremented");
     }
 }

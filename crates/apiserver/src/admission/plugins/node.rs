@@ -160,12 +160,15 @@ fn references(pod: &Value) -> Option<&'static str> {
     }
     let text = pod["spec"].to_string();
     let found = [
+        ("\"secret\":", "secrets"),
         ("\"secretKeyRef\"", "secrets"),
+        ("SecretRef\":", "secrets"),
         ("\"secretRef\"", "secrets"),
         ("\"secretName\"", "secrets"),
         ("\"imagePullSecrets\"", "secrets"),
         ("\"configMap", "configmaps"),
         ("\"persistentVolumeClaim\"", "persistentvolumeclaims"),
+        ("\"ephemeral\":", "persistentvolumeclaims"),
         ("\"resourceClaims\"", "resourceclaims"),
     ];
     found.iter().find(|(key, _)| text.contains(key)).map(|(_, what)| *what)

@@ -68,6 +68,8 @@ pub fn protect(review: &Review<'_>, object: &mut Value, _old: Option<&Value>) ->
         "kubernetes.io/pvc-protection"
     } else if creates(review, "", "persistentvolumes") {
         "kubernetes.io/pv-protection"
+    } else if creates(review, "storage.k8s.io", "volumeattributesclasses") {
+        "kubernetes.io/vac-protection"
     } else {
         return Ok(());
     };
