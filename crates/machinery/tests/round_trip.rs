@@ -205,3 +205,18 @@ fn a_list_of_a_million_objects_is_refused() {
     let error = proto::decode(pods, &message).expect_err("too many").to_string();
     assert_eq!(error, "proto: \"containers\" has more than 50000 items");
 }
+
+#[test]
+fn quantities_from_protobuf_are_judged_and_spelled_alike() {
+    let volumes = facts().by_name("io.k8s.api.core.v1.EmptyDirVolumeSource").expect("known");
+    let message = |text: &str| {
+        let length = u8::try_from(text.len()).expect("short");
+        [&[0x12, length + 2, 0x0a, length], text.as_bytes()].concat()
+    };
+    for (text, expect) in
+        [("0Gi", Some("0")), ("1024Mi", Some("1Gi")), ("1.5", Some("1500m")), ("x", None), ("1 Gi", None)]
+    {
+        let read = proto::decode(volumes, &message(text)).ok();
+        assert_eq!(read.as_ref().and_then(|value| value["sizeLimit"].as_str()), expect, "{text}");
+    }
+}

@@ -635,7 +635,12 @@ fn decode_special(kind: Scalar, body: &[u8], depth: usize) -> Result<Value, Deco
         |wanted: u32| blobs.iter().rev().find(|(number, _)| *number == wanted).map(|(_, bytes)| *bytes);
     Ok(match kind {
         Scalar::Quantity => {
-            Value::String(blob(1).map(text).filter(|t| !t.is_empty()).unwrap_or_else(|| "0".into()))
+            // Any spelling may come, and what is no quantity.
+            let written = blob(1).map(text).filter(|t| !t.is_empty()).unwrap_or_else(|| "0".into());
+            scalar::from_json(kind, Value::String(written), None).map_err(|error| match error {
+                scalar::ScalarError::Message(message) => DecodeError::Proto { message },
+                scalar::ScalarError::Mismatch { .. } => broken("not a quantity"),
+            })?
         }
         Scalar::Time | Scalar::MicroTime if body.is_empty() => Value::Null,
         Scalar::Time | Scalar::MicroTime => decode_time(kind, numbers)?,
