@@ -10,6 +10,7 @@ pub mod audit;
 pub mod authn;
 pub mod authz;
 mod backup;
+mod bodies;
 pub mod boot;
 mod compress;
 pub mod config;

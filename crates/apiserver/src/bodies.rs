@@ -1,0 +1,59 @@
+//! How many large bodies the server holds at one time: without a bound, a few clients that send the largest body
+//! allowed would take all memory. It must not know what bodies say.
+
+use std::time::Duration;
+
+use http_body::Body as _;
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use api::ApiError;
+use base::http::Body;
+
+use crate::server::{Exchange, Server};
+
+/// Bodies up to this length are read and handled as they come: as many requests as may run hold 40 MB of them.
+const SMALL_BYTES: u64 = 64 * 1024;
+/// How long a client may take to send a larger one: the largest allowed comes in time at 1 Mbit/s.
+const READ_TIME: Duration = Duration::from_secs(30);
+/// How long a larger one waits for its turn before the client is asked to come back.
+const WAIT: Duration = Duration::from_secs(20);
+/// Larger bodies that are being read at one time: 48 MB of the largest. Those that send slowly hold up each other
+/// and nobody with a small body. Memory is the process's, whatever servers run in it.
+static READING: Semaphore = Semaphore::const_new(16);
+/// KB of larger bodies that are being handled at one time: as trees, 3 MB of text can take a hundred times that, and
+/// seconds of a core. One of the largest fits beside some smaller ones, so that not every thread is busy with them.
+static HANDLING: Semaphore = Semaphore::const_new(4 * 1024);
+
+/// Subresources whose bodies are streams that go elsewhere.
+const STREAMS: [&str; 5] = ["proxy", "exec", "attach", "portforward", "log"];
+
+/// Lets a request with a large body in when there is room: the whole body, and the place to keep until the answer.
+pub async fn admit(
+    server: &Server,
+    exchange: &Exchange,
+    body: Body,
+) -> Result<(Body, Option<SemaphorePermit<'static>>), ApiError> {
+    let small = body.size_hint().upper().is_some_and(|most| most <= SMALL_BYTES);
+    if small || STREAMS.contains(&exchange.info.subresource.as_str()) {
+        return Ok((body, None));
+    }
+    let bytes = {
+        let _reading = place(server, &READING, 1).await?;
+        let read = server.clock.timeout(READ_TIME, crate::write::read_body(body)).await;
+        read.unwrap_or_else(|| Err(ApiError::timeout("the request's body did not come in time")))?
+    };
+    let kilobytes = u32::try_from(bytes.len() / 1024 + 1).unwrap_or(u32::MAX);
+    let handling = place(server, &HANDLING, kilobytes).await?;
+    Ok((base::http::full(bytes), Some(handling)))
+}
+
+async fn place(
+    server: &Server,
+    of: &'static Semaphore,
+    many: u32,
+) -> Result<SemaphorePermit<'static>, ApiError> {
+    match server.clock.timeout(WAIT, of.acquire_many(many)).await {
+        Some(Ok(permit)) => Ok(permit),
+        _ => Err(ApiError::too_many_requests("too many large requests, please try again later", 1)),
+    }
+}
