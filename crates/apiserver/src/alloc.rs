@@ -656,6 +656,9 @@ impl Allocators {
         }
         // An upgrade to two families keeps the first address: it is this service's own.
         let own = service.has("metadata.resourceVersion") && service.text("spec.clusterIP") == text;
+        // The same service, made by another server just now: the commit will say that it exists.
+        let claimed = server.store.get(&address_key(ip));
+        let own = own || claimed.is_some_and(|claim| claimant(&object::tree(&claim)) == owner(service));
         if !own && !holds.take_address(ip) {
             return refuse("provided IP is already allocated".to_owned());
         }

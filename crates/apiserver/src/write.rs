@@ -372,6 +372,16 @@ impl Server {
         Ok(committed)
     }
 
+    /// Whether a refusal with this code may be due to another server's change that had not come here yet. By now it
+    /// has.
+    pub async fn was_behind(&self, code: u16) -> Result<bool, ApiError> {
+        if !self.store.is_shared() || !matches!(code, 404 | 409) {
+            return Ok(false);
+        }
+        self.store.latest().await.map_err(ApiError::internal)?;
+        Ok(true)
+    }
+
     /// The stored object, or 404.
     pub fn find(&self, row: &Resource, namespace: &str, name: &str) -> Result<Arc<Object>, ApiError> {
         let not_found = || ApiError::not_found(&row.group, &row.plural, name);

@@ -419,6 +419,11 @@ impl Store {
         }
     }
 
+    /// Whether other servers write to the same store, so that memory may be behind: see [`Store::latest`].
+    pub fn is_shared(&self) -> bool {
+        matches!(self.inner.mode, Mode::Remote(..))
+    }
+
     /// Waits until memory is as fresh as any write acknowledged by any server before this call, and
     /// returns the revision reached: what a consistent read needs first.
     pub async fn latest(&self) -> Result<u64, CommitError> {

@@ -170,6 +170,21 @@ pub async fn delete_named(
     name: &str,
     options: &Value,
 ) -> Result<Deleted, ApiError> {
+    let deleted = delete_known(call, namespace, name, options).await;
+    let Err(error) = &deleted else { return deleted };
+    match call.server.was_behind(error.code).await? {
+        true => delete_known(call, namespace, name, options).await,
+        false => deleted,
+    }
+}
+
+/// Deletes an object as this server knows it.
+async fn delete_known(
+    call: &Call<'_>,
+    namespace: &str,
+    name: &str,
+    options: &Value,
+) -> Result<Deleted, ApiError> {
     let mut current = call.server.find(call.row(), namespace, name)?;
     for _ in 0..TRIES {
         match delete_once(call, options, &current).await? {
@@ -246,6 +261,7 @@ pub async fn delete_collection(call: &Call<'_>, body: Body) -> Result<Response<B
     let options = options(call, body).await?;
     let selection = Selection::parse(call)?;
     let resource = call.row().storage.clone().unwrap_or_else(|| "".into());
+    warn_of_orphans(call, &options);
     let snapshot = call.server.store.snapshot(&resource);
     let namespace = Some(call.namespace()).filter(|n| !n.is_empty() && call.row().namespaced);
     let mut found: Vec<Arc<Object>> = candidates(&snapshot, &selection, namespace, None).cloned().collect();
@@ -261,7 +277,6 @@ pub async fn delete_collection(call: &Call<'_>, body: Body) -> Result<Response<B
             Err(error) => return Err(error),
         }
     }
-    warn_of_orphans(call, &options);
     let list = json!({"kind": call.row().list_kind, "apiVersion": call.row().api_version(),
         "metadata": {"resourceVersion": call.server.store.revision().to_string()}, "items": items});
     Ok(respond::tree(&plain(&accept), StatusCode::OK, &list))

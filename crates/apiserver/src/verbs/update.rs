@@ -149,6 +149,21 @@ pub async fn change_untracked(
     options: &WriteOptions,
     make: &mut Make<'_>,
 ) -> Result<Written, ApiError> {
+    let changed = change_known(call, part, options, make).await;
+    let Err(error) = &changed else { return changed };
+    match call.server.was_behind(error.code).await? {
+        true => change_known(call, part, options, make).await,
+        false => changed,
+    }
+}
+
+/// Changes an object as this server knows it.
+async fn change_known(
+    call: &Call<'_>,
+    part: Part,
+    options: &WriteOptions,
+    make: &mut Make<'_>,
+) -> Result<Written, ApiError> {
     let mut current = call.server.find(call.row(), call.namespace(), call.name())?;
     for _ in 0..TRIES {
         match change_once(call, part, options, make, &current).await? {
