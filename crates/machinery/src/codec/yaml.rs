@@ -339,7 +339,7 @@ pub fn encode(value: &Value) -> String {
         Value::Object(map) if !map.is_empty() => write_map(map, 0, &mut out),
         Value::Array(items) if !items.is_empty() => write_list(items, 0, &mut out),
         leaf => {
-            write_leaf(leaf, 0, false, &mut out);
+            write_leaf(leaf, 2, false, &mut out);
             out.push('\n');
         }
     }
@@ -702,7 +702,7 @@ mod tests {
     fn odd_texts_are_read_back() {
         let odd =
             ["\r", "\n\r", "\u{85}", "\u{2028}", "\u{2029}x", "\u{feff}", "\u{ffff}", "\u{0}", "\u{7f}"];
-        let around = ["", "a", "\n", " ", "a\n", ": ", "- ", "\u{10ffff}"];
+        let around = ["", "a", "\n", " ", "a\n", "\n: x\n", ": ", "- ", "\u{10ffff}"];
         for odd in odd {
             for (before, after) in
                 around.iter().flat_map(|before| around.iter().map(move |after| (before, after)))
@@ -714,6 +714,12 @@ mod tests {
                 let read =
                     decode_first(written.as_bytes()).unwrap_or_else(|error| panic!("{written:?}: {error}"));
                 assert_eq!(read.value, value, "{written:?}");
+                let alone = encode(&value["v"]["a"]);
+                assert_eq!(
+                    decode_first(alone.as_bytes()).expect("reads").value,
+                    value["v"]["a"],
+                    "{alone:?}"
+                );
             }
         }
     }
