@@ -19,6 +19,7 @@ use api::k8s::api::core::v1::{
 };
 use api::k8s::api::scheduling::v1::PriorityClass;
 use api::k8s::api::storage::v1::CSINode;
+use api::wire::Wire;
 use base::Clock;
 use clap::Parser;
 use cli::control::Plane;
@@ -371,7 +372,7 @@ impl Seen {
             let is_bound = |pod: &Pod| pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some());
             let pod = change.object();
             let new = !matches!(change, Change::Deleted(_)) && is_bound(pod);
-            if new && !change.old().is_some_and(is_bound) {
+            if new && !change.old().is_some_and(|old| is_bound(old)) {
                 let name = pod.metadata.name.clone().unwrap_or_default();
                 let now = own.clock.monotonic();
                 let mut times = own.times.lock();
