@@ -149,10 +149,13 @@ impl Work<'_> {
         status::set_condition(self.status_mut(), condition);
     }
 
+    /// True when nothing but the number of replicas changes. Without rolling updates, several sets have no proportion
+    /// to keep: the old ones go, or (as upstream's do) they would stay for ever.
     fn is_scaling(&self) -> bool {
         let wanted = sets::wanted(&self.spec);
-        let active = self.sets.iter().filter(|set| sets::replicas(set) > 0);
-        active.filter_map(sets::desired).any(|desired| desired != wanted)
+        let active: Vec<&ReplicaSet> = self.sets.iter().filter(|set| sets::replicas(set) > 0).collect();
+        let scales = sets::is_rolling(&self.spec) || active.len() < 2;
+        scales && active.into_iter().filter_map(sets::desired).any(|desired| desired != wanted)
     }
 
     /// Brings the new set's annotations and the Deployment's revision up to date; makes the set if asked to.

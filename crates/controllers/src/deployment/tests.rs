@@ -192,6 +192,19 @@ fn recreate_waits_for_the_old_pods() {
 }
 
 #[test]
+fn recreate_ends_a_rollout_even_when_it_is_scaled_at_once() {
+    let mut world = world(deployment(6, "a", Value::Null));
+    world.settle();
+    world.change(deployment(6, "b", Value::Null));
+    world.step();
+    world.step();
+    assert!(world.sizes().iter().all(|size| *size > 0), "{:?}", world.sizes());
+    world.change(deployment(3, "a", json!({"strategy": {"type": "Recreate"}})));
+    world.settle();
+    assert_eq!(world.sizes(), [3, 0]);
+}
+
+#[test]
 fn scaling_during_a_rollout_is_proportional() {
     let mut world = world(deployment(10, "a", Value::Null));
     world.settle();
