@@ -316,7 +316,6 @@ async fn a_node_gets_tokens_for_its_own_pods() {
 #[tokio::test]
 async fn a_node_says_only_so_much_of_itself() {
     let api = two_nodes().await;
-    let uid = api.get("/api/v1/nodes/n1").await.json()["metadata"]["uid"].clone();
     let labels = |key: &str| json!({"metadata": {"labels": {key: "x"}}});
     let owner = json!({"metadata": {"ownerReferences": [{"apiVersion": "v1", "kind": "Node", "name": "n2", "uid": "x"}]}});
     for (body, code) in [
@@ -334,45 +333,45 @@ async fn a_node_says_only_so_much_of_itself() {
         let answer = api.node(Method::PATCH, "/api/v1/nodes/n1", body.clone()).await;
         assert_eq!(answer.code, code, "{body}: {}", answer.message());
     }
-    let mirror = |spec: Value, meta: Value| {
-        let mut pod = json!({"metadata": {"name": "m", "annotations": {"kubernetes.io/config.mirror": "x"},
-            "ownerReferences": [{"apiVersion": "v1", "kind": "Node", "name": "n1", "uid": uid, "controller": true}]},
-            "spec": {"nodeName": "n1", "containers": [{"name": "c", "image": "i"}]}});
-        for (key, value) in spec.as_object().expect("a map") {
-            pod["spec"][key] = value.clone();
-        }
-        for (key, value) in meta.as_object().expect("a map") {
-            pod["metadata"][key] = value.clone();
-        }
-        pod
-    };
+}
+
+/// A mirror pod of n1 with more in its spec and metadata.
+fn mirror_of(uid: &Value, spec: &Value, meta: &Value) -> Value {
+    let mut pod = json!({"metadata": {"name": "m", "annotations": {"kubernetes.io/config.mirror": "x"},
+        "ownerReferences": [{"apiVersion": "v1", "kind": "Node", "name": "n1", "uid": uid, "controller": true}]},
+        "spec": {"nodeName": "n1", "containers": [{"name": "c", "image": "i"}]}});
+    for (key, value) in spec.as_object().expect("a map") {
+        pod["spec"][key] = value.clone();
+    }
+    for (key, value) in meta.as_object().expect("a map") {
+        pod["metadata"][key] = value.clone();
+    }
+    pod
+}
+
+#[tokio::test]
+async fn mirror_pods_refer_to_nothing() {
+    let api = two_nodes().await;
+    let uid = api.get("/api/v1/nodes/n1").await.json()["metadata"]["uid"].clone();
+    let mirror = |spec: Value, meta: Value| mirror_of(&uid, &spec, &meta);
     let volume = |source: Value| json!({"volumes": [source]});
     let from =
         |reference: Value| json!({"containers": [{"name": "c", "image": "i", "envFrom": [reference]}]});
     let plain = || json!({});
+    let owned = |mut owner: Value| {
+        owner["apiVersion"] = "v1".into();
+        owner["kind"] = "Node".into();
+        owner["controller"] = true.into();
+        json!({"ownerReferences": [owner]})
+    };
     for (what, pod) in [
         ("that is no mirror", mirror(plain(), json!({"annotations": {}}))),
         ("on another node", mirror(json!({"nodeName": "n2"}), plain())),
-        (
-            "owned by another node",
-            mirror(
-                plain(),
-                json!({"ownerReferences": [{"apiVersion": "v1", "kind": "Node", "name": "n2", "uid": "x", "controller": true}]}),
-            ),
-        ),
-        (
-            "with another's uid",
-            mirror(
-                plain(),
-                json!({"ownerReferences": [{"apiVersion": "v1", "kind": "Node", "name": "n1", "uid": "x", "controller": true}]}),
-            ),
-        ),
+        ("owned by another node", mirror(plain(), owned(json!({"name": "n2", "uid": "x"})))),
+        ("with another's uid", mirror(plain(), owned(json!({"name": "n1", "uid": "x"})))),
         (
             "that blocks its owner",
-            mirror(
-                plain(),
-                json!({"ownerReferences": [{"apiVersion": "v1", "kind": "Node", "name": "n1", "uid": uid, "controller": true, "blockOwnerDeletion": true}]}),
-            ),
+            mirror(plain(), owned(json!({"name": "n1", "uid": uid, "blockOwnerDeletion": true}))),
         ),
         ("with an account", mirror(json!({"serviceAccountName": "b"}), plain())),
         ("with a Secret", mirror(volume(json!({"name": "v", "secret": {"secretName": "b"}})), plain())),
