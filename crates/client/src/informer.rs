@@ -5,13 +5,14 @@
 use std::any::{Any, TypeId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use api::k8s::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use api::wire::Wire;
 use base::{Backoff, Cancel, Clock, Rng, Tasks};
 use parking_lot::Mutex;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
 use crate::cache::{Erased, Objects, Shared};
 use crate::client::{List, ListOptions, WatchOptions};
@@ -41,13 +42,40 @@ pub struct Scope {
 
 type ChangeFn = Box<dyn Fn(&Change<dyn Erased>) + Send + Sync>;
 
+/// True from some moment on. Wakes those who wait in the order they came: tokio's `watch` wakes them at random, and a
+/// simulation could not repeat that.
+#[derive(Default)]
+struct Synced {
+    done: AtomicBool,
+    wake: Notify,
+}
+
+impl Synced {
+    fn set(&self) {
+        self.done.store(true, Ordering::Release);
+        self.wake.notify_waiters();
+    }
+
+    fn is_set(&self) -> bool {
+        self.done.load(Ordering::Acquire)
+    }
+
+    async fn wait(&self) {
+        // Made before the look: a notification in between is not missed.
+        let woken = self.wake.notified();
+        if !self.is_set() {
+            woken.await;
+        }
+    }
+}
+
 /// What an informer and its reflector share; it does not know the type of the objects.
 struct Feed {
     resource: ResourceRef,
     scope: Scope,
     objects: Objects,
     handlers: Mutex<Vec<ChangeFn>>,
-    synced: watch::Sender<bool>,
+    synced: Synced,
     changed: watch::Sender<u64>,
     cancel: Cancel,
 }
@@ -81,7 +109,7 @@ impl<K: Meta> Informer<K> {
             scope,
             objects: cache.objects().clone(),
             handlers: Mutex::default(),
-            synced: watch::Sender::new(false),
+            synced: Synced::default(),
             changed: watch::Sender::new(0),
             cancel,
         };
@@ -125,14 +153,12 @@ impl<K: Meta> Informer<K> {
 
     /// True once the first list is in the cache.
     pub fn is_synced(&self) -> bool {
-        *self.feed.synced.borrow()
+        self.feed.synced.is_set()
     }
 
     /// Waits for the first list.
     pub async fn synced(&self) {
-        let mut synced = self.feed.synced.subscribe();
-        // The sender lives in self, so waiting cannot fail.
-        let _ = synced.wait_for(|synced| *synced).await;
+        self.feed.synced.wait().await;
     }
 
     /// Stops watching; the cache keeps its last content.
@@ -302,7 +328,7 @@ impl Reflector {
         let revision = resource_version.parse().unwrap_or(0);
         self.revision = resource_version;
         self.informer.apply(|cache| cache.replace(objects, revision));
-        self.informer.synced.send_replace(true);
+        self.informer.synced.set();
     }
 
     async fn follow(&mut self, mut stream: WatchStream<Text>) -> Result<(), ClientError> {

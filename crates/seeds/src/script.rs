@@ -48,8 +48,8 @@ const DEEDS: &[Deed] = &[
     (2, "make a daemon set"),
     (6, "make a job"),
     (2, "make a cron job"),
-    (3, "make a service"),
-    (3, "make a budget"),
+    (6, "make a service"),
+    (6, "make a budget"),
     (2, "make a pod"),
     (8, "scale"),
     (8, "roll"),
@@ -57,7 +57,7 @@ const DEEDS: &[Deed] = &[
     (2, "undo"),
     (5, "delete a workload"),
     (4, "delete a pod"),
-    (6, "evict"),
+    (8, "evict"),
     (2, "drain"),
     (2, "uncordon"),
     (2, "suspend"),
@@ -314,20 +314,22 @@ impl User {
         .await;
     }
 
-    /// An app of some kind, by its label.
-    fn app(&self) -> String {
-        let kind = if self.chance(70) { "d" } else { "s" };
-        self.name(kind)
+    /// An app of some kind, by its label: one that is there, if any is.
+    async fn app(&self, space: &str) -> String {
+        let kind = if self.chance(70) { "deployments" } else { "statefulsets" };
+        let all = self.list(kind, space).await;
+        let known = self.pick(&all).map(|object| text(&object["metadata"]["name"]).to_owned());
+        known.unwrap_or_else(|| self.name("d"))
     }
 
     async fn service(&self, space: &str) {
-        let app = self.app();
+        let app = self.app(space).await;
         let spec = json!({"selector": {"app": app}, "ports": [{"port": 80}]});
         self.make("services", space, &json!({"metadata": {"name": app}, "spec": spec})).await;
     }
 
     async fn budget(&self, space: &str) {
-        let app = self.app();
+        let app = self.app(space).await;
         let mut spec = json!({"selector": {"matchLabels": {"app": app}}});
         match self.rng.below(3) {
             0 => spec["maxUnavailable"] = json!(1),
@@ -340,7 +342,7 @@ impl User {
     async fn pod(&self, space: &str) {
         let name = self.name("p");
         // A pod that looks like an app's is adopted.
-        let app = if self.chance(30) { self.app() } else { name.clone() };
+        let app = if self.chance(30) { self.app(space).await } else { name.clone() };
         let mut pod = self.template(&app, false);
         pod["metadata"]["name"] = json!(name);
         self.disturb(space, &app);
