@@ -11,7 +11,11 @@ use std::process::ExitCode;
 type Task = (&'static str, &'static str, fn(&Path, &[String]) -> ExitCode);
 
 const TASKS: &[Task] = &[
-    ("bench", "measure: api, requests, store, scheduler (more arguments go to the benchmark)", run_bench),
+    (
+        "bench",
+        "measure: api, hostile, requests, store, scheduler (more arguments go to the benchmark)",
+        run_bench,
+    ),
     (
         "differ",
         "send one corpus to two API servers and list what differs: A=KUBECONFIG [B=KUBECONFIG]",
@@ -24,7 +28,11 @@ const TASKS: &[Task] = &[
         run_soak,
     ),
     ("fuzz", "run fuzz targets, all or the named ones, --seconds N each", fuzz::run),
-    ("sim", "run seeds of the deterministic simulation: --seeds A..B, --seed N --trace, --mutation all, …", run_sim),
+    (
+        "sim",
+        "run seeds of the deterministic simulation: --seeds A..B, --seed N --trace, --mutation all, …",
+        run_sim,
+    ),
     ("tidy", "check the rules of the code that a compiler does not", run_tidy),
 ];
 
@@ -52,6 +60,7 @@ fn run_tidy(root: &Path, _args: &[String]) -> ExitCode {
 /// The benchmarks: name, crate, example.
 const BENCHES: &[(&str, &str, &str)] = &[
     ("api", "client", "bench_api"),
+    ("hostile", "client", "bench_hostile"),
     ("requests", "apiserver", "api_bench"),
     ("scheduler", "cli", "bench_scheduler"),
     ("store", "store", "bench"),
