@@ -20,7 +20,10 @@ async fn a_cluster_from_start_to_end() {
     scenario("names", names(&cluster)).await;
     scenario("replacement", replacement(&cluster)).await;
     scenario("rolling update under load", rolling_update(&cluster)).await;
+    scenario("adoption", adoption(&cluster)).await;
+    scenario("data of a stateful set", stateful(&cluster)).await;
     scenario("restart", restart(&mut cluster)).await;
+    scenario("data after a restart", data_after_restart(&cluster)).await;
     cluster.down().await;
     let after = support::traces();
     let left: Vec<&String> = after.difference(&before).collect();
@@ -132,6 +135,67 @@ async fn rolling_update(cluster: &Cluster) {
     let after = cluster.pods("app=hello").await;
     assert!(before.iter().all(|pod| !after.contains(pod)), "{before:?} became {after:?}");
     assert!(failed.is_empty() && served > 50, "{served} requests served, failed: {failed:?}");
+}
+
+/// A ReplicaSet takes a bare pod that it selects and removes one that is too many; orphaned pods stay.
+async fn adoption(cluster: &Cluster) {
+    let template = json!({"metadata": {"labels": {"app": "adopted"}}, "spec": {
+        "containers": [busybox("main", "sleep 3600", json!([]))], "terminationGracePeriodSeconds": 0}});
+    let bare = |name: &str| {
+        json!({"apiVersion": "v1", "kind": "Pod", "spec": template["spec"],
+            "metadata": {"name": name, "labels": {"app": "adopted"}}})
+    };
+    let owned = |pod: &serde_json::Value| pod["metadata"]["ownerReferences"][0]["kind"] == "ReplicaSet";
+    cluster.create("pods", bare("bare")).await;
+    cluster.pod_phase("bare", "Running").await;
+    let set = json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "metadata": {"name": "adopting"},
+        "spec": {"replicas": 1, "selector": {"matchLabels": {"app": "adopted"}}, "template": template}});
+    cluster.create("replicasets", set).await;
+    cluster.pod_when("bare", owned).await;
+    cluster.create("pods", bare("surplus")).await;
+    cluster.gone("surplus").await;
+    cluster.orphan("replicasets", "adopting").await;
+    cluster.pod_when("bare", |pod| !owned(pod)).await;
+    assert_eq!(cluster.pods("app=adopted").await, ["bare"]);
+    cluster.delete_pod("bare").await;
+}
+
+/// Pods of a StatefulSet have names in DNS and get their own volumes back.
+async fn stateful(cluster: &Cluster) {
+    let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "data"},
+        "spec": {"clusterIP": "None", "selector": {"app": "data"}}});
+    cluster.create("services", service).await;
+    let script = "echo $HOSTNAME >> /data/file; sleep 3600";
+    let container = busybox("main", script, json!([{"name": "data", "mountPath": "/data"}]));
+    let template = json!({"metadata": {"labels": {"app": "data"}},
+        "spec": {"containers": [container], "terminationGracePeriodSeconds": 0}});
+    let claim = json!({"metadata": {"name": "data"}, "spec": {
+        "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Mi"}}}});
+    let set = json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "data"},
+        "spec": {"serviceName": "data", "replicas": 2, "selector": {"matchLabels": {"app": "data"}},
+            "template": template, "volumeClaimTemplates": [claim]}});
+    cluster.create("statefulsets", set).await;
+    cluster.pod_phase("data-1", "Running").await;
+    let second = cluster.get("pods", "data-1").await;
+    let address = second["status"]["podIP"].as_str().expect("an address").to_owned();
+    let look = format!("nslookup data-1.data.default.svc.cluster.local | grep -o {address}$");
+    cluster.exec_eventually("data-0", &look, &address).await;
+    cluster.replace_same("data-1").await;
+    cluster.exec_eventually("data-1", "cat /data/file | tr '\\n' ' '; echo", "data-1 data-1 ").await;
+    cluster.exec_eventually("data-0", "cat /data/file", "data-0").await;
+}
+
+/// Volumes that were in use when the process was killed still hold their data, for running pods and new ones.
+async fn data_after_restart(cluster: &Cluster) {
+    cluster.exec_eventually("data-0", "cat /data/file | wc -l", "1").await;
+    cluster.replace_same("data-0").await;
+    cluster.exec_eventually("data-0", "cat /data/file | wc -l", "2").await;
+    cluster.exec_eventually("data-1", "cat /data/file | wc -l", "2").await;
+    cluster.delete("statefulsets", "data").await;
+    for pod in ["data-0", "data-1"] {
+        cluster.gone(pod).await;
+        cluster.delete("persistentvolumeclaims", &format!("data-{pod}")).await;
+    }
 }
 
 /// kill -9 of the whole process: acknowledged writes are there afterwards, and pods have kept running.

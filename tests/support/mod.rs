@@ -12,7 +12,9 @@ use api::meta::ObjectExt as _;
 use base::{BoxError, Clock, Tasks};
 use client::client::WatchOptions;
 use client::streaming;
-use client::{Client, DeleteOptions, Https, Kubeconfig, ListOptions, Patch, WatchEvent, WriteOptions};
+use client::{
+    Client, DeleteOptions, Https, Kubeconfig, ListOptions, Patch, Propagation, WatchEvent, WriteOptions,
+};
 use serde_json::{Value, json};
 
 pub mod links;
@@ -81,7 +83,7 @@ async fn try_connect(path: &Path, place: &Place, clock: &Clock, tasks: &Tasks) -
 
 fn gvr(resource: &str) -> Gvr {
     match resource {
-        "deployments" => Gvr::new("apps", "v1", resource),
+        "deployments" | "replicasets" | "statefulsets" => Gvr::new("apps", "v1", resource),
         "networkpolicies" => Gvr::new("networking.k8s.io", "v1", resource),
         _ => Gvr::new("", "v1", resource),
     }
@@ -216,6 +218,21 @@ impl Cluster {
     pub async fn delete(&self, resource: &str, name: &str) {
         let deleted = self.client.delete_at(&gvr(resource), "default", name, &DeleteOptions::default()).await;
         deleted.unwrap_or_else(|error| panic!("{resource} {name}: {error}"));
+    }
+
+    /// Deletes an object of `default` without what it owns.
+    pub async fn orphan(&self, resource: &str, name: &str) {
+        let options = DeleteOptions::default().propagate(Propagation::Orphan);
+        let deleted = self.client.delete_at(&gvr(resource), "default", name, &options).await;
+        deleted.unwrap_or_else(|error| panic!("{resource} {name}: {error}"));
+    }
+
+    /// Deletes a pod that comes back under its name, and waits until the new one runs.
+    pub async fn replace_same(&self, name: &str) {
+        let before = self.get("pods", name).await["metadata"]["uid"].clone();
+        self.delete("pods", name).await;
+        self.pod_when(name, |pod| pod["metadata"]["uid"] != before && pod["status"]["phase"] == "Running")
+            .await;
     }
 
     /// Sends an HTTP request to a port of a pod through a port-forward; the answer.
