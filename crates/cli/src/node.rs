@@ -105,6 +105,10 @@ pub struct NodeArgs {
     /// Labels of a new node: key=value, comma-separated.
     #[arg(long, value_delimiter = ',', value_name = "LABELS")]
     pub node_labels: Vec<String>,
+    /// A KubeletConfiguration: when the node's agent evicts, how pods end before the machine does, and so on. What
+    /// Navarch sets itself (addresses, directories, the cluster's DNS) stays
+    #[arg(long, value_name = "FILE")]
+    pub kubelet_config: Option<PathBuf>,
     /// An existing container runtime's socket; without it Navarch runs its own containerd.
     #[arg(long, value_name = "SOCKET")]
     pub container_runtime_endpoint: Option<PathBuf>,
@@ -203,6 +207,9 @@ async fn start_agent(parts: NodeParts, socket: &Path, arriving: Arriving) -> Res
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
         (key.to_owned(), value.to_owned())
     };
+    let settings = kubelet::Args { config: args.kubelet_config.clone(), ..kubelet::Args::default() };
+    let settings = kubelet::Config::load(&settings)
+        .map_err(|error| CliError::component("node agent's settings", error))?;
     let config = kubelet::Config {
         node_name: names.node,
         node_ips: names.addresses[..1].to_vec(),
@@ -218,7 +225,7 @@ async fn start_agent(parts: NodeParts, socket: &Path, arriving: Arriving) -> Res
         labels: args.node_labels.iter().map(label).collect(),
         listen: Some(SocketAddr::new([0, 0, 0, 0].into(), args.kubelet_port)),
         healthz: None,
-        ..kubelet::Config::default()
+        ..settings
     };
     let agent = kubelet::agent::Parts {
         config,
