@@ -162,6 +162,23 @@ async fn storage(informers: &SharedInformers, sender: &mpsc::UnboundedSender<Inp
     storage
 }
 
+/// The caches of devices, complete.
+async fn devices(informers: &SharedInformers, sender: &mpsc::UnboundedSender<Input>) -> Devices {
+    let claims = informers.of::<ResourceClaim>();
+    claims.synced().await;
+    forward(&claims, sender, |change| Input::Devices(change.clone()));
+    let (slices, classes) = (informers.of::<ResourceSlice>(), informers.of::<DeviceClass>());
+    tokio::join!(slices.synced(), classes.synced());
+    forward(&slices, sender, |_| Input::Other(Change::Device));
+    forward(&classes, sender, |_| Input::Other(Change::Device));
+    Devices {
+        claims: claims.cache().clone(),
+        slices: slices.cache().clone(),
+        classes: classes.cache().clone(),
+        pending: BTreeMap::new(),
+    }
+}
+
 /// The caches that say which pods are alike, complete.
 async fn owners(informers: &SharedInformers) -> Owners {
     let services = informers.of::<Service>();
@@ -193,19 +210,7 @@ pub async fn run(
     let budgets = informers.of::<PodDisruptionBudget>();
     tokio::join!(nodes.synced(), pods.synced(), namespaces.synced());
     let storage = storage(&informers, &sender).await;
-    let claims = informers.of::<ResourceClaim>();
-    claims.synced().await;
-    forward(&claims, &sender, |change| Input::Devices(change.clone()));
-    let (slices, classes) = (informers.of::<ResourceSlice>(), informers.of::<DeviceClass>());
-    tokio::join!(slices.synced(), classes.synced());
-    forward(&slices, &sender, |_| Input::Other(Change::Device));
-    forward(&classes, &sender, |_| Input::Other(Change::Device));
-    let devices = Devices {
-        claims: claims.cache().clone(),
-        slices: slices.cache().clone(),
-        classes: classes.cache().clone(),
-        pending: BTreeMap::new(),
-    };
+    let devices = devices(&informers, &sender).await;
     forward(&nodes, &sender, |change| Input::Node(change.clone()));
     forward(&namespaces, &sender, |change| Input::Namespace(change.clone()));
     forward(&pods, &sender, |change| Input::Pod(change.clone()));
