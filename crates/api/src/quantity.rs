@@ -214,8 +214,8 @@ fn scaled(whole: &str, fraction: &str, scale: Scale) -> i128 {
         Scale::Ten(power) => (power, 0),
         Scale::Two(shift) => (0, shift),
     };
-    // Digits kept exactly; the rest only decides the rounding up.
-    let kept = significant.len().min(27);
+    // Digits kept exactly, as many as the cap has; the rest only decides the rounding up.
+    let kept = significant.len().min(28);
     let dropped = significant.len() - kept;
     let mut value: i128 = significant[..kept].parse().unwrap_or(0);
     let mut inexact = significant[kept..].bytes().any(|byte| byte != b'0');
@@ -319,5 +319,11 @@ mod tests {
         assert_eq!(Quantity::zero().add(&mi).to_string(), "64Mi");
         assert_eq!(mi.sub(&"1Ki".parse().expect("valid")).to_string(), "65535Ki");
         assert!(Quantity::from_milli(1) > Quantity::zero());
+    }
+
+    #[test]
+    fn the_longest_print_is_read_back() {
+        let long: Quantity = "374922922337203.00000000017580777581Ki".parse().expect("valid");
+        assert_eq!(long.to_string().parse::<Quantity>().expect("valid"), long);
     }
 }

@@ -220,3 +220,11 @@ fn quantities_from_protobuf_are_judged_and_spelled_alike() {
         assert_eq!(read.as_ref().and_then(|value| value["sizeLimit"].as_str()), expect, "{text}");
     }
 }
+
+#[test]
+fn a_map_entry_of_protobuf_may_have_no_value() {
+    let maps = facts().by_name("io.k8s.api.core.v1.ConfigMap").expect("known");
+    let read =
+        proto::decode(maps, &[0x1a, 0x03, 0x0a, 0x01, b'k', 0x12, 0x03, 0x0a, 0x01, b'k']).expect("reads");
+    assert_eq!((&read["binaryData"]["k"], &read["data"]["k"]), (&Value::from(""), &Value::from("")));
+}

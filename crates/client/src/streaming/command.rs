@@ -40,7 +40,7 @@ impl Exit {
         if bytes.iter().all(u8::is_ascii_whitespace) {
             return Exit::Code(0);
         }
-        let Ok(status) = serde_json::from_slice::<Value>(bytes) else {
+        let Ok(mut status @ Value::Object(_)) = serde_json::from_slice::<Value>(bytes) else {
             // Versions before 4 send a text.
             let text = String::from_utf8_lossy(bytes);
             return Exit::Error(ApiError::new(
@@ -59,7 +59,6 @@ impl Exit {
             }
         }
         // A stream's Status carries no kind.
-        let mut status = status;
         status["kind"] = json!("Status");
         Exit::Error(ApiError::from_status(500, &status))
     }
@@ -108,5 +107,13 @@ mod tests {
         assert!(matches!(Exit::parse(b"boom"), Exit::Error(error) if error.message.ends_with("boom")));
         let size = serde_json::to_string(&TerminalSize { width: 80, height: 24 }).expect("serializes");
         assert_eq!(size, r#"{"Width":80,"Height":24}"#);
+    }
+
+    #[test]
+    fn what_is_no_object_is_a_text() {
+        for text in ["\"ExitCode\"", "5", "[1]", "plain"] {
+            let Exit::Error(error) = Exit::parse(text.as_bytes()) else { panic!("{text} is an error") };
+            assert_eq!(error.message, format!("error executing remote command: {text}"));
+        }
     }
 }

@@ -555,7 +555,12 @@ fn decode_field(
             }
             let slot = object.entry(field.json).or_insert_with(|| Value::Object(Map::new()));
             if let Value::Object(map) = slot {
-                map.insert(key, value.unwrap_or_else(|| canonical::zero(Schema::Item(field))));
+                let zero = || match field.base {
+                    // As Go reads it: empty rather than nil.
+                    Base::Scalar(Scalar::Bytes) => Value::String(String::new()),
+                    _ => canonical::zero(Schema::Item(field)),
+                };
+                map.insert(key, value.unwrap_or_else(zero));
             }
         }
     }
