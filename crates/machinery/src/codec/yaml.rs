@@ -491,7 +491,9 @@ fn write_text(text: &str, depth: usize, key: bool, out: &mut String) {
     let string = matches!(plain_scalar(text), Ok(Value::String(_)))
         && timestamp(text).is_none()
         && !base60(text)
-        && !text.is_empty();
+        && !text.is_empty()
+        // A key that would merge.
+        && text != "<<";
     if !string {
         return write_flow(text, Style::Double, depth, key, out);
     }
