@@ -426,7 +426,16 @@ impl Remote for Etcd {
             if let Some(seal) = feed.seal() {
                 self.seal.get_or_init(|| seal);
             }
-            self.load(&feed).await?;
+            let clock = &self.options.clock;
+            let (mut retry, began) = (Backoff::doubling(RETRY.0, RETRY.1), clock.monotonic());
+            while let Err(error) = self.load(&feed).await {
+                // etcd may be starting, too.
+                let unreachable = matches!(error, EngineError::Connect(_) | EngineError::Etcd { .. });
+                if !unreachable || clock.monotonic().saturating_sub(began) > CALL_TIMEOUT {
+                    return Err(error);
+                }
+                clock.sleep(retry.next_plain()).await;
+            }
             let tasks = self.tasks.clone();
             tasks.spawn("store-etcd-compact", Arc::clone(&self).compact_for_ever(feed.clone()));
             tasks.spawn("store-etcd-follow", self.follow_for_ever(feed));
