@@ -50,6 +50,8 @@ impl Keys {
             ("ca.crt", &ca),
             ("server.crt", &server.cert),
             ("server.key", &server.key),
+            ("us.crt", &us.cert),
+            ("us.key", &us.key),
             ("sa.key", &accounts),
         ] {
             fs::write(dir.join(name), text)?;
