@@ -29,7 +29,6 @@ pub mod request;
 mod respond;
 mod server;
 mod sub;
-mod trust;
 mod verbs;
 mod webhook;
 mod write;

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use api::user::UserInfo;
+use base::trust::{self, Trust};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use parking_lot::Mutex;
@@ -78,7 +79,8 @@ impl<T: Clone> Remote<T> {
             let identity = cert.map(|(cert, key)| base::pki::Identity { cert, key });
             let identity = identity.as_ref().map(base::pki::LiveIdentity::new).transpose();
             let identity = identity.map_err(|error| error.to_string())?;
-            let config = crate::trust::client_config(&ca, identity.as_ref())?;
+            let config = trust::client_config(Trust::Among(&ca), identity.as_ref())
+                .map_err(|error| error.to_string())?;
             Scheme::Given(config.into())
         };
         let bearer = Some(user.text("token").to_owned()).filter(|token| !token.is_empty());

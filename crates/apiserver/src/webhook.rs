@@ -1,8 +1,8 @@
 //! Webhooks of any kind: where one is reached, one POST, its answer in JSON. It must not know what is asked.
 
-use std::sync::Arc;
 use std::time::Duration;
 
+use base::trust::{self, Trust};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST};
@@ -93,11 +93,11 @@ pub fn endpoint(server: &Server, client: &Value, query: &str) -> Result<Endpoint
     let ca = STANDARD.decode(client.text("caBundle")).ok().and_then(|bytes| String::from_utf8(bytes).ok());
     let ca = ca.filter(|ca| !ca.trim().is_empty()).or_else(|| server.config.system_ca.clone());
     let tls = match ca {
-        Some(ca) => crate::trust::client_config(&ca, None).map(Arc::new)?,
+        Some(ca) => trust::client_config(Trust::Among(&ca), None).map_err(|error| error.to_string())?,
         None => return Err("the webhook names no certificate authority".to_owned()),
     };
     if client.has("url") {
-        return at_url(client.text("url"), query, Scheme::Given(tls));
+        return at_url(client.text("url"), query, Scheme::Given(tls.into()));
     }
     let service = client.at("service");
     let (namespace, name) = (service.text("namespace"), service.text("name"));
@@ -107,7 +107,7 @@ pub fn endpoint(server: &Server, client: &Value, query: &str) -> Result<Endpoint
     let url = format!("https://{host}:{port}{path}");
     let (ip, at) = crate::sub::service_address(server, namespace, name, port)
         .ok_or_else(|| format!("Post {url:?}: {}", unreachable_service(server, namespace, name, port)))?;
-    let target = Target { name: host, host: ip.to_string(), port: at, scheme: Scheme::Given(tls) };
+    let target = Target { name: host, host: ip.to_string(), port: at, scheme: Scheme::Given(tls.into()) };
     Ok(Endpoint { target, url, path, bearer: None })
 }
 

@@ -11,6 +11,7 @@ pub mod pki;
 pub mod rng;
 pub mod tasks;
 pub mod telemetry;
+pub mod trust;
 
 pub use backoff::Backoff;
 pub use clock::Clock;

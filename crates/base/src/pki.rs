@@ -380,7 +380,7 @@ pub fn roots(pem: &str) -> Result<RootCertStore, PkiError> {
 }
 
 /// AES-128 first, as Go has it: lists and watches are many megabytes, and it is the quickest.
-fn provider() -> Arc<rustls::crypto::CryptoProvider> {
+pub(crate) fn provider() -> Arc<rustls::crypto::CryptoProvider> {
     let mut provider = rustls::crypto::ring::default_provider();
     let quickest = rustls::CipherSuite::TLS13_AES_128_GCM_SHA256;
     provider.cipher_suites.sort_by_key(|suite| suite.suite() != quickest);
@@ -410,17 +410,6 @@ pub fn server_config(
     Ok(config)
 }
 
-/// A client's TLS: trusts `ca`, presents `identity` when given. No ALPN is set: the caller chooses.
-pub fn client_config(ca: &str, identity: Option<&LiveIdentity>) -> Result<rustls::ClientConfig, PkiError> {
-    let builder = rustls::ClientConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots(ca)?);
-    Ok(match identity {
-        None => builder.with_no_client_auth(),
-        Some(identity) => builder.with_client_cert_resolver(Arc::new(identity.clone())),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -443,7 +432,8 @@ mod tests {
         let identity = ca.issue(&subject, now, YEAR, &rng).expect("issued");
         let live = LiveIdentity::new(&identity).expect("an identity");
         server_config(&live, Some(&ca.identity().cert)).expect("server");
-        client_config(&ca.identity().cert, Some(&live)).expect("client");
+        let trust = crate::trust::Trust::From(&ca.identity().cert);
+        crate::trust::client_config(trust, Some(&live)).expect("client");
         let (_, pem) = x509_parser::pem::parse_x509_pem(identity.cert.as_bytes()).expect("PEM");
         let cert = pem.parse_x509().expect("X.509");
         let organization = cert.subject().iter_organization().next().expect("an organisation");

@@ -8,7 +8,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use base::http::Body;
-use base::{BoxError, Clock, Tasks, pki};
+use base::pki::LiveIdentity;
+use base::trust::{self, Trust};
+use base::{BoxError, Clock, Tasks};
 use base64::Engine as _;
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -146,85 +148,18 @@ fn host_of(authority: &Authority) -> &str {
 
 fn tls_config(settings: &Settings) -> Result<rustls::ClientConfig, ClientError> {
     let bad = |error: &dyn std::fmt::Display| ClientError::config("TLS", error);
-    if settings.insecure {
-        return insecure::config(settings.identity.as_ref());
-    }
-    let ca = match &settings.ca {
-        Some(ca) => ca.clone(),
-        None => std::fs::read_to_string("/etc/ssl/certs/ca-certificates.crt").unwrap_or_default(),
+    let system: String;
+    let trust = match &settings.ca {
+        _ if settings.insecure => Trust::Anyone,
+        Some(ca) => Trust::From(ca),
+        None => {
+            system = std::fs::read_to_string("/etc/ssl/certs/ca-certificates.crt").unwrap_or_default();
+            Trust::From(&system)
+        }
     };
-    let identity = settings.identity.as_ref().map(pki::LiveIdentity::new).transpose();
+    let identity = settings.identity.as_ref().map(LiveIdentity::new).transpose();
     let identity = identity.map_err(|error| bad(&error))?;
-    pki::client_config(&ca, identity.as_ref()).map_err(|error| bad(&error))
-}
-
-/// A server that is not verified, as `insecure-skip-tls-verify` asks for.
-mod insecure {
-    use std::sync::Arc;
-
-    use base::pki::{self, Identity};
-    use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-    use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-    use rustls::{DigitallySignedStruct, Error, SignatureScheme};
-    use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
-
-    use crate::ClientError;
-
-    #[derive(Debug)]
-    struct AcceptAny(Arc<CryptoProvider>);
-
-    impl ServerCertVerifier for AcceptAny {
-        fn verify_server_cert(
-            &self,
-            _: &CertificateDer<'_>,
-            _: &[CertificateDer<'_>],
-            _: &ServerName<'_>,
-            _: &[u8],
-            _: UnixTime,
-        ) -> Result<ServerCertVerified, Error> {
-            Ok(ServerCertVerified::assertion())
-        }
-
-        fn verify_tls12_signature(
-            &self,
-            message: &[u8],
-            cert: &CertificateDer<'_>,
-            signed: &DigitallySignedStruct,
-        ) -> Result<HandshakeSignatureValid, Error> {
-            verify_tls12_signature(message, cert, signed, &self.0.signature_verification_algorithms)
-        }
-
-        fn verify_tls13_signature(
-            &self,
-            message: &[u8],
-            cert: &CertificateDer<'_>,
-            signed: &DigitallySignedStruct,
-        ) -> Result<HandshakeSignatureValid, Error> {
-            verify_tls13_signature(message, cert, signed, &self.0.signature_verification_algorithms)
-        }
-
-        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-            self.0.signature_verification_algorithms.supported_schemes()
-        }
-    }
-
-    pub(super) fn config(identity: Option<&Identity>) -> Result<rustls::ClientConfig, ClientError> {
-        let bad = |error: &dyn std::fmt::Display| ClientError::config("TLS", error);
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder = rustls::ClientConfig::builder_with_provider(provider.clone())
-            .with_safe_default_protocol_versions()
-            .map_err(|error| bad(&error))?
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(AcceptAny(provider)));
-        match identity {
-            None => Ok(builder.with_no_client_auth()),
-            Some(identity) => {
-                let chain = pki::certificates(&identity.cert).map_err(|error| bad(&error))?;
-                let key = pki::private_key(&identity.key).map_err(|error| bad(&error))?;
-                builder.with_client_auth_cert(chain, key).map_err(|error| bad(&error))
-            }
-        }
-    }
+    trust::client_config(trust, identity.as_ref()).map_err(|error| bad(&error))
 }
 
 enum Made {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use api::k8s::api::core::v1::{Container, HTTPGetAction};
 use api::k8s::apimachinery::pkg::util::intstr::IntOrString;
+use base::trust::{self, Trust};
 use base::{Clock, Tasks};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request};
@@ -152,7 +153,8 @@ impl Get {
         };
         let tcp = target.map_err(|error| dial_error(&self.host, self.port, &error))?;
         let (mut sender, driver) = if self.https {
-            let connector = tokio_rustls::TlsConnector::from(insecure_tls());
+            let tls = trust::client_config(Trust::Anyone, None).map_err(|error| error.to_string())?;
+            let connector = tokio_rustls::TlsConnector::from(Arc::new(tls));
             let ip_or_name = rustls_pki_types::ServerName::try_from(self.host.clone())
                 .map_err(|error| error.to_string())?;
             let tls = connector.connect(ip_or_name, tcp).await.map_err(|error| error.to_string())?;
@@ -220,67 +222,6 @@ pub fn dial_error(host: &str, port: u16, error: &std::io::Error) -> String {
         _ => error.to_string(),
     };
     format!("dial tcp {host}:{port}: {why}")
-}
-
-/// TLS that accepts every certificate.
-fn insecure_tls() -> Arc<rustls::ClientConfig> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = rustls::ClientConfig::builder_with_provider(provider.clone())
-        .with_safe_default_protocol_versions()
-        .expect("ring has the default versions");
-    let config = builder
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(AcceptAll(provider)))
-        .with_no_client_auth();
-    Arc::new(config)
-}
-
-#[derive(Debug)]
-struct AcceptAll(Arc<rustls::crypto::CryptoProvider>);
-
-impl rustls::client::danger::ServerCertVerifier for AcceptAll {
-    fn verify_server_cert(
-        &self,
-        _: &rustls_pki_types::CertificateDer<'_>,
-        _: &[rustls_pki_types::CertificateDer<'_>],
-        _: &rustls_pki_types::ServerName<'_>,
-        _: &[u8],
-        _: rustls_pki_types::UnixTime,
-    ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
-        Ok(rustls::client::danger::ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &rustls_pki_types::CertificateDer<'_>,
-        signed: &rustls::DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(
-            message,
-            cert,
-            signed,
-            &self.0.signature_verification_algorithms,
-        )
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &rustls_pki_types::CertificateDer<'_>,
-        signed: &rustls::DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(
-            message,
-            cert,
-            signed,
-            &self.0.signature_verification_algorithms,
-        )
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }
 
 #[cfg(test)]

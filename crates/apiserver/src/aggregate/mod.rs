@@ -11,6 +11,7 @@ use std::time::Duration;
 use api::ApiError;
 use api::user::UserInfo;
 use base::http::Body;
+use base::trust::{self, Trust};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -226,8 +227,8 @@ fn scheme(server: &Server, spec: &Value) -> Result<Scheme, String> {
     }
     let ca = STANDARD.decode(spec.text("caBundle")).ok().and_then(|bytes| String::from_utf8(bytes).ok());
     let ca = ca.filter(|ca| !ca.trim().is_empty()).ok_or("the APIService names no certificate authority")?;
-    let config = crate::trust::client_config(&ca, server.config.proxy_client.as_ref());
-    config.map(|config| Scheme::Given(Arc::new(config)))
+    let config = trust::client_config(Trust::Among(&ca), server.config.proxy_client.as_ref());
+    config.map(|config| Scheme::Given(Arc::new(config))).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

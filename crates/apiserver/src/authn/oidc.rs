@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::user::UserInfo;
+use base::trust::{self, Trust};
 use jiff::Timestamp;
 use machinery::cel::{Activation, Budget, Env, Program, Type, Val};
 use machinery::schema::Schema;
@@ -129,7 +130,8 @@ impl Issuer {
         }
         let ca = issuer.at("certificateAuthority").as_str().or(config.system_ca.as_deref());
         let ca = ca.ok_or_else(|| format!("{place}.issuer.certificateAuthority: Required value"))?;
-        let tls = crate::trust::client_config(ca, None).map_err(|error| format!("{place}: {error}"))?;
+        let tls =
+            trust::client_config(Trust::Among(ca), None).map_err(|error| format!("{place}: {error}"))?;
         let mut rules = Vec::new();
         for (at, rule) in tree.list("claimValidationRules").iter().enumerate() {
             rules.push(match rule.text("expression") {

@@ -6,15 +6,14 @@ use std::time::Duration;
 
 use api::ApiError;
 use base::http::Body;
-use base::pki;
+use base::trust::{Trust, client_config};
 use http::header::{CONNECTION, HOST, HeaderMap, HeaderName, TRANSFER_ENCODING, UPGRADE};
 use http::request::Parts;
 use http::{Request, Response, StatusCode};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use registry::tree::Tree;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls_pki_types::ServerName;
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -78,28 +77,12 @@ pub enum Scheme {
 impl Agents {
     /// From the configured certificates.
     pub fn new(config: &Config) -> Result<Agents, ApiError> {
-        let unchecked = |identity: Option<&pki::LiveIdentity>| -> Result<rustls::ClientConfig, ApiError> {
-            let provider = Arc::new(rustls::crypto::ring::default_provider());
-            let verifier = Arc::new(Anyone(provider.clone()));
-            let builder = rustls::ClientConfig::builder_with_provider(provider)
-                .with_safe_default_protocol_versions()
-                .map_err(ApiError::internal)?
-                .dangerous()
-                .with_custom_certificate_verifier(verifier);
-            match identity {
-                None => Ok(builder.with_no_client_auth()),
-                Some(identity) => Ok(builder.with_client_cert_resolver(Arc::new(identity.clone()))),
-            }
-        };
-        let identity = config.kubelet_client.as_ref();
-        let tls = match &config.kubelet_ca {
-            Some(ca) => pki::client_config(ca, identity).map_err(ApiError::internal)?,
-            None => unchecked(identity)?,
-        };
+        let tls = |trust, identity| client_config(trust, identity).map(Arc::new).map_err(ApiError::internal);
+        let agents = config.kubelet_ca.as_deref().map_or(Trust::Anyone, Trust::From);
         Ok(Agents {
-            tls: tls.into(),
-            any: unchecked(None)?.into(),
-            front: unchecked(config.proxy_client.as_ref())?.into(),
+            tls: tls(agents, config.kubelet_client.as_ref())?,
+            any: tls(Trust::Anyone, None)?,
+            front: tls(Trust::Anyone, config.proxy_client.as_ref())?,
             address_types: config.address_types.clone(),
         })
     }
@@ -124,55 +107,6 @@ impl Agents {
         let port = node.int("status.daemonEndpoints.kubeletEndpoint.Port");
         let port = u16::try_from(port).ok().filter(|port| *port != 0).unwrap_or(AGENT_PORT);
         Ok(Target { host: host.to_owned(), name: host.to_owned(), port, scheme: Scheme::Agent })
-    }
-}
-
-/// Accepts any certificate but checks that its key is held, as upstream does without a kubelet CA.
-#[derive(Debug)]
-struct Anyone(Arc<rustls::crypto::CryptoProvider>);
-
-impl ServerCertVerifier for Anyone {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signed: &rustls::DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(
-            message,
-            cert,
-            signed,
-            &self.0.signature_verification_algorithms,
-        )
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signed: &rustls::DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(
-            message,
-            cert,
-            signed,
-            &self.0.signature_verification_algorithms,
-        )
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
     }
 }
 

@@ -41,7 +41,8 @@ async fn over_tls(
     headers: &str,
 ) -> Option<(u16, String)> {
     let identity = identity.map(|identity| LiveIdentity::new(identity).expect("an identity"));
-    let config = base::pki::client_config(roots, identity.as_ref()).expect("a client");
+    let config =
+        base::trust::client_config(base::trust::Trust::From(roots), identity.as_ref()).expect("a client");
     let stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.expect("connects");
     let name = rustls_pki_types::ServerName::try_from("localhost").expect("a name");
     let mut stream = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await.ok()?;
