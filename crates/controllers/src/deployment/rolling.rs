@@ -35,7 +35,9 @@ pub fn old_sizes(spec: &DeploymentSpec, new: &ReplicaSet, old: &[ReplicaSet]) ->
         *size -= take;
         removed += take;
     }
-    let available: i32 = old.iter().map(sets::available).sum::<i32>() + sets::available(new);
+    // A set that was told to shrink still reports the pods that are about to go.
+    let standing = |set: &ReplicaSet| sets::available(set).min(sets::replicas(set));
+    let available: i32 = old.iter().map(standing).sum::<i32>() + standing(new);
     let mut spare = available - least;
     for size in &mut sizes {
         let take = (*size).min(spare.max(0));

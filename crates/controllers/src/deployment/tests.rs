@@ -241,3 +241,17 @@ fn a_refused_set_is_told() {
             .starts_with("event Warning ReplicaSetCreateError: Failed to create new replica set")
     );
 }
+
+#[test]
+fn pods_about_to_go_are_not_counted_on() {
+    let set = |replicas: i32, available: i32| -> ReplicaSet {
+        let spec = json!({"replicas": replicas, "selector": {}});
+        let status = json!({"replicas": available, "availableReplicas": available});
+        serde_json::from_value(json!({"metadata": {}, "spec": spec, "status": status})).expect("a ReplicaSet")
+    };
+    let spec = deployment(4, "2", json!({})).spec.expect("a spec");
+    for (reported, expect) in [(3, 2), (4, 2), (2, 2)] {
+        let sizes = super::rolling::old_sizes(&spec, &set(2, 1), &[set(3, reported)]);
+        assert_eq!(sizes, [expect], "{reported} reported");
+    }
+}
