@@ -105,16 +105,12 @@ pub fn removal_order(a: (&Pod, usize), b: (&Pod, usize), now: Timestamp) -> Orde
     let both_ready = is_ready(a) && is_ready(b);
     let since = |pod: &Pod| ready_since(pod);
     let created = |pod: &Pod| pod.meta().creation_timestamp.as_ref().map(|time| time.0);
-    // Younger first: a smaller magnitude of age goes first; equal magnitudes are told apart by uid.
-    let by_age = |x: Option<Timestamp>, y: Option<Timestamp>| {
-        if x == y {
-            return Ordering::Equal;
-        }
-        match (x, y) {
-            (None, Some(_)) => Ordering::Less,
-            (Some(_), None) => Ordering::Greater,
-            _ => magnitude(x, now).cmp(&magnitude(y, now)).then_with(|| a.uid().cmp(b.uid())),
-        }
+    // Younger first, by magnitude of age. What is told apart by nothing goes by uid at the very end, not at the first
+    // equal magnitude as upstream has it: that would be no order (three pods could each come before the next).
+    let by_age = |x: Option<Timestamp>, y: Option<Timestamp>| match (x, y) {
+        (None, Some(_)) => Ordering::Less,
+        (Some(_), None) => Ordering::Greater,
+        _ => magnitude(x, now).cmp(&magnitude(y, now)),
     };
     assigned(a)
         .cmp(&assigned(b))
@@ -125,6 +121,7 @@ pub fn removal_order(a: (&Pod, usize), b: (&Pod, usize), now: Timestamp) -> Orde
         .then_with(|| if both_ready { by_age(since(a), since(b)) } else { Ordering::Equal })
         .then_with(|| restarts(b).cmp(&restarts(a)))
         .then_with(|| by_age(created(a), created(b)))
+        .then_with(|| a.uid().cmp(b.uid()))
 }
 
 /// A pod made from a template, named after its owner.
@@ -158,5 +155,36 @@ pub fn name_prefix(owner: &str) -> String {
         dashed
     } else {
         owner.to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// A sort may end the process when its order is none.
+    #[test]
+    fn removal_has_an_order() {
+        let now: Timestamp = "2030-01-01T00:10:00Z".parse().expect("a time");
+        let pod = |n: usize| -> Pod {
+            let time = |seconds: usize| format!("2030-01-01T00:{:02}:{:02}Z", seconds / 60, seconds % 60);
+            let ready = json!({"type": "Ready", "status": "True", "lastTransitionTime": time(n * 7 % 11)});
+            let container =
+                json!({"name": "c", "image": "", "imageID": "", "ready": true, "restartCount": n % 3});
+            serde_json::from_value(json!({
+                "metadata": {"uid": format!("{}", n * 5 % 13), "creationTimestamp": time(n % 4)},
+                "spec": {"nodeName": "n", "containers": []},
+                "status": {"phase": "Running", "conditions": [ready], "containerStatuses": [container]},
+            }))
+            .expect("a pod")
+        };
+        let pods: Vec<Pod> = (0..13).map(pod).collect();
+        let less = |a: usize, b: usize| removal_order((&pods[a], 0), (&pods[b], 0), now) == Ordering::Less;
+        for (a, b) in (0..13).flat_map(|a| (0..13).map(move |b| (a, b))).filter(|(a, b)| a != b) {
+            assert_ne!(less(a, b), less(b, a), "{a} and {b}");
+            (0..13).for_each(|c| assert!(!(less(a, b) && less(b, c)) || less(a, c), "{a}, {b}, {c}"));
+        }
     }
 }

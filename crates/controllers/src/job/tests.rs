@@ -235,3 +235,17 @@ fn pods_let_go_are_no_longer_tracked() {
     let plan = controller.reconcile(&super::orphans_of("n"), world.now).expect("a plan");
     assert!(plan.steps()[0].summary().contains("$deleteFromPrimitiveList/finalizers"));
 }
+
+#[test]
+fn a_failure_stays_one_when_the_pod_ends_well_after_all() {
+    let mut world = world(json!({"completions": 2}));
+    world.settle();
+    world.job.status =
+        serde_json::from_value(json!({"uncountedTerminatedPods": {"failed": ["p0"]}})).expect("it");
+    let mut pod = world.pods[0].clone();
+    pod.status = serde_json::from_value(json!({"phase": "Succeeded"})).expect("a status");
+    let spec = world.job.spec.clone().expect("a spec");
+    let finished = work::Finished::of(&world.job, &spec, &[std::sync::Arc::new(pod)]);
+    assert_eq!(finished.pending.succeeded, None, "no pod is counted twice");
+    assert_eq!((finished.new_successes, finished.new_failures, finished.release.len()), (0, 0, 1));
+}

@@ -121,7 +121,9 @@ impl Finished {
             |list: &Option<Vec<String>>, pod: &Pod| list.iter().flatten().any(|uid| uid == pod.uid());
         for pod in all.iter().filter(|pod| is_tracked(pod)) {
             let index = indexes::of(pod).filter(|_| is_indexed(spec));
-            if pods::phase(pod) == "Succeeded" {
+            // Counted as failed when its deletion began: what became of it later changes nothing.
+            let known = listed(&self.pending.failed, pod);
+            if pods::phase(pod) == "Succeeded" && !known {
                 if is_indexed(spec) {
                     if let Some(index) = index.filter(|index| *index < spec.completions.unwrap_or(0))
                         && self.succeeded.insert(index)
@@ -133,8 +135,7 @@ impl Finished {
                     self.new_successes += 1;
                 }
                 self.release.push(pod.clone());
-            } else if has_failed(spec, pod) {
-                let known = listed(&self.pending.failed, pod);
+            } else if known || has_failed(spec, pod) {
                 self.look_at_failure(spec, pod, index, known);
             }
         }

@@ -35,7 +35,7 @@ impl Reconcile for Controller {
         let Some(pod) = self.pods.get_key(key) else { return Ok(Plan::none()) };
         let node = pods::node(&pod);
         if node.is_empty() {
-            return Ok(plan::unscheduled(&pod));
+            return Ok(plan::unscheduled(&pod, now));
         }
         let mut missing = self.missing.lock();
         if let Some(node) = self.nodes.get("", node) {

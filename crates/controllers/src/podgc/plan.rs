@@ -20,21 +20,23 @@ fn force(pod: &Pod) -> Step {
     Step::delete(pod, DeleteOptions::uid(pod.uid()).grace(0))
 }
 
-/// Marks a pod that nobody runs any more as failed.
-fn fail(pod: &Pod, message: &str, now: Timestamp) -> Option<Step> {
+/// Marks a pod that nobody runs any more as failed, disrupted when `message` says by what.
+fn fail(pod: &Pod, message: Option<&str>, now: Timestamp) -> Option<Step> {
     if pods::is_finished(pod) {
         return None;
     }
-    let condition = json!({
-        "type": "DisruptionTarget", "status": "True", "reason": "DeletionByPodGC", "message": message,
-        "lastTransitionTime": api::time::format(now), "observedGeneration": pod.metadata.generation,
-    });
-    let status = json!({"phase": "Failed", "conditions": [condition]});
+    let mut status = json!({"phase": "Failed"});
+    if let Some(message) = message {
+        status["conditions"] = json!([{
+            "type": "DisruptionTarget", "status": "True", "reason": "DeletionByPodGC", "message": message,
+            "lastTransitionTime": api::time::format(now), "observedGeneration": pod.metadata.generation,
+        }]);
+    }
     let patch = json!({"metadata": {"uid": pod.uid()}, "status": status});
     Some(Step::patch::<Pod>(&Key::of(pod), "status", Patch::Strategic(patch)))
 }
 
-fn remove(pod: &Pod, message: &str, now: Timestamp) -> Plan {
+fn remove(pod: &Pod, message: Option<&str>, now: Timestamp) -> Plan {
     let mut plan = Plan::none();
     if let Some(step) = fail(pod, message, now) {
         plan.step(step);
@@ -47,20 +49,17 @@ fn remove(pod: &Pod, message: &str, now: Timestamp) -> Plan {
 pub fn orphan(pod: &Pod, since: Timestamp, now: Timestamp) -> Plan {
     let left = Duration::try_from((since + QUARANTINE).duration_since(now)).unwrap_or(Duration::ZERO);
     if left.is_zero() {
-        return remove(pod, "PodGC: node no longer exists", now);
+        return remove(pod, Some("PodGC: node no longer exists"), now);
     }
     let mut plan = Plan::none();
     plan.requeue(left);
     plan
 }
 
-/// A pod without a node that is being deleted: no agent will ever finish that.
-pub fn unscheduled(pod: &Pod) -> Plan {
-    let mut plan = Plan::none();
-    if pod.is_deleting() {
-        plan.step(force(pod));
-    }
-    plan
+/// A pod without a node that is being deleted: no agent will ever finish that, and whoever waits for its end (a Job
+/// that counts it) must learn of it.
+pub fn unscheduled(pod: &Pod, now: Timestamp) -> Plan {
+    if pod.is_deleting() { remove(pod, None, now) } else { Plan::none() }
 }
 
 pub fn is_out_of_service(node: &Node) -> bool {
@@ -73,7 +72,7 @@ pub fn out_of_service(pod: &Pod, node: &Node, now: Timestamp) -> Plan {
     if !pod.is_deleting() || !is_out_of_service(node) || is_ready(node) {
         return Plan::none();
     }
-    remove(pod, "PodGC: node is out-of-service", now)
+    remove(pod, Some("PodGC: node is out-of-service"), now)
 }
 
 /// The oldest finished pods beyond `keep`; 0 keeps all.
@@ -94,6 +93,8 @@ pub fn too_many(pods: &[Arc<Pod>], keep: usize) -> Plan {
 
 #[cfg(test)]
 mod tests {
+    use api::k8s::apimachinery::pkg::apis::meta::v1::Time;
+
     use super::*;
 
     #[test]
@@ -107,6 +108,11 @@ mod tests {
         let now = Timestamp::UNIX_EPOCH;
         assert_eq!(orphan(&pod("a", "Running"), now, now).requeue_after, Some(QUARANTINE));
         assert_eq!(orphan(&pod("a", "Running"), now, now + QUARANTINE).steps().len(), 2);
+        let mut going = pod("a", "Pending");
+        assert!(unscheduled(&going, now).is_empty());
+        going.metadata.deletion_timestamp = Some(Time(now));
+        let told: Vec<String> = unscheduled(&going, now).steps().iter().map(|step| step.summary()).collect();
+        assert_eq!(told, ["patch pods n/a status", "delete pods n/a"]);
         let pods: Vec<Arc<Pod>> = ["a", "b", "c"].map(|name| Arc::new(pod(name, "Failed"))).into();
         assert_eq!(too_many(&pods, 2).steps()[0].summary(), "delete pods n/a");
         assert!(too_many(&pods, 0).is_empty());
