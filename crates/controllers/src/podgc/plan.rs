@@ -112,7 +112,8 @@ mod tests {
         assert!(unscheduled(&going, now).is_empty());
         going.metadata.deletion_timestamp = Some(Time(now));
         let told: Vec<String> = unscheduled(&going, now).steps().iter().map(|step| step.summary()).collect();
-        assert_eq!(told, ["patch pods n/a status", "delete pods n/a"]);
+        let failed = r#"patch pods/status n/a {"metadata":{"uid":"a"},"status":{"phase":"Failed"}}"#;
+        assert_eq!(told, [failed, "delete pods n/a"]);
         let pods: Vec<Arc<Pod>> = ["a", "b", "c"].map(|name| Arc::new(pod(name, "Failed"))).into();
         assert_eq!(too_many(&pods, 2).steps()[0].summary(), "delete pods n/a");
         assert!(too_many(&pods, 0).is_empty());
