@@ -178,7 +178,7 @@ fn shapes() -> Vec<Shape> {
 
 fn pod(labels: &Value, spec: Value) -> Value {
     let amounts = json!({"cpu": "100m", "memory": "500Mi"});
-    let container = json!({"name": "pause", "image": "registry.k8s.io/pause:3.10.1", "ports": [{"containerPort": 80}],
+    let container = json!({"name": "pause", "image": "pause:3.10.1", "ports": [{"containerPort": 80}],
         "resources": {"requests": amounts, "limits": amounts}});
     let mut full = json!({"containers": [container]});
     spec.as_object().into_iter().flatten().for_each(|(key, value)| full[key] = value.clone());
@@ -270,7 +270,7 @@ fn huge() -> Value {
 }
 
 fn light() -> Value {
-    pod(&json!({}), json!({"containers": [{"name": "pause", "image": "registry.k8s.io/pause:3.10.1"}]}))
+    pod(&json!({}), json!({"containers": [{"name": "pause", "image": "pause:3.10.1"}]}))
 }
 
 fn gated() -> Value {
