@@ -7,7 +7,8 @@ use serde_json::Value;
 
 use crate::laws::target;
 use crate::truth::{
-    Truth, condition, controller, cpu, is_active, is_deleting, is_over, is_ready, milli, selects, text, uid,
+    Truth, condition, controlled_by, cpu, is_active, is_deleting, is_over, is_ready, milli, selects, text,
+    uid,
 };
 
 /// A check of everything.
@@ -97,7 +98,7 @@ fn pods(truth: &Truth, out: &mut Vec<String>) {
     for (place, pod) in truth.all("pods").filter(|(_, pod)| is_active(pod)) {
         let node = text(&pod["spec"]["nodeName"]);
         if node.is_empty() {
-            let daemon = controller(pod).is_some_and(|owner| owner["kind"] == "DaemonSet");
+            let daemon = controlled_by(pod, "DaemonSet").is_some();
             let spread =
                 !pod["spec"]["affinity"].is_null() || !pod["spec"]["topologySpreadConstraints"].is_null();
             let mut nodes = truth.all("nodes").map(|(_, node)| node);
@@ -106,7 +107,7 @@ fn pods(truth: &Truth, out: &mut Vec<String>) {
             }
         } else if truth.get("nodes", "", node).is_none() {
             out.push(format!("pod {} is on {node}, which is gone", label(place)));
-        } else if !is_ready(pod) && controller(pod).is_none_or(|owner| owner["kind"] != "Job") {
+        } else if !is_ready(pod) && controlled_by(pod, "Job").is_none() {
             out.push(format!("pod {} is not ready", label(place)));
         }
     }

@@ -8,8 +8,8 @@ use serde_json::Value;
 
 use crate::tap::{Commit, Watcher};
 use crate::truth::{
-    Place, Truth, condition, controller, cpu, is_active, is_deleting, is_over, is_ready, milli, reason,
-    selects, text, uid,
+    Place, Truth, condition, controlled_by, controller, cpu, is_active, is_deleting, is_over, is_ready,
+    milli, reason, selects, text, uid,
 };
 
 /// How long a change from outside excuses those who may not have seen it, milliseconds.
@@ -151,7 +151,7 @@ impl Judge {
 
     fn remember_pod(&mut self, step: &Step<'_>, pod: &Value) {
         let (namespace, app) = (&step.place.0, app(pod));
-        if let Some(owner) = controller(pod).filter(|owner| owner["kind"] == "Job") {
+        if let Some(owner) = controlled_by(pod, "Job") {
             self.job_pods.entry(text(&owner["uid"]).to_owned()).or_default().insert(uid(pod).to_owned());
         }
         if is_over(pod) {
@@ -237,7 +237,7 @@ fn set_size(judge: &Judge, step: &Step<'_>) -> Result<(), String> {
     let Some(pod) = created(step).filter(|_| step.resource == "pods" && judge.strict.once) else {
         return Ok(());
     };
-    let Some(owner) = controller(pod).filter(|owner| owner["kind"] == "ReplicaSet") else { return Ok(()) };
+    let Some(owner) = controlled_by(pod, "ReplicaSet") else { return Ok(()) };
     if judge.is_disturbed(&step.place.0, &app(pod), step.at) {
         return Ok(());
     }
@@ -266,13 +266,13 @@ impl Judge {
 
 /// The replica set that controls a pod.
 fn set_of<'a>(judge: &'a Judge, pod: &Value) -> Option<&'a Arc<Value>> {
-    let owner = controller(pod).filter(|owner| owner["kind"] == "ReplicaSet")?;
+    let owner = controlled_by(pod, "ReplicaSet")?;
     judge.truth.by_uid(text(&owner["uid"])).map(|(_, set)| set)
 }
 
 /// The deployment of a replica set and its numbers: replicas, unavailable, surge.
 fn rollout<'a>(judge: &'a Judge, set: &Value) -> Option<(&'a Arc<Value>, i64, i64, i64)> {
-    let owner = controller(set).filter(|owner| owner["kind"] == "Deployment")?;
+    let owner = controlled_by(set, "Deployment")?;
     let (_, deployment) = judge.truth.by_uid(text(&owner["uid"]))?;
     if is_deleting(deployment) || is_deleting(set) || deployment["spec"]["strategy"]["type"] == "Recreate" {
         return None;
@@ -361,7 +361,7 @@ fn budget(judge: &Judge, step: &Step<'_>) -> Result<(), String> {
 
 fn stateful_order(judge: &Judge, step: &Step<'_>) -> Result<(), String> {
     let Some(pod) = created(step).filter(|_| step.resource == "pods") else { return Ok(()) };
-    let Some(owner) = controller(pod).filter(|owner| owner["kind"] == "StatefulSet") else { return Ok(()) };
+    let Some(owner) = controlled_by(pod, "StatefulSet") else { return Ok(()) };
     let Some((_, set)) = judge.truth.by_uid(text(&owner["uid"])) else { return Ok(()) };
     if set["spec"]["podManagementPolicy"] == "Parallel"
         || judge.is_disturbed(&step.place.0, &app(pod), step.at)
@@ -385,7 +385,7 @@ fn daemon_once(judge: &Judge, step: &Step<'_>) -> Result<(), String> {
     let Some(pod) = created(step).filter(|_| step.resource == "pods" && judge.strict.once) else {
         return Ok(());
     };
-    let Some(owner) = controller(pod).filter(|owner| owner["kind"] == "DaemonSet") else { return Ok(()) };
+    let Some(owner) = controlled_by(pod, "DaemonSet") else { return Ok(()) };
     let Some((_, set)) = judge.truth.by_uid(text(&owner["uid"])) else { return Ok(()) };
     let surge = part(&set["spec"]["updateStrategy"]["rollingUpdate"]["maxSurge"], 10, true);
     let (node, limit) = (target(pod), if surge > 0 { 2 } else { 1 });
@@ -462,7 +462,7 @@ fn job_active(judge: &Judge, step: &Step<'_>) -> Result<(), String> {
     let Some(pod) = created(step).filter(|_| step.resource == "pods" && judge.strict.once) else {
         return Ok(());
     };
-    let Some(owner) = controller(pod).filter(|owner| owner["kind"] == "Job") else { return Ok(()) };
+    let Some(owner) = controlled_by(pod, "Job") else { return Ok(()) };
     let Some((_, job)) = judge.truth.by_uid(text(&owner["uid"])) else { return Ok(()) };
     let limit = job["spec"]["parallelism"].as_u64().unwrap_or(1);
     let active = || judge.truth.pods_of(uid(job)).filter(|pod| is_active(pod));
@@ -507,7 +507,7 @@ fn cron_forbid(judge: &Judge, step: &Step<'_>) -> Result<(), String> {
     let Some(job) = created(step).filter(|_| step.resource == "batch/jobs" && judge.strict.once) else {
         return Ok(());
     };
-    let Some(owner) = controller(job).filter(|owner| owner["kind"] == "CronJob") else { return Ok(()) };
+    let Some(owner) = controlled_by(job, "CronJob") else { return Ok(()) };
     let Some((_, cron)) = judge.truth.by_uid(text(&owner["uid"])) else { return Ok(()) };
     if cron["spec"]["concurrencyPolicy"] == "Allow" {
         return Ok(());

@@ -36,6 +36,11 @@ pub fn controller(object: &Value) -> Option<&Value> {
     owners.iter().find(|owner| owner["controller"] == true)
 }
 
+/// The reference to the controller, when it is of this kind.
+pub fn controlled_by<'a>(object: &'a Value, kind: &str) -> Option<&'a Value> {
+    controller(object).filter(|owner| owner["kind"] == kind)
+}
+
 /// A condition's status; empty when it has none.
 pub fn condition<'a>(object: &'a Value, kind: &str) -> &'a str {
     let conditions = object["status"]["conditions"].as_array().map_or(&[][..], |all| all);

@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use base::Clock;
+use base::trust::{self, Trust};
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
 
@@ -110,53 +111,8 @@ fn start(options: &Options, dir: &Path) -> std::io::Result<Child> {
 }
 
 /// Any certificate will do: the server is on loopback and was started here.
-#[derive(Debug)]
-struct Trusting(rustls::crypto::CryptoProvider);
-
-impl rustls::client::danger::ServerCertVerifier for Trusting {
-    fn verify_server_cert(
-        &self,
-        _end: &rustls_pki_types::CertificateDer<'_>,
-        _between: &[rustls_pki_types::CertificateDer<'_>],
-        _name: &rustls_pki_types::ServerName<'_>,
-        _ocsp: &[u8],
-        _now: rustls_pki_types::UnixTime,
-    ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
-        Ok(rustls::client::danger::ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _cert: &rustls_pki_types::CertificateDer<'_>,
-        _dss: &rustls::DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        Ok(rustls::client::danger::HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _message: &[u8],
-        _cert: &rustls_pki_types::CertificateDer<'_>,
-        _dss: &rustls::DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        Ok(rustls::client::danger::HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
-}
-
 fn tls(alpn: &[u8]) -> Arc<rustls::ClientConfig> {
-    let provider = rustls::crypto::ring::default_provider();
-    let trusting = Arc::new(Trusting(provider.clone()));
-    let mut config = rustls::ClientConfig::builder_with_provider(Arc::new(provider))
-        .with_safe_default_protocol_versions()
-        .expect("the provider has them")
-        .dangerous()
-        .with_custom_certificate_verifier(trusting)
-        .with_no_client_auth();
+    let mut config = trust::client_config(Trust::Anyone, None).expect("nothing is read for it");
     config.alpn_protocols = vec![alpn.to_vec()];
     Arc::new(config)
 }
