@@ -117,7 +117,7 @@ fn run_soak(root: &Path, args: &[String]) -> ExitCode {
 
 /// Runs the simulation, optimised: a seed takes a fraction of a second.
 fn run_sim(root: &Path, args: &[String]) -> ExitCode {
-    let cargo = ["run", "--profile", "perf", "--quiet", "--package", "seeds", "--"];
+    let cargo = ["run", "--profile", "sim", "--quiet", "--package", "seeds", "--"];
     ended(std::process::Command::new(env!("CARGO")).current_dir(root).args(cargo).args(args).status())
 }
 
