@@ -25,6 +25,7 @@ pub mod pods;
 pub mod quota;
 pub mod replicaset;
 pub mod resourceclaim;
+pub mod selection;
 pub mod serviceaccount;
 pub mod servicecidr;
 pub mod statefulset;

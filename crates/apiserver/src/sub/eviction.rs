@@ -2,12 +2,15 @@
 
 use api::ApiError;
 use api::error::Cause;
+use api::k8s::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use api::labels::Selector;
 use base::http::Body;
 use http::Response;
 use registry::tree::Tree;
 use serde_json::{Value, json};
 
 use super::{created, raw_change};
+use crate::admission::policy::cached;
 use crate::admission::{Operation, Review};
 use crate::object;
 use crate::verbs::{Call, delete_named};
@@ -15,6 +18,23 @@ use crate::write::{self, Target, WriteOptions};
 
 /// A budget's record of evictions is pruned by its controller; beyond this many it must catch up first.
 const MAX_DISRUPTED: usize = 2000;
+
+const BUDGETS: &str = "policy/poddisruptionbudgets";
+
+/// A budget with its selector read.
+pub struct Guard {
+    budget: Value,
+    selector: Selector,
+}
+
+impl Guard {
+    /// A budget whose selector cannot be read guards nothing.
+    fn new(budget: Value) -> Guard {
+        let selector: Option<LabelSelector> = serde_json::from_value(budget.at("spec.selector").clone()).ok();
+        let selector = Selector::from_object(selector.as_ref()).unwrap_or_else(|_| Selector::nothing());
+        Guard { budget, selector }
+    }
+}
 
 /// POST of an Eviction to `pods/NAME/eviction`.
 pub async fn create(call: &Call<'_>, body: Body) -> Result<Response<Body>, ApiError> {
@@ -70,21 +90,13 @@ fn is_ready(pod: &Value) -> bool {
 
 /// Counts the disruption against the pod's budget. True when the pod must not have changed since.
 async fn check_budgets(call: &Call<'_>, pod: &Value, dry: bool) -> Result<bool, ApiError> {
-    let snapshot = call.server.store.snapshot("policy/poddisruptionbudgets");
-    let mut found = Vec::new();
-    for stored in snapshot.range(Some(call.namespace()), None) {
-        let budget = object::tree(stored);
-        let selector = serde_json::from_value(budget.at("spec.selector").clone()).unwrap_or_default();
-        let Ok(selector) = api::labels::Selector::from_object(Some(&selector)) else { continue };
-        let labels = pod.map("metadata.labels");
-        if budget.has("spec.selector") && selector.matches_with(|key| labels.get(key).and_then(Value::as_str))
-        {
-            found.push(budget);
-        }
-    }
+    let labels = pod.map("metadata.labels");
+    let label = |key: &str| labels.get(key).and_then(Value::as_str);
+    let guards = cached(call.server, BUDGETS, Some(call.namespace()), &call.server.guards, Guard::new);
+    let found: Vec<_> = guards.iter().filter(|guard| guard.selector.matches_with(label)).collect();
     let budget = match found.as_slice() {
         [] => return Ok(false),
-        [budget] => budget,
+        [guard] => &guard.budget,
         _ => {
             let mut error = ApiError::internal("");
             error.message = "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.".to_owned();

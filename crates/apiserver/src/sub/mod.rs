@@ -4,7 +4,7 @@ pub mod agent;
 pub mod apply;
 pub mod binding;
 mod computed;
-mod eviction;
+pub mod eviction;
 pub mod metrics;
 pub mod namespace;
 mod pods;

@@ -1,55 +1,21 @@
 //! Which pods a Service selects, what they serve, and the labels of EndpointSlices.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-
 use api::k8s::api::core::v1::{Pod, Service, ServicePort};
 use api::k8s::apimachinery::pkg::util::intstr::IntOrString;
-use client::{Cache, Meta};
+use api::labels::Selector;
+use client::Meta;
 
 use crate::pods;
 
 pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
 pub const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 pub const HEADLESS: &str = "service.kubernetes.io/headless";
-/// The index of pods by namespace and label.
-const BY_LABEL: &str = "label";
 
-fn label_value(namespace: &str, key: &str, value: &str) -> String {
-    format!("{namespace}/{key}={value}")
-}
-
-pub fn index_labels(cache: &Cache<Pod>) {
-    let labels = |pod: &Pod| {
-        let labels = pod.meta().labels.iter().flatten();
-        labels.map(|(key, value)| label_value(pod.namespace(), key, value)).collect()
-    };
-    cache.add_index(BY_LABEL, Arc::new(labels));
-}
-
-/// The selector of a Service whose endpoints follow from pods.
-pub fn selector(service: &Service) -> Option<&BTreeMap<String, String>> {
-    let spec = service.spec.as_ref()?;
-    if spec.type_.as_deref() == Some("ExternalName") {
-        return None;
-    }
-    spec.selector.as_ref().filter(|selector| !selector.is_empty())
-}
-
-fn contains(labels: Option<&BTreeMap<String, String>>, wanted: &BTreeMap<String, String>) -> bool {
-    wanted.iter().all(|(key, value)| labels.and_then(|labels| labels.get(key)) == Some(value))
-}
-
-pub fn selects(service: &Service, pod: &Pod) -> bool {
-    selector(service).is_some_and(|selector| contains(pod.meta().labels.as_ref(), selector))
-}
-
-/// The pods of a namespace with all these labels, by name.
-pub fn matching(cache: &Cache<Pod>, namespace: &str, selector: &BTreeMap<String, String>) -> Vec<Arc<Pod>> {
-    let Some((key, value)) = selector.iter().next() else { return Vec::new() };
-    let mut pods = cache.by_index(BY_LABEL, &label_value(namespace, key, value));
-    pods.retain(|pod| contains(pod.meta().labels.as_ref(), selector));
-    pods
+/// The selector of a Service whose endpoints follow from pods; of all others, one that selects nothing.
+pub fn selector(service: &Service) -> Selector {
+    let spec = service.spec.as_ref().filter(|spec| spec.type_.as_deref() != Some("ExternalName"));
+    let selector = spec.and_then(|spec| spec.selector.as_ref()).filter(|selector| !selector.is_empty());
+    selector.map_or_else(Selector::nothing, Selector::from_map)
 }
 
 /// True when a change of the pod cannot change any endpoint.

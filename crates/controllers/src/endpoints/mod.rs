@@ -15,6 +15,7 @@ use client::{Cache, Key, Meta, Plan, Reconcile, ReconcileError};
 use jiff::Timestamp;
 
 use crate::context::{Context, Setup};
+use crate::selection::{self, Selecting};
 
 const WORKERS: usize = 5;
 /// The index of slices by `namespace/service`.
@@ -32,8 +33,11 @@ impl Reconcile for Slices {
         let Some(service) = self.services.get_key(key).filter(|service| !service.is_deleting()) else {
             return Ok(Plan::none());
         };
-        let Some(selector) = facts::selector(&service) else { return Ok(Plan::none()) };
-        let pods = facts::matching(&self.pods, service.namespace(), selector);
+        let selector = facts::selector(&service);
+        if selector.is_nothing() {
+            return Ok(Plan::none());
+        }
+        let pods = selection::selected(&self.pods, service.namespace(), &selector);
         let existing = self.slices.by_index(BY_SERVICE, &key.to_string());
         let zone = |node: &str| {
             let node = self.nodes.get("", node)?;
@@ -60,8 +64,11 @@ impl Reconcile for Plain {
             }
             return Ok(plan);
         };
-        let Some(selector) = facts::selector(&service) else { return Ok(Plan::none()) };
-        let pods = facts::matching(&self.pods, service.namespace(), selector);
+        let selector = facts::selector(&service);
+        if selector.is_nothing() {
+            return Ok(Plan::none());
+        }
+        let pods = selection::selected(&self.pods, service.namespace(), &selector);
         Ok(plain::plan(&service, &pods, known.as_deref()))
     }
 }
@@ -90,7 +97,7 @@ fn index_slices(cache: &Cache<EndpointSlice>) {
 
 /// Every change of a pod enqueues the Services that select it, before or after.
 fn map_pods(setup: &Setup, pods: &client::Informer<Pod>, services: &Cache<Service>) {
-    let services = services.clone();
+    let services = Selecting::new(services, facts::selector);
     if base::mutated("lose-changes-of-endpoints") {
         return;
     }
@@ -102,11 +109,10 @@ fn map_pods(setup: &Setup, pods: &client::Informer<Pod>, services: &Cache<Servic
         {
             return Vec::new();
         }
-        let all = services.namespace(pod.namespace());
         let mut keys = BTreeSet::new();
         for pod in change.old().into_iter().chain([pod]) {
-            let selecting = all.iter().filter(|service| facts::selects(service, pod));
-            keys.extend(selecting.map(|service| Key::of(&**service)));
+            let selecting = services.of(pod.namespace(), pod.meta().labels.as_ref());
+            keys.extend(selecting.iter().map(|service| Key::of(&**service)));
         }
         keys.into_iter().collect()
     });
@@ -119,7 +125,7 @@ pub fn start_slices(context: &Context) {
     let pods = setup.read::<Pod>();
     let nodes = setup.read::<Node>();
     let slices = setup.watch::<EndpointSlice>();
-    facts::index_labels(pods.cache());
+    selection::index_labels(pods.cache());
     index_slices(slices.cache());
     setup.enqueue(&services);
     map_pods(&setup, &pods, services.cache());
@@ -144,7 +150,7 @@ pub fn start_endpoints(context: &Context) {
     let services = setup.read::<Service>();
     let pods = setup.read::<Pod>();
     let endpoints = setup.watch::<Endpoints>();
-    facts::index_labels(pods.cache());
+    selection::index_labels(pods.cache());
     setup.enqueue(&services);
     map_pods(&setup, &pods, services.cache());
     // Endpoints that somebody removed come back. Those without a Service are left alone: people write them

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use api::k8s::api::core::v1::{Endpoints, Pod, Service};
 use api::k8s::api::discovery::v1::EndpointSlice;
-use client::{Cache, Plan, Step};
+use client::{Plan, Step};
 use serde_json::{Value, json};
 
 use super::{facts, mirror, plain, slices};
@@ -135,10 +135,8 @@ fn manual_endpoints_are_mirrored() {
 }
 
 #[test]
-fn pods_are_found_by_label() {
-    let cache = Cache::of([(*pod(1, true, false)).clone()]);
-    facts::index_labels(&cache);
-    let web = service(Value::Null);
-    assert_eq!(facts::matching(&cache, "n", facts::selector(&web).expect("a selector")).len(), 1);
-    assert_eq!(facts::matching(&cache, "m", facts::selector(&web).expect("a selector")).len(), 0);
+fn services_that_lead_elsewhere_select_nothing() {
+    assert!(!facts::selector(&service(Value::Null)).is_nothing());
+    assert!(facts::selector(&service(json!({"selector": {}}))).is_nothing());
+    assert!(facts::selector(&service(json!({"type": "ExternalName"}))).is_nothing());
 }

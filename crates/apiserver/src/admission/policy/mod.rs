@@ -35,22 +35,26 @@ const MUTATING_BINDINGS: &str = "admissionregistration.k8s.io/mutatingadmissionp
 /// Policies, bindings and webhook configurations as parsed and compiled from their stored versions.
 #[derive(Default)]
 pub struct Cache {
-    policies: Mutex<BTreeMap<Key, (u64, Arc<Policy>)>>,
-    trees: Mutex<BTreeMap<Key, (u64, Arc<Value>)>>,
+    policies: Made<Policy>,
+    trees: Made<Value>,
     /// Conditions of webhooks by their text.
     conditions: Mutex<BTreeMap<String, Arc<compiled::Expression>>>,
 }
 
 /// The stored objects of a resource, parsed once for each version.
 pub fn trees(server: &Server, resource: &str) -> Vec<Arc<Value>> {
-    cached(server, resource, &server.policies.trees, |tree| tree)
+    cached(server, resource, None, &server.policies.trees, |tree| tree)
 }
 
-/// What `make` gives for each stored object of a resource, made once for each version.
-fn cached<T>(
+/// What is made of stored objects, with the version it was made of.
+pub type Made<T> = Mutex<BTreeMap<Key, (u64, Arc<T>)>>;
+
+/// What `make` gives for each stored object of a resource, in one namespace or in all, made once for each version.
+pub fn cached<T>(
     server: &Server,
     resource: &str,
-    held: &Mutex<BTreeMap<Key, (u64, Arc<T>)>>,
+    namespace: Option<&str>,
+    held: &Made<T>,
     make: impl Fn(Value) -> T,
 ) -> Vec<Arc<T>> {
     let snapshot = server.store.snapshot(resource);
@@ -60,7 +64,7 @@ fn cached<T>(
     let mut held = held.lock();
     let ours = held.keys().filter(|key| &*key.resource == resource).count();
     if ours > snapshot.len() {
-        held.retain(|key, _| &*key.resource != resource || snapshot.get("", &key.name).is_some());
+        held.retain(|key, _| &*key.resource != resource || snapshot.get(&key.namespace, &key.name).is_some());
     }
     let mut found = |stored: &Arc<store::Object>| match held.get(&stored.key) {
         Some((revision, made)) if *revision == stored.revision => made.clone(),
@@ -70,7 +74,7 @@ fn cached<T>(
             made
         }
     };
-    snapshot.range(None, None).map(&mut found).collect()
+    snapshot.range(namespace, None).map(&mut found).collect()
 }
 
 /// One policy that a request has to face, by one binding and with one parameter object.
@@ -114,7 +118,7 @@ fn matched(
         return out;
     }
     let (server, cache) = (review.server, &review.server.policies);
-    let policies = cached(server, resources.0, &cache.policies, Policy::new);
+    let policies = cached(server, resources.0, None, &cache.policies, Policy::new);
     if policies.is_empty() {
         return out;
     }
