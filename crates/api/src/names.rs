@@ -19,7 +19,8 @@ fn too_many_bytes(limit: usize) -> String {
     format!("must be no more than {limit} bytes")
 }
 
-fn format_error(rule: &str, format: &str, examples: &[&str]) -> String {
+/// A rule with the pattern behind it and examples, as upstream words it.
+pub fn format_error(rule: &str, format: &str, examples: &[&str]) -> String {
     let mut text = format!("{rule} (");
     for (index, example) in examples.iter().enumerate() {
         text.push_str(if index == 0 { "e.g. " } else { " or " });
@@ -150,6 +151,17 @@ pub fn label_value(text: &str) -> Vec<String> {
         errors.push(format_error(rule, &format, &["MyValue", "my_value", "12345"]));
     }
     errors
+}
+
+/// A name of the C language.
+pub fn c_identifier(text: &str) -> Vec<String> {
+    let first = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+    if first && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
+        return Vec::new();
+    }
+    let rule = "a valid C identifier must start with alphabetic character or '_', followed by a string of \
+                alphanumeric characters or '_'";
+    vec![format_error(rule, "[A-Za-z_][A-Za-z0-9_]*", &["my_name", "MY_NAME", "MyName"])]
 }
 
 /// An environment variable's name, as upstream has accepted it since v1.30: any printable ASCII but `=`.

@@ -5,7 +5,7 @@ use api::names;
 use api::validation::{ErrorList, FieldError, Path};
 use serde_json::Value;
 
-use super::{ErrorKind, NEGATIVE, each, shown};
+use super::{ErrorKind, NEGATIVE, Report, each, shown};
 use crate::tree::Tree;
 
 /// What names a kind accepts.
@@ -194,6 +194,50 @@ pub fn check_update(new: &Value, old: &Value) -> ErrorList {
     errors
 }
 
+/// What a condition's reason may be.
+const REASON: &str = "a condition reason must start with alphabetic character, optionally followed by a string of \
+                      alphanumeric characters or '_,:', and must end with an alphanumeric character or '_'";
+const REASON_FORMAT: &str = "[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?";
+/// The longest reason and message of a condition, in bytes.
+const REASON_MAX: usize = 1 << 10;
+const MESSAGE_MAX: usize = 32 << 10;
+
+fn is_reason(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_alphabetic())
+        && text.ends_with(|c: char| c.is_ascii_alphanumeric() || c == '_')
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || "_,:".contains(c))
+}
+
+/// A list of metav1 Conditions (apimachinery ValidateConditions).
+pub fn conditions(errors: &mut ErrorList, all: &[Value], path: &Path) {
+    for (i, condition) in all.iter().enumerate() {
+        let (at, kind) = (path.index(i), condition.text("type"));
+        if all[..i].iter().any(|earlier| earlier.text("type") == kind) {
+            errors.push(FieldError::duplicate(&at.child("type"), kind));
+        }
+        each(errors, &at.child("type"), kind, names::qualified_name(kind));
+        errors.one_of(&at.child("status"), condition.text("status"), &["False", "True", "Unknown"]);
+        let generation = condition.int("observedGeneration");
+        if generation < 0 {
+            let detail = "must be greater than or equal to zero";
+            errors.push(FieldError::invalid(&at.child("observedGeneration"), generation, detail));
+        }
+        errors.required_text(&at, condition, "lastTransitionTime");
+        errors.required_text(&at, condition, "reason");
+        let reason = condition.text("reason");
+        if !reason.is_empty() && !is_reason(reason) {
+            let examples = ["my_name", "MY_NAME", "MyName", "ReasonA,ReasonB", "ReasonA:ReasonB"];
+            let detail = names::format_error(REASON, REASON_FORMAT, &examples);
+            errors.push(FieldError::invalid(&at.child("reason"), reason, detail));
+        }
+        for (field, limit) in [("reason", REASON_MAX), ("message", MESSAGE_MAX)] {
+            if condition.text(field).len() > limit {
+                errors.push(FieldError::too_long(&at.child(field), limit));
+            }
+        }
+    }
+}
+
 /// A metav1 LabelSelector.
 pub fn selector(errors: &mut ErrorList, selector: &Value, path: &Path) {
     labels(errors, selector.at("matchLabels"), &path.child("matchLabels"));
@@ -248,6 +292,21 @@ mod tests {
         assert_eq!(found.len(), 2);
         assert!(found[0].starts_with("metadata.name: Invalid value: \"A\": a lowercase RFC 1123 label"));
         assert_eq!(found[1], "metadata.namespace: Forbidden: not allowed on this type");
+    }
+
+    #[test]
+    fn conditions_are_whole() {
+        let whole = json!({"type": "Ready", "status": "True", "reason": "AsIs", "lastTransitionTime": "t"});
+        let mut errors = ErrorList::new();
+        conditions(&mut errors, &[whole, json!({"type": "Ready", "reason": "a b"})], &Path::new("c"));
+        let found = texts(errors);
+        assert_eq!(found[0], "c[1].type: Duplicate value: \"Ready\"");
+        assert_eq!(
+            found[1],
+            "c[1].status: Unsupported value: \"\": supported values: \"False\", \"True\", \"Unknown\""
+        );
+        assert_eq!(found[2], "c[1].lastTransitionTime: Required value");
+        assert!(found[3].starts_with("c[1].reason: Invalid value: \"a b\": a condition reason must start"));
     }
 
     #[test]
