@@ -253,6 +253,9 @@ pub struct Flags {
     /// A kubeconfig of the webhook that knows rights (mode Webhook).
     #[arg(long)]
     pub authorization_webhook_config_file: Option<PathBuf>,
+    /// Which authorizers decide, in which order, with webhooks under conditions (an AuthorizationConfiguration).
+    #[arg(long, conflicts_with_all = ["authorization_mode", "authorization_webhook_config_file"])]
+    pub authorization_config: Option<PathBuf>,
     /// Bootstrap tokens authenticate.
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set, default_value_t = false)]
     pub enable_bootstrap_token_auth: bool,
@@ -346,6 +349,8 @@ pub struct Config {
     pub token_webhook: Option<String>,
     /// Text of the kubeconfig of the webhook that knows rights.
     pub authorization_webhook: Option<String>,
+    /// Text of the AuthorizationConfiguration.
+    pub authorization: Option<String>,
     /// This machine's certificate authorities, for what names none of its own.
     pub system_ca: Option<String>,
     /// Text of the audit policy.
@@ -389,6 +394,7 @@ impl Default for Config {
             authentication: None,
             token_webhook: None,
             authorization_webhook: None,
+            authorization: None,
             system_ca: None,
             audit_policy: None,
             audit_log: None,
@@ -533,6 +539,7 @@ impl Config {
             },
             token_webhook: read(&flags.authentication_token_webhook_config_file)?,
             authorization_webhook: read(&flags.authorization_webhook_config_file)?,
+            authorization: read(&flags.authorization_config)?,
             system_ca: std::fs::read_to_string(SYSTEM_CA).ok(),
             audit_policy: read(&flags.audit_policy_file)?,
             audit_log: audit_log(flags),

@@ -23,12 +23,31 @@ use crate::webhook::{self, Endpoint};
 const LIMIT: Duration = Duration::from_secs(30);
 /// How long tokens are remembered, as upstream.
 const TOKENS: Duration = Duration::from_secs(120);
-/// How long permissions are remembered.
-const ALLOWED: Duration = Duration::from_secs(300);
-/// How long refusals are remembered.
-const REFUSED: Duration = Duration::from_secs(30);
+/// How long permissions are remembered, when nothing else is said.
+pub const ALLOWED: Duration = Duration::from_secs(300);
+/// How long refusals are remembered, when nothing else is said.
+pub const REFUSED: Duration = Duration::from_secs(30);
 /// Answers that are remembered.
 const KEPT: usize = 10_000;
+
+/// How an authorizer elsewhere is asked.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms {
+    /// How long an answer may take.
+    pub limit: Duration,
+    /// How long permissions are remembered; `None`: not at all.
+    pub allowed: Option<Duration>,
+    /// How long refusals are remembered.
+    pub refused: Option<Duration>,
+    /// The review is of v1beta1.
+    pub beta: bool,
+}
+
+impl Default for Terms {
+    fn default() -> Self {
+        Terms { limit: LIMIT, allowed: Some(ALLOWED), refused: Some(REFUSED), beta: false }
+    }
+}
 
 /// A digest of what was asked.
 type Question = [u8; 32];
@@ -153,41 +172,38 @@ impl Tokens {
 }
 
 impl Rights {
-    /// The webhook's opinion.
+    /// The webhook's opinion, or why it has not been told.
     pub async fn decide(
         &self,
         server: &Server,
         user: &UserInfo,
         what: &Attributes,
-    ) -> (Option<bool>, String) {
-        let review = review(user, what);
+        terms: &Terms,
+    ) -> Result<(Option<bool>, String), String> {
+        let review = review(question(user, what), terms.beta);
         let question: Question = Sha256::digest(review.to_string()).into();
         if let Some(known) = self.known(server, &question) {
-            return known;
+            return Ok(known);
         }
-        let asked = match self.endpoint() {
-            Ok(endpoint) => webhook::post(server, &endpoint, &review, LIMIT).await,
-            Err(why) => Err(why),
-        };
-        let status = match asked {
-            Ok(answer) => answer.at("status").clone(),
-            Err(why) => {
-                tracing::warn!(%why, "the authorization webhook gives no answer");
-                return (None, String::new());
-            }
-        };
+        let answer = webhook::post(server, &self.endpoint()?, &review, terms.limit).await?;
+        let status = answer.at("status");
         let verdict = match (status.flag("allowed"), status.flag("denied")) {
             (true, false) => Some(true),
             (false, true) => Some(false),
-            _ => None,
+            (false, false) => None,
+            (true, true) => return Err("the answer allows and denies at once".to_owned()),
         };
         let answer = (verdict, status.text("reason").to_owned());
-        self.keep(server, question, &answer, if verdict == Some(true) { ALLOWED } else { REFUSED });
-        answer
+        let life = if verdict == Some(true) { terms.allowed } else { terms.refused };
+        if let Some(life) = life {
+            self.keep(server, question, &answer, life);
+        }
+        Ok(answer)
     }
 }
 
-fn review(user: &UserInfo, what: &Attributes) -> Value {
+/// The `spec` of a SubjectAccessReview.
+pub fn question(user: &UserInfo, what: &Attributes) -> Value {
     let mut spec = json!({"user": user.name, "groups": user.groups});
     if !user.uid.is_empty() {
         spec["uid"] = json!(user.uid);
@@ -197,24 +213,66 @@ fn review(user: &UserInfo, what: &Attributes) -> Value {
     }
     if !what.is_resource {
         spec["nonResourceAttributes"] = json!({"path": what.path, "verb": what.verb});
-    } else {
-        let mut resource = json!({});
-        for (key, text) in [
-            ("namespace", &what.namespace),
-            ("verb", &what.verb),
-            ("group", &what.group),
-            ("version", &what.version),
-            ("resource", &what.resource),
-            ("subresource", &what.subresource),
-            ("name", &what.name),
-        ] {
-            if !text.is_empty() {
-                resource[key] = text.as_str().into();
-            }
-        }
-        spec["resourceAttributes"] = resource;
+        return spec;
     }
-    json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "metadata": {}, "spec": spec})
+    let mut resource = json!({});
+    for (key, text) in [
+        ("namespace", &what.namespace),
+        ("verb", &what.verb),
+        ("group", &what.group),
+        ("version", &what.version),
+        ("resource", &what.resource),
+        ("subresource", &what.subresource),
+        ("name", &what.name),
+    ] {
+        if !text.is_empty() {
+            resource[key] = text.as_str().into();
+        }
+    }
+    for (key, requirements) in
+        [("fieldSelector", fields(&what.field_selector)), ("labelSelector", labels(&what.label_selector))]
+    {
+        if !requirements.is_empty() {
+            resource[key] = json!({"requirements": requirements});
+        }
+    }
+    spec["resourceAttributes"] = resource;
+    spec
+}
+
+/// The requirements of a field selector; of one that cannot be read, none.
+fn fields(text: &str) -> Vec<Value> {
+    let selector = api::fields::Selector::parse(text).unwrap_or_default();
+    let one = |r: &api::fields::Requirement| {
+        let operator = if r.equal { "In" } else { "NotIn" };
+        json!({"key": r.field, "operator": operator, "values": [r.value]})
+    };
+    selector.0.iter().map(one).collect()
+}
+
+/// The requirements of a label selector that reviews can tell of; of one that cannot be read, none.
+fn labels(text: &str) -> Vec<Value> {
+    use api::labels::Operator;
+    let selector = api::labels::Selector::parse(text).unwrap_or_default();
+    let one = |r: &api::labels::Requirement| match r.operator {
+        Operator::In => Some(json!({"key": r.key, "operator": "In", "values": r.values})),
+        Operator::NotIn => Some(json!({"key": r.key, "operator": "NotIn", "values": r.values})),
+        Operator::Exists => Some(json!({"key": r.key, "operator": "Exists"})),
+        Operator::DoesNotExist => Some(json!({"key": r.key, "operator": "DoesNotExist"})),
+        Operator::GreaterThan | Operator::LessThan => None,
+    };
+    selector.requirements.iter().filter_map(one).collect()
+}
+
+/// The review that asks it; v1beta1 has another name for the groups.
+fn review(mut spec: Value, beta: bool) -> Value {
+    if beta && let Some(map) = spec.as_object_mut() {
+        let groups = map.remove("groups").unwrap_or_default();
+        map.insert("group".to_owned(), groups);
+    }
+    let version = if beta { "v1beta1" } else { "v1" };
+    json!({"apiVersion": format!("authorization.k8s.io/{version}"), "kind": "SubjectAccessReview",
+        "metadata": {}, "spec": spec})
 }
 
 #[cfg(test)]
@@ -228,7 +286,21 @@ mod tests {
         assert_eq!((remote.url.as_str(), remote.bearer.as_deref()), ("http://127.0.0.1:1/x", Some("t")));
         assert!(Tokens::from_kubeconfig("current-context: c", None).is_err());
         let user = UserInfo::component("jane", &[]);
-        let review = review(&user, &Attributes::resource("get", "apps", "deployments", "n", ""));
-        assert_eq!(review["spec"]["resourceAttributes"]["resource"], "deployments");
+        let mut what = Attributes::resource("list", "apps", "deployments", "n", "");
+        what.field_selector = "metadata.name!=a".to_owned();
+        what.label_selector = "app in (b,c),!old".to_owned();
+        let spec = question(&user, &what);
+        let resource = &spec["resourceAttributes"];
+        assert_eq!(resource["resource"], "deployments");
+        assert_eq!(
+            resource["fieldSelector"]["requirements"],
+            json!([{"key": "metadata.name", "operator": "NotIn", "values": ["a"]}])
+        );
+        assert_eq!(
+            resource["labelSelector"]["requirements"],
+            json!([{"key": "app", "operator": "In", "values": ["b", "c"]}, {"key": "old", "operator": "DoesNotExist"}])
+        );
+        let beta = review(spec, true);
+        assert!(beta["spec"].get("groups").is_none() && beta["spec"]["group"].is_array());
     }
 }

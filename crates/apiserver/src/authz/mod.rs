@@ -5,6 +5,7 @@ mod node;
 pub use node::node_name;
 pub mod rbac;
 pub mod reconcile;
+mod structured;
 
 use std::collections::BTreeMap;
 
@@ -37,8 +38,10 @@ pub struct Attributes {
     pub name: String,
     /// Path, when not a resource.
     pub path: String,
-    /// The field selector's text, for node decisions.
+    /// The field selector's text.
     pub field_selector: String,
+    /// The label selector's text.
+    pub label_selector: String,
 }
 
 impl Attributes {
@@ -55,6 +58,7 @@ impl Attributes {
             name: info.name.clone(),
             path: info.path.clone(),
             field_selector: String::new(),
+            label_selector: String::new(),
         }
     }
 
@@ -102,7 +106,22 @@ enum Mode {
     Rbac,
     AlwaysAllow,
     AlwaysDeny,
-    Webhook,
+    /// The webhook with this number.
+    Webhook(usize),
+}
+
+impl Mode {
+    /// By the name that flags and configurations use.
+    fn parse(name: &str, hook: usize) -> Option<Mode> {
+        match name {
+            "Node" => Some(Mode::Node),
+            "RBAC" => Some(Mode::Rbac),
+            "AlwaysAllow" => Some(Mode::AlwaysAllow),
+            "AlwaysDeny" => Some(Mode::AlwaysDeny),
+            "Webhook" => Some(Mode::Webhook(hook)),
+            _ => None,
+        }
+    }
 }
 
 /// The configured authorizers.
@@ -110,29 +129,26 @@ pub struct Authorizer {
     modes: Vec<Mode>,
     /// RBAC's view of roles and bindings.
     pub rbac: rbac::Cache,
-    remote: Option<crate::remote::Rights>,
+    hooks: Vec<structured::Hook>,
 }
 
 impl Authorizer {
-    /// From `--authorization-mode`.
+    /// From `--authorization-config`, or `--authorization-mode`.
     pub fn new(config: &Config) -> Result<Authorizer, ApiError> {
-        let mode = |name: &String| match name.as_str() {
-            "Node" => Some(Mode::Node),
-            "RBAC" => Some(Mode::Rbac),
-            "AlwaysAllow" => Some(Mode::AlwaysAllow),
-            "AlwaysDeny" => Some(Mode::AlwaysDeny),
-            "Webhook" => Some(Mode::Webhook),
-            _ => None,
-        };
-        let remote = config.authorization_webhook.as_ref().map(|text| {
+        let rbac = rbac::Cache::default();
+        if let Some(text) = &config.authorization {
+            let read = structured::read(text, config);
+            let (modes, hooks) =
+                read.map_err(|why| ApiError::internal(format!("the authorization configuration: {why}")))?;
+            return Ok(Authorizer { modes, rbac, hooks });
+        }
+        let hook = config.authorization_webhook.as_ref().map(|text| {
             crate::remote::Rights::from_kubeconfig(text, config.system_ca.as_deref())
+                .map(structured::Hook::plain)
                 .map_err(|why| ApiError::internal(format!("the authorization webhook's kubeconfig: {why}")))
         });
-        Ok(Authorizer {
-            modes: config.authorizers.iter().filter_map(mode).collect(),
-            rbac: rbac::Cache::default(),
-            remote: remote.transpose()?,
-        })
+        let modes = config.authorizers.iter().filter_map(|name| Mode::parse(name, 0)).collect();
+        Ok(Authorizer { modes, rbac, hooks: hook.transpose()?.into_iter().collect() })
     }
 
     /// A write to this resource happened.
@@ -159,19 +175,22 @@ impl Authorizer {
 
     /// Decides, asking webhooks where they stand in the order.
     pub async fn ask(&self, server: &Server, user: &UserInfo, attributes: &Attributes) -> Decision {
-        let Some(remote) = &self.remote else { return self.decide(server, user, attributes) };
+        if self.hooks.is_empty() {
+            return self.decide(server, user, attributes);
+        }
         if user.in_group("system:masters") {
             return Decision::of(true, String::new());
         }
         let mut reasons = Vec::new();
         for mode in &self.modes {
-            let verdict = match mode {
-                Mode::Webhook => match remote.decide(server, user, attributes).await {
+            let hook = if let Mode::Webhook(number) = mode { self.hooks.get(*number) } else { None };
+            let verdict = match hook {
+                Some(hook) => match hook.decide(server, user, attributes).await {
                     (Some(false), reason) => return Decision::of(false, reason),
                     (Some(true), reason) => Ok(reason),
                     (None, reason) => Err(reason),
                 },
-                mode => here(*mode, server, user, attributes),
+                None => here(*mode, server, user, attributes),
             };
             match verdict {
                 Ok(reason) => return Decision::of(true, reason),
@@ -189,7 +208,7 @@ fn here(mode: Mode, server: &Server, user: &UserInfo, attributes: &Attributes) -
         Mode::AlwaysDeny => Err("Everything is forbidden.".to_owned()),
         Mode::Node => node::decide(server, user, attributes),
         Mode::Rbac => server.authorizer.rbac.decide(server, user, attributes),
-        Mode::Webhook => Err(String::new()),
+        Mode::Webhook(_) => Err(String::new()),
     }
 }
 
@@ -197,6 +216,7 @@ fn here(mode: Mode, server: &Server, user: &UserInfo, attributes: &Attributes) -
 pub async fn authorize(server: &Server, exchange: &Exchange) -> Result<(), ApiError> {
     let mut attributes = Attributes::of(&exchange.info);
     attributes.field_selector = exchange.query.text("fieldSelector").to_owned();
+    attributes.label_selector = exchange.query.text("labelSelector").to_owned();
     let decision = server.authorizer.ask(server, &exchange.user, &attributes).await;
     if exchange.record.is_some() {
         let verdict = if decision.allowed { "allow" } else { "forbid" };
