@@ -67,3 +67,17 @@ fn printers() {
     }
     golden("printers.txt", &text);
 }
+
+#[test]
+fn every_row_has_facts() {
+    let catalog = Catalog::builtin();
+    for row in catalog.rows() {
+        let kinds = [row.kind.as_str(), row.list_kind.as_str()];
+        let named = kinds.into_iter().filter(|kind| !kind.is_empty());
+        for kind in named {
+            let known = machinery::schema::facts().by_gvk(&row.group, &row.version, kind);
+            let facts = known.unwrap_or_else(|| panic!("{kind} of {}: no facts", row.api_version()));
+            assert!(facts.is_object(), "{kind}");
+        }
+    }
+}

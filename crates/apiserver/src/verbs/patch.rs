@@ -126,14 +126,16 @@ pub fn patch_tree(
         Kind::Merge => Ok(patch::merge_patch(old, &decoded.value)),
         _ => patch::strategic_merge(target.schema(), old, &decoded.value),
     };
-    let new = result.map_err(|error| patch_error(&error))?;
+    let mut new = result.map_err(|error| patch_error(&error))?;
+    let custom = call.served.custom.as_ref().filter(|_| target.custom);
+    // With something to complain of, the object is shown as the patch left it.
+    let settled = decoded.strict_errors.is_empty() && write::settle(target, custom, &mut new);
     // What upstream shows of a patch that does not fit: the patched object, or the patch as Go prints maps.
     let shown = || match kind {
         Kind::Strategic => go_print(&decoded.value),
         _ => String::from_utf8_lossy(&crate::object::text(&new)).into_owned(),
     };
-    let custom = call.served.custom.as_ref().filter(|_| target.custom);
-    let (changed, mut strict) = match write::conforms(target, custom, &new) {
+    let (changed, mut strict) = match settled {
         true => (None, Vec::new()),
         false => {
             let (value, strict) =

@@ -109,44 +109,66 @@ pub(super) fn add_printed(facts: &'static TypeFacts, object: &mut Map<String, Va
     }
 }
 
-/// Whether decoding a value's text would give the same value again, without any complaint. Never true where
-/// that is not so; custom resources and rare leaves are left to the decoder.
-pub(super) fn holds(schema: Schema<'_>, value: &Value, depth: usize) -> bool {
+/// Whether decoding a value's text would give the same value again, without any complaint, but for fields that are
+/// always printed and are not there: `lacks` is set when there are such, and [`complete`] adds them. Never true
+/// where that is not so; custom resources and rare leaves are left to the decoder.
+pub(super) fn holds(schema: Schema<'_>, value: &Value, depth: usize, lacks: &mut bool) -> bool {
     if depth > super::MAX_DEPTH {
         return false;
     }
     match (schema.sort(), value) {
         (Sort::Any, value) => holds_any(value, depth),
         (Sort::Object, Value::Object(map)) => {
-            schema.object_type().is_some_and(|facts| holds_fields(facts, map, depth))
+            schema.object_type().is_some_and(|facts| holds_fields(facts, map, depth, lacks))
         }
-        (Sort::Map, Value::Object(map)) => map
-            .iter()
-            .all(|(key, inner)| schema.field(key).is_some_and(|place| holds_item(place, inner, depth))),
+        (Sort::Map, Value::Object(map)) => map.iter().all(|(key, inner)| {
+            schema.field(key).is_some_and(|place| holds_item(place, inner, depth, lacks))
+        }),
         (Sort::List, Value::Array(items)) => {
             let strings = matches!(
                 schema,
                 Schema::Item(_) | Schema::Field(FieldFacts { base: Base::Scalar(Scalar::Strs), .. })
             );
             let place = schema.item();
-            items.iter().all(|item| if strings { item.is_string() } else { holds_item(place, item, depth) })
+            items
+                .iter()
+                .all(|item| if strings { item.is_string() } else { holds_item(place, item, depth, lacks) })
         }
         (Sort::Scalar(kind), value) => holds_scalar(kind, value, depth),
         _ => false,
     }
 }
 
-fn holds_item(place: Schema<'_>, value: &Value, depth: usize) -> bool {
-    (!value.is_null() || matches!(place.sort(), Sort::Any)) && holds(place, value, depth + 1)
+fn holds_item(place: Schema<'_>, value: &Value, depth: usize, lacks: &mut bool) -> bool {
+    (!value.is_null() || matches!(place.sort(), Sort::Any)) && holds(place, value, depth + 1, lacks)
 }
 
-fn holds_fields(facts: &'static TypeFacts, map: &Map<String, Value>, depth: usize) -> bool {
+fn holds_fields(facts: &'static TypeFacts, map: &Map<String, Value>, depth: usize, lacks: &mut bool) -> bool {
     let known = map.iter().all(|(key, value)| match facts.field(key) {
         None => false,
         Some(field) if omitted(field, value) => always_printed(field).as_ref() == Some(value),
-        Some(field) => holds(Schema::Field(field), value, depth + 1),
+        Some(field) => holds(Schema::Field(field), value, depth + 1, lacks),
     });
-    known && facts.printed().iter().all(|at| map.contains_key(facts.flat()[*at].field.json))
+    *lacks |= known && facts.printed().iter().any(|at| !map.contains_key(facts.flat()[*at].field.json));
+    known
+}
+
+/// Adds what a value that [`holds`] lacks.
+pub(super) fn complete(schema: Schema<'_>, value: &mut Value) {
+    match (schema.sort(), value) {
+        (Sort::Object | Sort::Map, Value::Object(map)) => {
+            for (key, inner) in map.iter_mut().filter(|(_, inner)| inner.is_object() || inner.is_array()) {
+                if let Some(place) = schema.field(key) {
+                    complete(place, inner);
+                }
+            }
+            if let Some(facts) = schema.object_type() {
+                add_printed(facts, map);
+            }
+        }
+        (Sort::List, Value::Array(items)) => items.iter_mut().for_each(|item| complete(schema.item(), item)),
+        _ => {}
+    }
 }
 
 fn holds_any(value: &Value, depth: usize) -> bool {

@@ -36,16 +36,23 @@ pub fn decode(schema: Schema<'_>, bytes: &[u8]) -> Result<Decoded, DecodeError> 
 
 /// Holds a value (a patched object, say) against its schema as [`decode`] does text.
 pub fn conform(schema: Schema<'_>, value: &Value) -> Result<Decoded, DecodeError> {
-    if conforms(schema, value) {
-        return Ok(Decoded { value: value.clone(), strict_errors: Vec::new() });
+    let mut settled = value.clone();
+    if settle(schema, &mut settled) {
+        return Ok(Decoded { value: settled, strict_errors: Vec::new() });
     }
     decode(schema, &serde_json::to_vec(value).expect("a value tree is always JSON"))
 }
 
-/// Whether [`conform`] would give the value back as it is, with nothing to object to. May say no of one that
-/// it would, never yes of one that it would not.
-pub fn conforms(schema: Schema<'_>, value: &Value) -> bool {
-    canonical::holds(schema, value, 1)
+/// Makes of a value what [`conform`] would, when nothing is wrong with it but fields that are not there and always
+/// printed. Otherwise it is left as it is, and false. May give up on one that [`conform`] would have nothing to
+/// object to.
+pub fn settle(schema: Schema<'_>, value: &mut Value) -> bool {
+    let mut lacks = false;
+    let holds = canonical::holds(schema, value, 1, &mut lacks);
+    if holds && lacks {
+        canonical::complete(schema, value);
+    }
+    holds
 }
 
 /// Decodes any JSON, reporting duplicate fields.
@@ -740,6 +747,12 @@ mod tests {
             ("/spec/containers/0/readinessProbe/httpGet/port", json!(true), false),
             ("/status/conditions/0/lastProbeTime", json!("x"), false),
             ("/metadata/managedFields/0/fieldsV1/f:x", json!(u64::MAX), false),
+            // What is always printed may lack.
+            ("/status/conditions/0", json!({"type": "Ready", "status": "True"}), true),
+            ("/spec/containers/0", json!({"name": "d", "ports": [{"hostPort": 80}]}), true),
+            ("/status", json!({"containerStatuses": [{"name": "d"}]}), true),
+            ("/spec", json!({}), true),
+            ("/spec", json!({"containers": [{"name": "d"}, {"name": "", "x": 1}]}), false),
         ];
         for (at, value, expect) in cases {
             let mut object = pod.clone();
@@ -750,8 +763,10 @@ mod tests {
                     Err(_) => parent[name] = value.clone(),
                 }
             }
-            assert_eq!(conforms(schema("core.v1.Pod"), &object), *expect, "{at} {value}");
-            let text = serde_json::to_vec(&object).expect("a value tree is always JSON");
+            let (text, before) =
+                (serde_json::to_vec(&object).expect("a tree is always JSON"), object.clone());
+            assert_eq!(settle(schema("core.v1.Pod"), &mut object), *expect, "{at} {value}");
+            assert!(*expect || object == before, "{at} {value}");
             let decoded = decode(schema("core.v1.Pod"), &text);
             let same = decoded.is_ok_and(|d| d.value == object && d.strict_errors.is_empty());
             assert!(same || !expect, "{at} {value}");
