@@ -47,7 +47,6 @@ impl Server {
             tracing::warn!(%error, "default/kubernetes has no endpoints");
         }
         self.follow_definitions().await;
-        self.check_policies();
         self.follow_flows();
         self.mend_claims().await;
         self.keep_claims();

@@ -22,6 +22,7 @@ pub mod node;
 pub mod owner;
 pub mod podgc;
 pub mod pods;
+pub mod policystatus;
 pub mod quota;
 pub mod replicaset;
 pub mod resourceclaim;

@@ -8,8 +8,8 @@ use client::{Election, LeaseConfig, SharedInformers};
 use crate::context::{ClientFor, Config, Context};
 use crate::{
     aggregation, autoscaler, bootstrap, certificates, cronjob, daemonset, deployment, disruption, endpoints,
-    garbage, job, loadbalancer, namespace, node, podgc, quota, replicaset, resourceclaim, serviceaccount,
-    servicecidr, statefulset, ttl, volume,
+    garbage, job, loadbalancer, namespace, node, podgc, policystatus, quota, replicaset, resourceclaim,
+    serviceaccount, servicecidr, statefulset, ttl, volume,
 };
 
 /// One controller.
@@ -72,6 +72,7 @@ rows! {
     "resourceclaim-controller", "resource-claim-controller", resourceclaim::start;
     "ephemeral-volume-controller", "ephemeral-volume-controller", volume::start_ephemeral;
     "horizontal-pod-autoscaler-controller", "horizontal-pod-autoscaler", autoscaler::start;
+    "validatingadmissionpolicy-status-controller", "validatingadmissionpolicy-status-controller", policystatus::start;
     "replicationcontroller-controller", "replication-controller", replicaset::start_replication_controllers;
 }
 

@@ -9,4 +9,5 @@ pub mod codec;
 pub mod jsonpath;
 pub mod openapi;
 pub mod patch;
+pub mod policy;
 pub mod schema;

@@ -349,14 +349,33 @@ fn budget(judge: &Judge, step: &Step<'_>) -> Result<(), String> {
         if place.0 != step.place.0 || !selects(selector, old) || is_deleting(budget) {
             continue;
         }
-        let Some(wanted) = budget["spec"]["minAvailable"].as_i64() else { continue };
-        let pods = judge.truth.all("pods").filter(|(at, pod)| at.0 == place.0 && selects(selector, pod));
-        let healthy = pods.filter(|(_, pod)| is_ready(pod)).count() as i64;
+        let pods = || judge.truth.all("pods").filter(|(at, pod)| at.0 == place.0 && selects(selector, pod));
+        let spec = &budget["spec"];
+        let wanted = match (spec["minAvailable"].as_i64(), spec["maxUnavailable"].as_i64()) {
+            (Some(least), _) => least,
+            (None, Some(most)) => expected(judge, pods().map(|(_, pod)| &**pod)) - most,
+            (None, None) => continue,
+        };
+        let healthy = pods().filter(|(_, pod)| is_ready(pod)).count() as i64;
         if healthy < wanted {
             return fail(format!("{}: {healthy} healthy left, {} wants {wanted}", name(step), place.1));
         }
     }
     Ok(())
+}
+
+/// How many pods the controllers of these want.
+fn expected<'a>(judge: &Judge, pods: impl Iterator<Item = &'a Value>) -> i64 {
+    let mut wanted = BTreeMap::new();
+    for pod in pods {
+        let Some(owner) = controller(pod) else { continue };
+        let Some((_, set)) = judge.truth.by_uid(text(&owner["uid"])) else { continue };
+        let above =
+            controlled_by(set, "Deployment").and_then(|owner| judge.truth.by_uid(text(&owner["uid"])));
+        let top = above.map_or(set, |(_, deployment)| deployment);
+        wanted.insert(uid(top), top["spec"]["replicas"].as_i64().unwrap_or(1));
+    }
+    wanted.values().sum()
 }
 
 fn stateful_order(judge: &Judge, step: &Step<'_>) -> Result<(), String> {

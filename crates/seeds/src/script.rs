@@ -430,13 +430,26 @@ impl User {
         let _ = self.client.delete_at(&gvr("pods"), space, text(&pod["metadata"]["name"]), &options).await;
     }
 
+    /// Asks for some pods to be evicted: any, or in turn all of one app, which its budget must then slow down.
     async fn evict(&self, space: &str) {
-        for _ in 0..1 + self.rng.below(4) {
-            let Some((_, pod)) = self.any(&["pods"], space).await else { return };
-            let name = text(&pod["metadata"]["name"]);
-            if let Err(error) = self.client.evict(space, name, &DeleteOptions::default()).await {
-                tracing::debug!(name, %error, "not evicted");
-            }
+        let all = self.list("pods", space).await;
+        let Some(first) = self.pick(&all) else { return };
+        if self.chance(40) {
+            self.try_evict(first).await;
+            return;
+        }
+        let app = &first["metadata"]["labels"]["app"];
+        for pod in all.iter().filter(|pod| pod["metadata"]["labels"]["app"] == *app) {
+            self.try_evict(pod).await;
+            self.clock.sleep(Duration::from_millis(self.rng.below(700))).await;
+        }
+    }
+
+    async fn try_evict(&self, pod: &Value) {
+        let meta = &pod["metadata"];
+        let (space, name) = (text(&meta["namespace"]), text(&meta["name"]));
+        if let Err(error) = self.client.evict(space, name, &DeleteOptions::default()).await {
+            tracing::debug!(name, %error, "not evicted");
         }
     }
 
@@ -449,8 +462,8 @@ impl User {
                 let meta = &pod["metadata"];
                 let daemon = meta["ownerReferences"][0]["kind"] == "DaemonSet";
                 if pod["spec"]["nodeName"] == name && !daemon && meta["deletionTimestamp"].is_null() {
-                    let options = DeleteOptions::default();
-                    let _ = self.client.evict(text(&meta["namespace"]), text(&meta["name"]), &options).await;
+                    self.try_evict(&pod).await;
+                    self.clock.sleep(Duration::from_millis(self.rng.below(100))).await;
                 }
             }
             self.clock.sleep(Duration::from_secs(5)).await;

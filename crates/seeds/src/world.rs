@@ -224,3 +224,54 @@ impl World {
         self.store.close().await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use api::Gvr;
+    use client::WriteOptions;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::laws::Judge;
+
+    fn definition() -> Value {
+        let spec = json!({"type": "object", "properties": {"wheels": {"type": "integer"}}});
+        let schema = json!({"type": "object", "properties": {"spec": spec}});
+        json!({"metadata": {"name": "toys.example.org"}, "spec": {
+            "group": "example.org", "scope": "Namespaced",
+            "names": {"plural": "toys", "singular": "toy", "kind": "Toy", "listKind": "ToyList"},
+            "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": schema}}]}})
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn policies_are_held_against_built_in_and_custom_kinds() {
+        let mut world = World::new(1, Arc::new(Mutex::new(Judge::default())), false).await;
+        let make = async |group: &str, plural: &str, object: Value| {
+            let (gvr, options) = (Gvr::new(group, "v1", plural), WriteOptions::default());
+            let made = world.admin.create_at::<_, Value>(&gvr, "", &object, &options).await;
+            made.expect("it is made");
+        };
+        make("apiextensions.k8s.io", "customresourcedefinitions", definition()).await;
+        let rules = json!([
+            {"apiGroups": ["apps"], "apiVersions": ["v1"], "operations": ["*"], "resources": ["deployments"]},
+            {"apiGroups": ["example.org"], "apiVersions": ["v1"], "operations": ["*"], "resources": ["toys"]}]);
+        let validations =
+            json!([{"expression": "object.spec.replicas > 1"}, {"expression": "object.spec.wheels > 'x'"}]);
+        let policy = json!({"metadata": {"name": "p"},
+            "spec": {"matchConstraints": {"resourceRules": rules}, "validations": validations}});
+        make("admissionregistration.k8s.io", "validatingadmissionpolicies", policy).await;
+        world.start_controllers();
+        world.pass(Duration::from_secs(30)).await;
+        let gvr = Gvr::new("admissionregistration.k8s.io", "v1", "validatingadmissionpolicies");
+        let status = world.admin.get_at::<Value>(&gvr, "", "p").await.expect("the policy")["status"].clone();
+        assert_eq!(status["observedGeneration"], 1);
+        let warnings = status["typeChecking"]["expressionWarnings"].as_array().expect("warnings").clone();
+        let about = |at: usize, kind: &str| {
+            warnings[at]["warning"].as_str().is_some_and(|text| text.contains(&format!("Kind={kind}")))
+        };
+        assert_eq!(warnings.len(), 2, "{warnings:#?}");
+        assert!(about(0, "Toy") && !about(0, "Deployment"), "a toy has no replicas");
+        assert!(about(1, "Toy") && about(1, "Deployment"), "wheels are a number; a deployment has none");
+        world.end().await;
+    }
+}

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use api::names;
-use machinery::cel::{Env, KEYWORDS, Program, Type};
-use machinery::schema::Schema;
+use machinery::cel::{KEYWORDS, Program, Type};
+use machinery::policy::Names;
 use serde_json::Value;
 
 use super::{ErrorList, FieldError, Path, Report, meta};
@@ -17,50 +17,6 @@ const OPERATIONS: &[&str] = &["*", "CONNECT", "CREATE", "DELETE", "UPDATE"];
 const MUTABLE: &[&str] = &["*", "CONNECT", "CREATE", "UPDATE"];
 const REINVOCATION: &[&str] = &["IfNeeded", "Never"];
 const REVIEWS: [&str; 2] = ["v1", "v1beta1"];
-
-/// What an expression of a webhook or policy may name besides the objects.
-#[derive(Clone, Copy)]
-pub struct Names<'a> {
-    /// `params`
-    pub params: bool,
-    /// `authorizer`
-    pub authorizer: bool,
-    /// The fields of `variables`.
-    pub variables: &'a [(String, Type)],
-    /// `Object{…}` and `JSONPatch{…}` may be built.
-    pub builds: bool,
-}
-
-impl Names<'_> {
-    /// The variables with their types.
-    pub fn env(&self) -> Env<'static> {
-        let text = ["subResource", "requestSubResource", "name", "namespace", "operation"];
-        let mut request: Vec<(String, Type)> =
-            text.into_iter().map(|field| (field.to_string(), Type::String)).collect();
-        for field in ["kind", "resource", "requestKind", "requestResource", "userInfo", "options"] {
-            request.push((field.to_string(), Type::Dyn));
-        }
-        request.push(("dryRun".to_string(), Type::Bool));
-        let mut env = Env::new()
-            .plain("object", Type::Dyn)
-            .plain("oldObject", Type::Dyn)
-            .plain("namespaceObject", Type::Dyn)
-            .fields("request", request);
-        if self.params {
-            env = env.plain("params", Type::Dyn);
-        }
-        if self.authorizer {
-            env = env.plain("authorizer", Type::Named("kubernetes.authorization.Authorizer".to_string()));
-        }
-        if !self.variables.is_empty() {
-            env = env.fields("variables", self.variables.to_vec());
-        }
-        if self.builds {
-            env = env.building(Schema::Any);
-        }
-        env
-    }
-}
 
 /// Compiles an expression that must give one of the types; none of them means any.
 pub fn compile(text: &str, names: Names<'_>, wanted: &[Type]) -> Result<Program, String> {

@@ -7,9 +7,10 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
 use machinery::cel::{Activation, Budget, EvalError, Host, Program, REQUEST_BUDGET, Type, Val};
+use machinery::policy::Names;
 use machinery::schema::Schema;
 use registry::tree::Tree;
-use registry::validation::admission::{Names, compile};
+use registry::validation::admission::compile;
 use serde_json::Value;
 
 use super::authorizer::Authorizer;

@@ -2,7 +2,6 @@
 //! they say is in `validating` and `mutating`.
 
 mod authorizer;
-mod checking;
 mod compiled;
 mod mutating;
 mod validating;
@@ -239,11 +238,4 @@ impl Misfit {
 /// What a conversion to a policy's version could not do.
 fn unconverted(review: &Review<'_>, error: &ApiError) -> ApiError {
     review.forbidden(None, &format!("failed to convert object version: {}", error.message))
-}
-
-impl Server {
-    /// Keeps the statuses of validating policies in step with their expressions.
-    pub(crate) fn check_policies(&self) {
-        checking::follow(self);
-    }
 }
