@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::columns::Columns;
-use crate::strategy::Strategy;
+use crate::strategy::{Part, Strategy};
 
 /// What a client may do to a resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -283,6 +283,24 @@ impl Resource {
     /// Whether a status subresource exists.
     pub fn has_status(&self) -> bool {
         self.subresources.iter().any(|s| s.role == Role::Status)
+    }
+
+    /// Fields that a write through a subresource (or, for an empty name, to the object itself) resets: dotted
+    /// paths that nobody comes to own by it.
+    pub fn resets(&self, subresource: &str) -> &'static [&'static str] {
+        let part = match self.subresource(subresource).map(|sub| &sub.role) {
+            None => Part::Main,
+            Some(Role::Status) => Part::Status,
+            Some(Role::Approval) => Part::Approval,
+            Some(Role::Finalize) => return &["status"],
+            Some(_) => return &[],
+        };
+        let usual: &[&str] = match part {
+            Part::Status => &["spec"],
+            Part::Main if self.has_status() => &["status"],
+            _ => &[],
+        };
+        self.strategy.resets(part).unwrap_or(usual)
     }
 
     /// Every selectable field with its text in the object, metadata.name and namespace first.

@@ -100,6 +100,12 @@ pub trait Strategy: Send + Sync {
     fn grace(&self, _object: &Value, _asked: Option<i64>) -> Grace {
         Grace::None
     }
+
+    /// Fields that a write through the part resets, when they are others than usual: see
+    /// [`Resource::resets`].
+    fn resets(&self, _part: Part) -> Option<&'static [&'static str]> {
+        None
+    }
 }
 
 type Prepare = fn(&Context<'_>, &mut Value);
@@ -149,6 +155,8 @@ pub struct Rules {
     pub orphan_by_default: bool,
     /// See [`Strategy::grace`].
     pub grace: fn(&Value, Option<i64>) -> Grace,
+    /// See [`Strategy::resets`].
+    pub resets: &'static [(Part, &'static [&'static str])],
 }
 
 /// A kind with neither spec/status split nor rules of its own.
@@ -167,6 +175,7 @@ pub const PLAIN: Rules = Rules {
     unconditional_update: true,
     orphan_by_default: false,
     grace: |_, _| Grace::None,
+    resets: &[],
 };
 
 /// A kind with spec, status and a generation that follows the spec.
@@ -241,6 +250,10 @@ impl Strategy for &'static Rules {
 
     fn grace(&self, object: &Value, asked: Option<i64>) -> Grace {
         (self.grace)(object, asked)
+    }
+
+    fn resets(&self, part: Part) -> Option<&'static [&'static str]> {
+        self.resets.iter().find(|(of, _)| *of == part).map(|(_, fields)| *fields)
     }
 }
 

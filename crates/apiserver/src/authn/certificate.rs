@@ -8,11 +8,15 @@ use api::user::UserInfo;
 use http::HeaderMap;
 use rustls::RootCertStore;
 use rustls_pki_types::{CertificateDer, UnixTime};
+use sha2::{Digest, Sha256};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::authenticated;
 use crate::listen::Peer;
 use crate::server::Server;
+
+/// What a user's extra fact about the credential is called.
+const CREDENTIAL_ID: &str = "authentication.kubernetes.io/credential-id";
 
 /// What a connection's certificate says.
 pub fn peer(server: &Server, chain: &[CertificateDer<'_>]) -> Peer {
@@ -26,11 +30,18 @@ pub fn peer(server: &Server, chain: &[CertificateDer<'_>]) -> Peer {
     let config = &server.config;
     // With one authority configured TLS has settled it.
     let only_clients = config.requestheader_ca.is_none();
-    let user = (only_clients || signed_by(&config.client_ca))
-        .then(|| Arc::new(authenticated(UserInfo { name: name.clone(), groups, ..UserInfo::default() })));
+    let user = (only_clients || signed_by(&config.client_ca)).then(|| {
+        let extra = BTreeMap::from([(CREDENTIAL_ID.to_owned(), vec![credential_id(leaf)])]);
+        Arc::new(authenticated(UserInfo { name: name.clone(), groups, extra, ..UserInfo::default() }))
+    });
     let fronts = signed_by(&config.requestheader_ca)
         && (config.requestheader_names.is_empty() || config.requestheader_names.contains(&name));
     Peer(user.filter(|user| !user.name.is_empty()), fronts.then(|| name.into()))
+}
+
+/// The certificate's fingerprint, as audit logs and requests for certificates tell it.
+fn credential_id(leaf: &CertificateDer<'_>) -> String {
+    Sha256::digest(leaf).iter().fold("X509SHA256=".to_owned(), |text, byte| text + &format!("{byte:02x}"))
 }
 
 fn signed(pem: &str, leaf: &CertificateDer<'_>, above: &[CertificateDer<'_>], server: &Server) -> bool {

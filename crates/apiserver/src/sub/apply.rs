@@ -14,14 +14,6 @@ use crate::write::{self, Target, WriteOptions};
 /// How often an apply is tried again after a race with a create or delete.
 const TRIES: u32 = 5;
 
-fn reset(call: &Call<'_>) -> &'static [&'static str] {
-    match call.exchange.info.subresource.as_str() {
-        "status" => &["spec"],
-        "" if call.row().has_status() => &["status"],
-        _ => &[],
-    }
-}
-
 fn write<'a>(call: &'a Call<'_>, manager: &'a str, api_version: &'a str) -> apply::Write<'a> {
     apply::Write {
         schema: call.served.schema(),
@@ -29,7 +21,7 @@ fn write<'a>(call: &'a Call<'_>, manager: &'a str, api_version: &'a str) -> appl
         manager,
         subresource: &call.exchange.info.subresource,
         now: call.exchange.now,
-        reset: reset(call),
+        reset: call.row().resets(&call.exchange.info.subresource),
     }
 }
 

@@ -21,6 +21,7 @@ pub static POD: Rules = Rules {
         _ => v::pod_update::update(new, old),
     },
     grace,
+    resets: &[(Part::Status, &["metadata.deletionTimestamp", "metadata.ownerReferences", "spec"])],
     ..PLAIN
 };
 

@@ -28,6 +28,7 @@ pub static DEPLOYMENT: Rules = Rules {
             keep(new, old, "metadata.labels");
         }
     },
+    resets: &[(Part::Status, &["metadata.labels", "spec"])],
     validate: |_, o| check::deployment(o),
     validate_update: |_, part, new, old| match part {
         Part::Status => check::deployment_status(new, old),
