@@ -383,6 +383,11 @@ impl<K: Meta> Cache<K> {
         typed_all(self.objects.namespace(namespace))
     }
 
+    /// How many objects a namespace has.
+    pub fn count_in(&self, namespace: &str) -> usize {
+        self.objects.0.read().namespaces.get(namespace).map_or(0, BTreeMap::len)
+    }
+
     /// The objects that an index files under `value`; empty when there is no such index.
     pub fn by_index(&self, index: &str, value: &str) -> Vec<Arc<K>> {
         typed_all(self.objects.by_index(index, value))
@@ -479,7 +484,7 @@ mod tests {
     #[test]
     fn indexes_follow_changes() {
         let cache = Cache::of([object("a", 1, "o1"), object("b", 2, "o1")]);
-        assert_eq!(cache.owned_by("o1").len(), 2);
+        assert_eq!((cache.owned_by("o1").len(), cache.count_in("n"), cache.count_in("m")), (2, 2, 0));
         assert!(cache.put(object("a", 1, "o2")).is_none(), "the same version changes nothing");
         assert!(matches!(cache.put(object("a", 3, "o2")), Some(Change::Modified { .. })));
         assert_eq!((cache.owned_by("o1").len(), cache.owned_by("o2").len()), (1, 1));

@@ -110,10 +110,11 @@ impl Cleaner {
             return Ok(());
         }
         let options = DeleteOptions::default().propagate(Propagation::Background);
-        if collection {
+        let due = before.iter().filter(|object| !plan::goes_by_itself(*object));
+        if collection && due.clone().next().is_some() {
             self.client.delete_collection_at(gvr, namespace, &everything, &options).await?;
-        } else {
-            for object in &before {
+        } else if !collection {
+            for object in due {
                 absent(self.client.delete_at(gvr, namespace, object.name(), &options).await)?;
             }
         }
@@ -143,9 +144,10 @@ pub fn start(context: &Context) {
         }
     });
     // The last pod's end lets the rest go.
-    let (again, cache) = (queue.clone(), namespaces.cache().clone());
+    let (again, cache, left) = (queue.clone(), namespaces.cache().clone(), pods.cache().clone());
     pods.on_change(move |change| {
         if let Change::Deleted(pod) = change
+            && left.count_in(pod.namespace()) == 0
             && cache.get("", pod.namespace()).is_some_and(|namespace| namespace.is_deleting())
         {
             again.add(Key::new("", pod.namespace()));

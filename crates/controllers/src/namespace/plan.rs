@@ -11,6 +11,9 @@ use jiff::Timestamp;
 /// The finalizer this controller takes away.
 const FINALIZER: &str = "kubernetes";
 
+/// Finalizers that a deletion in the background takes away.
+const WAITING: &[&str] = &["foregroundDeletion", "orphan"];
+
 /// Condition, the reason and message of its good state.
 const CONDITIONS: &[(&str, &str, &str)] = &[
     ("NamespaceDeletionDiscoveryFailure", "ResourcesDiscovered", "All resources successfully discovered"),
@@ -27,6 +30,12 @@ const CONDITIONS: &[(&str, &str, &str)] = &[
     ("NamespaceContentRemaining", "ContentRemoved", "All content successfully removed"),
     ("NamespaceFinalizersRemaining", "ContentHasNoFinalizers", "All content-preserving finalizers finished"),
 ];
+
+/// True for an object whose deletion has begun and waits for nothing that deleting it again would end.
+pub fn goes_by_itself(object: &Partial) -> bool {
+    let mut finalizers = object.meta().finalizers.iter().flatten();
+    object.is_deleting() && !finalizers.any(|one| WAITING.contains(&one.as_str()))
+}
 
 /// Objects of one resource that are still there.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -193,5 +202,17 @@ mod tests {
             "Some content in the namespace has finalizers remaining: x/y in 1 resource instances"
         );
         assert!(set_conditions(&mut namespace, &Content::default(), Timestamp::UNIX_EPOCH));
+    }
+
+    #[test]
+    fn what_goes_is_not_deleted_again() {
+        let check = |deleting: bool, finalizers: &[&str]| {
+            let at = deleting.then_some("2030-01-01T00:00:00Z");
+            let object =
+                json!({"metadata": {"name": "a", "deletionTimestamp": at, "finalizers": finalizers}});
+            goes_by_itself(&serde_json::from_value(object).expect("an object"))
+        };
+        assert!(check(true, &[]) && check(true, &["x/y"]));
+        assert!(!check(false, &[]) && !check(true, &["foregroundDeletion"]) && !check(true, &["orphan"]));
     }
 }
