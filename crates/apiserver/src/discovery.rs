@@ -22,41 +22,12 @@ use crate::{negotiate, respond};
 /// Paths that the root lists, beside API groups.
 const PATHS: &[&str] = &[
     "/.well-known/openid-configuration",
-    "/healthz",
-    "/healthz/etcd",
-    "/healthz/log",
-    "/healthz/ping",
-    "/livez",
-    "/livez/etcd",
-    "/livez/log",
-    "/livez/ping",
     "/metrics",
     "/openapi/v2",
     "/openapi/v3",
     "/openapi/v3/",
     "/openid/v1/jwks",
-    "/readyz",
-    "/readyz/etcd",
-    "/readyz/informer-sync",
-    "/readyz/log",
-    "/readyz/ping",
-    "/readyz/shutdown",
     "/version",
-];
-
-/// Health checks in the order they are told.
-const CHECKS: &[&str] = &[
-    "ping",
-    "log",
-    "etcd",
-    "informer-sync",
-    "poststarthook/start-apiextensions-controllers",
-    "poststarthook/rbac/bootstrap-roles",
-    "poststarthook/scheduling/bootstrap-system-priority-classes",
-    "poststarthook/start-kube-apiserver-identity-lease-controller",
-    "poststarthook/apiservice-registration-controller",
-    "autoregister-completion",
-    "shutdown",
 ];
 
 /// Documents made of one catalog.
@@ -133,7 +104,10 @@ pub async fn serve(server: &Server, exchange: &Exchange) -> Result<Response<Body
         ["apis", group] => api_group(server, exchange, group),
         ["apis", group, version] => resource_list(server, exchange, group, version),
         ["version"] => object(exchange, &version()),
-        ["healthz" | "livez" | "readyz", rest @ ..] => health(server, exchange, segments[0], &rest.join("/")),
+        [kind @ ("healthz" | "livez" | "readyz"), rest @ ..] => {
+            let answer = crate::health::serve(server, exchange, kind, &rest.join("/")).await;
+            answer.unwrap_or_else(|| Ok(page_not_found()))
+        }
         ["metrics"] => Ok(respond::bytes(
             StatusCode::OK,
             "text/plain; version=0.0.4; charset=utf-8",
@@ -184,7 +158,7 @@ fn root(server: &Server, exchange: &Exchange) -> Response<Body> {
         paths.push(format!("/apis/{}", group.name));
         paths.extend(group.versions.iter().map(|version| format!("/apis/{}/{version}", group.name)));
     }
-    paths.extend(CHECKS.iter().map(|check| format!("/livez/{check}")));
+    paths.extend(crate::health::paths());
     paths.sort();
     paths.dedup();
     let accept =
@@ -392,53 +366,6 @@ pub fn version() -> Value {
         "minCompatibilityMinor": "35", "gitVersion": "v1.36.2+navarch", "gitCommit": option_env!("NAVARCH_COMMIT").unwrap_or("unknown"),
         "gitTreeState": "clean", "buildDate": "1970-01-01T00:00:00Z", "goVersion": "rust", "compiler": "rustc",
         "platform": concat!("linux/", "amd64")})
-}
-
-fn health(server: &Server, exchange: &Exchange, kind: &str, check: &str) -> Result<Response<Body>, ApiError> {
-    let excluded: Vec<&str> = exchange.query.all("exclude").collect();
-    let ready = server.is_ready();
-    let good = |name: &str| match name {
-        "shutdown" => !server.tasks.cancel_token().is_cancelled(),
-        name if name.starts_with("poststarthook/")
-            || name == "informer-sync"
-            || name == "autoregister-completion" =>
-        {
-            ready
-        }
-        _ => true,
-    };
-    if !check.is_empty() {
-        if !CHECKS.contains(&check) {
-            return Ok(page_not_found());
-        }
-        let code = if good(check) { StatusCode::OK } else { StatusCode::INTERNAL_SERVER_ERROR };
-        return Ok(respond::plain(code, if good(check) { "ok" } else { "not finished" }));
-    }
-    let mut lines = String::new();
-    let mut failed = false;
-    for name in
-        CHECKS.iter().filter(|name| kind != "livez" || !matches!(**name, "shutdown" | "informer-sync"))
-    {
-        if excluded.contains(name) {
-            lines.push_str(&format!("[+]{name} excluded: ok\n"));
-        } else if good(name) {
-            lines.push_str(&format!("[+]{name} ok\n"));
-        } else {
-            failed = true;
-            lines.push_str(&format!("[-]{name} failed: reason withheld\n"));
-        }
-    }
-    if failed {
-        return Ok(respond::plain(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            format!("{lines}{kind} check failed\n"),
-        ));
-    }
-    let verbose = exchange.query.get("verbose").is_some();
-    Ok(respond::plain(
-        StatusCode::OK,
-        if verbose { format!("{lines}{kind} check passed\n") } else { "ok".to_owned() },
-    ))
 }
 
 fn openid(server: &Server) -> Response<Body> {

@@ -441,6 +441,14 @@ impl Store {
         Ok(touched)
     }
 
+    /// Whether the store takes and gives: not closed, and, where it is elsewhere, answered by a member now.
+    pub async fn check(&self) -> Result<(), CommitError> {
+        if self.core().is_closed() {
+            return Err(CommitError::Closed);
+        }
+        self.latest().await.map(drop)
+    }
+
     /// The current state of a resource.
     pub fn snapshot(&self, resource: &str) -> Snapshot {
         let cell = self.core().cell(resource);
