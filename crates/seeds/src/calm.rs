@@ -97,6 +97,9 @@ fn fits(truth: &Truth, pod: &Value, node: &Value) -> bool {
 fn pods(truth: &Truth, out: &mut Vec<String>) {
     for (place, pod) in truth.all("pods").filter(|(_, pod)| is_active(pod)) {
         let node = text(&pod["spec"]["nodeName"]);
+        if condition(pod, "DisruptionTarget") == "True" {
+            out.push(format!("pod {} waits for a disruption that does not come", label(place)));
+        }
         if node.is_empty() {
             let daemon = controlled_by(pod, "DaemonSet").is_some();
             let spread =

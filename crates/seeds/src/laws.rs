@@ -166,6 +166,7 @@ impl Judge {
         let evicted = reason(pod, "DisruptionTarget") == "EvictionByEvictionAPI";
         if (lost && !evicted) || unowned {
             self.disturb(namespace, &app, step.at);
+            self.disturb(namespace, &format!("{app}/lost"), step.at);
         }
         if lost && evicted {
             // Rollouts do not know of evictions; budgets do.
@@ -340,8 +341,8 @@ fn budget(judge: &Judge, step: &Step<'_>) -> Result<(), String> {
         return Ok(());
     }
     let app = app(old);
-    let taken = judge.is_disturbed(&step.place.0, &format!("{app}/taken"), step.at);
-    if taken || judge.is_disturbed(&step.place.0, &app, step.at) {
+    let is_disturbed = |what: &str| judge.is_disturbed(&step.place.0, &format!("{app}{what}"), step.at);
+    if is_disturbed("/taken") || is_disturbed("/lost") {
         return Ok(());
     }
     for (place, budget) in judge.truth.all("policy/poddisruptionbudgets") {
@@ -353,8 +354,9 @@ fn budget(judge: &Judge, step: &Step<'_>) -> Result<(), String> {
         let spec = &budget["spec"];
         let wanted = match (spec["minAvailable"].as_i64(), spec["maxUnavailable"].as_i64()) {
             (Some(least), _) => least,
-            (None, Some(most)) => expected(judge, pods().map(|(_, pod)| &**pod)) - most,
-            (None, None) => continue,
+            // Only here it matters how many pods are wanted.
+            (None, Some(most)) if !is_disturbed("") => expected(judge, pods().map(|(_, pod)| &**pod)) - most,
+            _ => continue,
         };
         let healthy = pods().filter(|(_, pod)| is_ready(pod)).count() as i64;
         if healthy < wanted {

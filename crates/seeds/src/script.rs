@@ -430,18 +430,23 @@ impl User {
         let _ = self.client.delete_at(&gvr("pods"), space, text(&pod["metadata"]["name"]), &options).await;
     }
 
-    /// Asks for some pods to be evicted: any, or in turn all of one app, which its budget must then slow down.
+    /// Asks for pods to be evicted: any one, or again and again all of one app, which its budget must then slow down.
     async fn evict(&self, space: &str) {
-        let all = self.list("pods", space).await;
-        let Some(first) = self.pick(&all) else { return };
         if self.chance(40) {
-            self.try_evict(first).await;
+            if let Some((_, pod)) = self.any(&["pods"], space).await {
+                self.try_evict(&pod).await;
+            }
             return;
         }
-        let app = &first["metadata"]["labels"]["app"];
-        for pod in all.iter().filter(|pod| pod["metadata"]["labels"]["app"] == *app) {
-            self.try_evict(pod).await;
-            self.clock.sleep(Duration::from_millis(self.rng.below(700))).await;
+        let guarded = self.any(&["poddisruptionbudgets"], space).await;
+        let app = guarded.map(|(_, budget)| text(&budget["metadata"]["labels"]["app"]).to_owned());
+        let app = app.unwrap_or_else(|| self.name("d"));
+        for _ in 0..1 + self.rng.below(3) {
+            let all = self.list("pods", space).await;
+            for pod in all.iter().filter(|pod| pod["metadata"]["labels"]["app"] == *app) {
+                self.try_evict(pod).await;
+                self.clock.sleep(Duration::from_millis(self.rng.below(700))).await;
+            }
         }
     }
 

@@ -1,6 +1,8 @@
-//! PodDisruptionBudgets: how many pods may be evicted now. Watches budgets, pods and the pods' controllers.
+//! PodDisruptionBudgets: how many pods may be evicted now; and announced disruptions that never came. Watches
+//! budgets, pods and the pods' controllers.
 
 mod plan;
+mod stale;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -161,6 +163,18 @@ pub fn start(context: &Context) {
         controllers: controllers.cache().clone(),
     };
     setup.start(Arc::new(controller), 2);
+    start_stale(context);
+}
+
+/// Starts the part that withdraws disruptions which never came.
+fn start_stale(context: &Context) {
+    let mut setup = context.setup("disruption-controller", "controllermanager");
+    let pods = setup.watch::<Pod>();
+    setup.map(&pods, |change| match change {
+        Change::Deleted(_) => Vec::new(),
+        _ => stale::announced(change.object()).map(|_| Key::of(&**change.object())).into_iter().collect(),
+    });
+    setup.start(Arc::new(stale::Stale { pods: pods.cache().clone() }), 1);
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use api::k8s::api::core::v1::Pod;
 use api::k8s::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetStatus};
 use api::k8s::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use api::k8s::apimachinery::pkg::util::intstr::IntOrString;
+use api::labels::Selector;
 use client::{EventKind, Meta, Plan};
 use jiff::Timestamp;
 
@@ -35,7 +36,10 @@ pub fn plan(
             set_condition(&mut status, budget, "SyncFailed", false, &error, now);
             status.disruptions_allowed = Some(0);
         }
-        Ok((expected, desired)) => {
+        Ok(Counts { expected, desired, unmanaged }) => {
+            if unmanaged {
+                plan.event(budget, EventKind::Warning, "UnmanagedPods", unmanaged_text(budget));
+            }
             status.disrupted_pods = recent(budget, all, now, &mut plan);
             let evicting = status.disrupted_pods.clone().unwrap_or_default();
             let healthy = all.iter().filter(|pod| {
@@ -60,44 +64,64 @@ pub fn plan(
     plan
 }
 
-/// How many pods there should be, and how many of them must be healthy.
+/// What a budget is measured by.
+struct Counts {
+    /// How many pods there should be.
+    expected: i32,
+    /// How many of them must be healthy.
+    desired: i32,
+    /// Some pods have no controller that would say how many there should be.
+    unmanaged: bool,
+}
+
 fn counts(
     budget: &PodDisruptionBudget,
     all: &[Arc<Pod>],
     scale: &dyn Fn(&Pod) -> Option<(String, i32)>,
-) -> Result<(i32, i32), String> {
+) -> Result<Counts, String> {
     let spec = budget.spec.clone().unwrap_or_default();
     let present = i32::try_from(all.len()).unwrap_or(i32::MAX);
+    let plain = |expected, desired| Counts { expected, desired, unmanaged: false };
     match (&spec.max_unavailable, &spec.min_available) {
         (Some(most), _) => {
-            let expected = expected(all, scale)?;
-            let most = template::scaled(Some(most), expected, true).ok_or("invalid maxUnavailable")?;
-            Ok((expected, (expected - most).max(0)))
+            let counts = expected(all, scale)?;
+            let most = template::scaled(Some(most), counts.expected, true).ok_or("invalid maxUnavailable")?;
+            Ok(Counts { desired: (counts.expected - most).max(0), ..counts })
         }
-        (None, Some(IntOrString::Int(least))) => Ok((present, *least)),
+        (None, Some(IntOrString::Int(least))) => Ok(plain(present, *least)),
         (None, Some(least)) => {
-            let expected = expected(all, scale)?;
-            let least = template::scaled(Some(least), expected, true).ok_or("invalid minAvailable")?;
-            Ok((expected, least))
+            let counts = expected(all, scale)?;
+            let desired =
+                template::scaled(Some(least), counts.expected, true).ok_or("invalid minAvailable")?;
+            Ok(Counts { desired, ..counts })
         }
-        (None, None) => Ok((0, 0)),
+        (None, None) => Ok(plain(0, 0)),
     }
 }
 
-fn expected(all: &[Arc<Pod>], scale: &dyn Fn(&Pod) -> Option<(String, i32)>) -> Result<i32, String> {
+/// What the controllers of the pods want together. Pods without a controller do not count, as upstream.
+fn expected(all: &[Arc<Pod>], scale: &dyn Fn(&Pod) -> Option<(String, i32)>) -> Result<Counts, String> {
     let mut controllers: BTreeMap<String, i32> = BTreeMap::new();
+    let mut unmanaged = false;
     for pod in all {
         match scale(pod) {
             Some((uid, replicas)) => {
                 controllers.insert(uid, replicas);
             }
-            None if crate::context::controller_of(&**pod).is_none() => {
-                return Err(format!("found no controller ref for pod {:?}", pod.name()));
-            }
+            None if crate::context::controller_of(&**pod).is_none() => unmanaged = true,
             None => return Err(format!("found no controllers for pod {:?}", pod.name())),
         }
     }
-    Ok(controllers.values().sum())
+    Ok(Counts { expected: controllers.values().sum(), desired: 0, unmanaged })
+}
+
+fn unmanaged_text(budget: &PodDisruptionBudget) -> String {
+    let selector = budget.spec.as_ref().and_then(|spec| spec.selector.as_ref());
+    let selector = Selector::from_object(selector).unwrap_or_default();
+    format!(
+        "Some pods that {selector} selects have no controller, so that their number is not known and disruptions \
+         may be counted wrongly; set .spec.minAvailable to a number to count these pods"
+    )
 }
 
 type Evicting = BTreeMap<String, Time>;
@@ -181,5 +205,25 @@ mod tests {
         assert_eq!(check(json!({"minAvailable": 1})), (3, 1, 1, "SufficientPods".into()));
         assert_eq!(check(json!({"minAvailable": "50%"})), (4, 2, 0, "InsufficientPods".into()));
         assert_eq!(check(json!({"maxUnavailable": 3})), (4, 1, 1, "SufficientPods".into()));
+    }
+
+    #[test]
+    fn pods_without_a_controller_do_not_count() {
+        let pod = |owners: Value| -> Arc<Pod> {
+            let pod = json!({"metadata": {"name": "p", "ownerReferences": owners},
+                "status": {"conditions": [{"type": "Ready", "status": "True"}]}});
+            Arc::new(serde_json::from_value(pod).expect("a pod"))
+        };
+        let owner = json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "s", "uid": "u", "controller": true}]);
+        let pods = [pod(Value::Null), pod(owner)];
+        let scale = |pod: &Pod| crate::context::controller_of(pod).map(|owner| (owner.uid.clone(), 2));
+        let (counts, spec) = (expected(&pods, &scale).expect("counts"), json!({"maxUnavailable": 1}));
+        assert_eq!((counts.expected, counts.unmanaged), (2, true));
+        let budget =
+            serde_json::from_value(json!({"metadata": {"name": "b"}, "spec": spec})).expect("a budget");
+        let plan = plan(&budget, &pods, &scale, Timestamp::UNIX_EPOCH);
+        let client::Step::Update { object, .. } = plan.steps()[0] else { panic!("an update") };
+        assert_eq!(object["status"]["currentHealthy"], 2);
+        assert_eq!(object["status"]["disruptionsAllowed"], 1);
     }
 }
