@@ -66,7 +66,11 @@ pub fn before_create(
     }
     resource.strategy.prepare_create(cx, object);
     resource.default(object);
-    let mut errors = meta::check(object, resource.namespaced, resource.strategy.name_rule());
+    let rule = resource.strategy.name_rule();
+    let mut errors = ErrorList::new();
+    if rule != NameRule::Later {
+        errors = meta::check(object, resource.namespaced, rule);
+    }
     plain_finalizers(resource, object, &mut errors);
     errors.extend(resource.strategy.validate(cx, object));
     reject(resource, object, errors)?;
@@ -82,8 +86,12 @@ pub fn before_create(
 /// Finalizers of built-in kinds are qualified or ours.
 fn plain_finalizers(resource: &Resource, object: &Value, errors: &mut ErrorList) {
     // Upstream looks at the metadata of these by its generic rules alone.
-    let generic = resource.group == "admissionregistration.k8s.io"
-        || matches!(resource.kind.as_str(), "RuntimeClass" | "PodDisruptionBudget");
+    let generic = matches!(
+        resource.group.as_str(),
+        "admissionregistration.k8s.io" | "apiextensions.k8s.io" | "apiregistration.k8s.io"
+    )
+        || matches!(resource.kind.as_str(), "Lease" | "RuntimeClass" | "PodDisruptionBudget")
+        || (resource.kind == "Event" && resource.group.is_empty());
     if resource.custom || generic {
         return;
     }

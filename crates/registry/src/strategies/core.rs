@@ -40,7 +40,7 @@ pub static ENDPOINTS: Rules = Rules {
 /// Event of core/v1.
 pub static EVENT: Rules = Rules {
     create_on_update: true,
-    name: NameRule::PathSegment,
+    name: NameRule::Later,
     validate: |_, o| v::policy::event(o, false),
     validate_update: |_, _, new, _| v::policy::event(new, false),
     ..PLAIN
@@ -49,8 +49,8 @@ pub static EVENT: Rules = Rules {
 /// Event of events.k8s.io/v1.
 pub static NEW_EVENT: Rules = Rules {
     create_on_update: true,
-    name: NameRule::PathSegment,
-    validate: |_, o| v::policy::event(o, true),
+    name: NameRule::Later,
+    validate: |_, o| v::policy::new_event(o),
     validate_update: |_, _, new, old| v::policy::event_update(new, old),
     ..PLAIN
 };

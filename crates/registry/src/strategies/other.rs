@@ -11,6 +11,9 @@ use crate::validation as v;
 use crate::validation::meta::NameRule;
 use crate::validation::{admission, definition, networking, policy, small, storage};
 
+/// What `/status` resets where it keeps the metadata, too.
+const WITH_META: &[(Part, &[&str])] = &[(Part::Status, &["metadata", "spec"])];
+
 const SPEC: Generation = Generation::Fields(&["spec"]);
 
 /// MutatingAdmissionPolicy.
@@ -45,6 +48,7 @@ pub static VALIDATING_POLICY: Rules = Rules {
         Part::Status => v::ErrorList::new(),
         _ => admission::validating_policy(new, Some(old)),
     },
+    resets: WITH_META,
     ..SPEC_STATUS
 };
 /// ValidatingAdmissionPolicyBinding.
@@ -90,6 +94,7 @@ pub static CRD: Rules = Rules {
         Part::Status => definition::status(new),
         _ => definition::definition(new, Some(old)),
     },
+    resets: WITH_META,
     ..SPEC_STATUS
 };
 
@@ -127,6 +132,7 @@ pub static API_SERVICE: Rules = Rules {
         _ => small::api_service(new),
     },
     ..PLAIN
+    resets: WITH_META,
 };
 
 /// Metadata stays as it was, apart from what every write moves.
@@ -171,7 +177,7 @@ pub static INGRESS: Rules = Rules {
 };
 /// IPAddress.
 pub static IP_ADDRESS: Rules = Rules {
-    name: NameRule::PathSegment,
+    name: NameRule::Address,
     validate: |_, o| networking::ip_address(o),
     validate_update: |_, _, new, old| networking::ip_address_update(new, old),
     ..PLAIN
@@ -194,6 +200,7 @@ pub static SERVICE_CIDR: Rules = Rules {
         _ => networking::service_cidr_update(new, old),
     },
     ..PLAIN
+    resets: WITH_META,
 };
 
 /// PodDisruptionBudget.
@@ -246,6 +253,7 @@ pub static FLOW_SCHEMA: Rules = Rules {
     },
     update: reset_meta_for_status,
     ..SPEC_STATUS
+    resets: WITH_META,
 };
 /// PriorityLevelConfiguration.
 pub static PRIORITY_LEVEL: Rules = Rules {
@@ -257,6 +265,7 @@ pub static PRIORITY_LEVEL: Rules = Rules {
     },
     update: reset_meta_for_status,
     ..SPEC_STATUS
+    resets: WITH_META,
 };
 
 /// CSIDriver: its generation starts with the first change.
@@ -266,6 +275,7 @@ pub static CSI_DRIVER: Rules = Rules {
     create: |_, driver| crate::strategy::set_generation(driver, 0),
     unconditional_update: false,
     validate: |_, o| storage::csi_driver(o),
+    warnings: |_, new, old| storage::csi_driver_warnings(new, old),
     validate_update: |_, _, new, old| storage::csi_driver_update(new, old),
     ..PLAIN
 };
@@ -273,7 +283,7 @@ pub static CSI_DRIVER: Rules = Rules {
 pub static CSI_NODE: Rules = Rules {
     unconditional_update: false,
     validate: |_, o| storage::csi_node(o),
-    validate_update: |_, _, new, _| storage::csi_node(new),
+    validate_update: |_, _, new, old| storage::csi_node_update(new, old),
     ..PLAIN
 };
 /// CSIStorageCapacity.
@@ -301,6 +311,7 @@ pub static VOLUME_ATTACHMENT: Rules = Rules {
         _ => storage::volume_attachment_update(new, old),
     },
     ..PLAIN
+    resets: WITH_META,
 };
 /// VolumeAttributesClass.
 pub static VOLUME_ATTRIBUTES_CLASS: Rules = Rules {
@@ -315,6 +326,11 @@ pub static CSR: Rules = Rules {
     update: update_csr,
     name: NameRule::PathSegment,
     validate: |_, o| policy::certificate_request(o),
+    resets: &[
+        (Part::Main, &["spec", "status"]),
+        (Part::Status, &["spec", "status.conditions"]),
+        (Part::Approval, &["spec", "status.certificate"]),
+    ],
     validate_update: |_, part, new, old| match part {
         Part::Main => v::ErrorList::new(),
         _ => policy::certificate_conditions(new, old, part == Part::Approval),

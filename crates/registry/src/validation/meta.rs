@@ -17,15 +17,21 @@ pub enum NameRule {
     DnsLabel,
     /// RFC 1035 label: services.
     Dns1035Label,
+    /// An IP address, canonically written.
+    Address,
     /// Anything that is one path segment: RBAC kinds, custom checks.
     PathSegment,
+    /// As `PathSegment`, and metadata is looked at only when the rest is right.
+    Later,
 }
 
 impl NameRule {
     /// What is wrong with a name; `prefix` for metadata.generateName, where a dash may come last.
     pub fn check(self, name: &str, prefix: bool) -> Vec<String> {
-        if self == NameRule::PathSegment {
-            return path_segment(name, prefix);
+        match self {
+            NameRule::PathSegment | NameRule::Later => return path_segment(name, prefix),
+            NameRule::Address => return super::networking::address_messages(name),
+            _ => {}
         }
         let masked;
         let name = match name.strip_suffix('-') {
@@ -40,7 +46,7 @@ impl NameRule {
             NameRule::DnsSubdomain => names::dns1123_subdomain(name),
             NameRule::DnsLabel => names::dns1123_label(name),
             NameRule::Dns1035Label => names::dns1035_label(name),
-            NameRule::PathSegment => Vec::new(),
+            NameRule::Address | NameRule::PathSegment | NameRule::Later => Vec::new(),
         }
     }
 }

@@ -184,7 +184,7 @@ pub fn ingress_class(class: &Value) -> ErrorList {
     typed_reference(&mut errors, p, &at);
     let namespace = p.at("namespace").as_str();
     match (p.text("scope"), namespace) {
-        ("", _) => errors.required(&at.child("scope"), ""),
+        ("", _) if !p.has("scope") => errors.required(&at.child("scope"), ""),
         ("Namespace", None) => {
             errors.required(&at.child("namespace"), "`parameters.scope` is set to 'Namespace'");
         }
@@ -201,7 +201,9 @@ pub fn ingress_class(class: &Value) -> ErrorList {
 pub fn ingress_class_update(new: &Value, old: &Value) -> ErrorList {
     let mut errors = ErrorList::new();
     let path = Path::new("spec").child("controller");
-    errors.immutable(&path, new.at("spec.controller"), old.at("spec.controller"));
+    if new.text("spec.controller") != old.text("spec.controller") {
+        errors.invalid(&path, new.text("spec.controller"), super::IMMUTABLE);
+    }
     errors.extend(ingress_class(new));
     errors
 }
@@ -335,7 +337,10 @@ fn slice_ports(errors: &mut ErrorList, ports: &[Value], path: &Path) {
             errors.duplicate(&path.child("name"), name);
         }
         seen.push(name);
-        errors.required_one_of(&path.child("protocol"), port.text("protocol"), PROTOCOLS);
+        match port.at("protocol").as_str() {
+            None => errors.required(&path.child("protocol"), ""),
+            Some(protocol) => errors.one_of(&path.child("protocol"), protocol, PROTOCOLS),
+        }
         if let Some(protocol) = port.at("appProtocol").as_str() {
             errors.messages(&path.child("appProtocol"), protocol, names::qualified_name(protocol));
         }
@@ -419,17 +424,20 @@ fn hints(errors: &mut ErrorList, hints: &Value, path: &Path) {
     }
 }
 
-/// An IPAddress object: its name is the address.
-pub fn ip_address(object: &Value) -> ErrorList {
-    let mut errors = ErrorList::new();
-    let name = object.text("metadata.name");
+/// What is wrong with the name of an IPAddress object: it is the address.
+pub fn address_messages(name: &str) -> Vec<String> {
     let mut messages = ip_messages(name);
     if let (true, Ok(ip)) = (messages.is_empty(), name.parse::<IpAddr>())
         && ip.to_string() != name
     {
         messages.push(format!("must be in canonical form (\"{ip}\")"));
     }
-    errors.messages(&Path::new("metadata").child("name"), name, messages);
+    messages
+}
+
+/// An IPAddress object.
+pub fn ip_address(object: &Value) -> ErrorList {
+    let mut errors = ErrorList::new();
     let (parent, path) = (object.at("spec.parentRef"), Path::new("spec").child("parentRef"));
     if parent.is_null() {
         errors.required(&path, "");
@@ -447,7 +455,7 @@ pub fn ip_address(object: &Value) -> ErrorList {
 
 /// An update of an IPAddress.
 pub fn ip_address_update(new: &Value, old: &Value) -> ErrorList {
-    let mut errors = ErrorList::new();
+    let mut errors = ip_address(new);
     let path = Path::new("spec").child("parentRef");
     errors.immutable(&path, new.at("spec.parentRef"), old.at("spec.parentRef"));
     errors
@@ -475,7 +483,8 @@ pub fn service_cidr(object: &Value) -> ErrorList {
                     errors.invalid(&at, *range, detail);
                 }
             }
-            if all.len() == 2 && all[0].contains(':') == all[1].contains(':') {
+            let all_valid = all.iter().all(|range| range.parse::<IpNet>().is_ok());
+            if all.len() == 2 && all_valid && all[0].contains(':') == all[1].contains(':') {
                 let detail = "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64";
                 errors.invalid(&path, object.at("spec.cidrs").clone(), detail);
             }

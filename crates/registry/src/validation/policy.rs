@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::apps::{at_most_all, int_or_percent};
 use super::resources::{self, Names, amount};
-use super::{ErrorKind, ErrorList, Path, Report, meta, scheduling, shown};
+use super::{ErrorKind, ErrorList, FieldError, Path, Report, meta, scheduling, shown};
 use crate::strategy::differs;
 use crate::tree::Tree;
 
@@ -44,6 +44,8 @@ pub fn disruption_budget_status(pdb: &Value) -> ErrorList {
     for field in ["disruptionsAllowed", "currentHealthy", "desiredHealthy", "expectedPods"] {
         errors.non_negative(&Path::new("status").child(field), pdb.at("status").int(field));
     }
+    let path = Path::new("status").child("conditions");
+    meta::conditions(&mut errors, pdb.list("status.conditions"), &path);
     errors
 }
 
@@ -238,7 +240,7 @@ pub fn runtime_class(class: &Value) -> ErrorList {
 
 /// An update of a runtime class.
 pub fn runtime_class_update(new: &Value, old: &Value) -> ErrorList {
-    let mut errors = ErrorList::new();
+    let mut errors = runtime_class(new);
     errors.immutable(&Path::new("handler"), new.at("handler"), old.at("handler"));
     errors
 }
@@ -489,9 +491,13 @@ pub fn event(event: &Value, new_form: bool) -> ErrorList {
         reporter(&mut errors, event, new_form);
     }
     errors.messages(&Path::new("namespace"), own, names::dns1123_subdomain(own));
-    if new_form {
-        strict_event(&mut errors, event);
-    }
+    errors
+}
+
+/// A new event of events.k8s.io/v1: more is asked than of the old form.
+pub fn new_event(object: &Value) -> ErrorList {
+    let mut errors = event(object, true);
+    strict_event(&mut errors, object);
     errors
 }
 
@@ -521,8 +527,7 @@ fn reporter(errors: &mut ErrorList, event: &Value, new_form: bool) {
 }
 
 fn strict_event(errors: &mut ErrorList, event: &Value) {
-    let name = event.text("metadata.name");
-    errors.messages(&Path::new("metadata").child("name"), name, names::dns1123_subdomain(name));
+    errors.extend(meta::check(event, true, meta::NameRule::DnsSubdomain));
     series(errors, event);
     if !event.has("eventTime") {
         errors.required(&Path::new("eventTime"), "");
@@ -558,24 +563,53 @@ fn series(errors: &mut ErrorList, event: &Value) {
     }
 }
 
+/// What kind of value a field has that never changes.
+#[derive(Clone, Copy)]
+enum Fixed {
+    Text,
+    Number,
+    Reference,
+    Other,
+}
+
+/// Fields of an event that never change, and what messages call them.
+const EVENT_FIXED: &[(&str, &str, Fixed)] = &[
+    ("regarding", "involvedObject", Fixed::Other),
+    ("reason", "reason", Fixed::Text),
+    ("note", "message", Fixed::Text),
+    ("deprecatedSource", "source", Fixed::Other),
+    ("deprecatedFirstTimestamp", "firstTimestamp", Fixed::Other),
+    ("deprecatedLastTimestamp", "lastTimestamp", Fixed::Other),
+    ("deprecatedCount", "count", Fixed::Number),
+    ("type", "type", Fixed::Text),
+    ("eventTime", "eventTime", Fixed::Other),
+    ("action", "action", Fixed::Text),
+    ("related", "related", Fixed::Reference),
+    ("reportingController", "reportingController", Fixed::Text),
+    ("reportingInstance", "reportingInstance", Fixed::Text),
+];
+
 /// An update of an event of events.k8s.io/v1: only the series moves.
 pub fn event_update(new: &Value, old: &Value) -> ErrorList {
-    let mut errors = ErrorList::new();
+    let mut errors = event(new, true);
     if differs(Some(new.at("series")), Some(old.at("series"))) {
         series(&mut errors, new);
     }
-    for (field, shown) in [
-        ("regarding", "involvedObject"),
-        ("reason", "reason"),
-        ("note", "message"),
-        ("type", "type"),
-        ("eventTime", "eventTime"),
-        ("action", "action"),
-        ("related", "related"),
-        ("reportingController", "reportingController"),
-        ("reportingInstance", "reportingInstance"),
-    ] {
-        errors.immutable(&Path::new(shown), new.at(field), old.at(field));
+    for &(field, shown, kind) in EVENT_FIXED {
+        let (now, was) = (new.at(field), old.at(field));
+        let same = match kind {
+            // Upstream tells an empty reference from none.
+            Fixed::Reference => now == was,
+            _ => !differs(Some(now), Some(was)),
+        };
+        if !same {
+            let value = match kind {
+                Fixed::Text => new.text(field).into(),
+                Fixed::Number => new.int(field).into(),
+                _ => now.clone(),
+            };
+            errors.invalid(&Path::new(shown), value, super::IMMUTABLE);
+        }
     }
     errors
 }
@@ -639,8 +673,12 @@ pub fn certificate_request(csr: &Value) -> ErrorList {
     errors
 }
 
+/// The longest domain of a signer's name, and the longest name, in bytes.
+const DOMAIN_MAX: usize = 253;
+const SIGNER_MAX: usize = DOMAIN_MAX + 1 + DOMAIN_MAX + 63 + 1;
+
 /// `domain/path`
-fn signer_name(errors: &mut ErrorList, name: &str, path: &Path) {
+pub fn signer_name(errors: &mut ErrorList, name: &str, path: &Path) {
     if name.is_empty() {
         errors.required(path, "");
         return;
@@ -655,15 +693,25 @@ fn signer_name(errors: &mut ErrorList, name: &str, path: &Path) {
         errors.invalid(path, name, detail);
         return;
     };
-    for message in names::dns1123_subdomain(domain) {
-        errors.invalid(path, name, format!("validating label {domain:?}: {message}"));
+    let wrong = |errors: &mut ErrorList, segment: &str, check: fn(&str) -> Vec<String>, whole: &str| {
+        let messages = check(segment);
+        let found = !messages.is_empty();
+        for message in messages {
+            errors.invalid(path, whole, format!("validating label {segment:?}: {message}"));
+        }
+        found
+    };
+    if domain.len() > DOMAIN_MAX {
+        errors.push(FieldError::too_long(path, DOMAIN_MAX));
     }
+    let _ = domain.split('.').any(|label| wrong(errors, label, names::dns1123_label, domain));
     if !domain.contains('.') {
         let detail = "should be a domain with at least two segments separated by dots";
         errors.invalid(path, domain, detail);
     }
-    for message in names::dns1123_subdomain(rest) {
-        errors.invalid(path, rest, format!("validating label {rest:?}: {message}"));
+    let _ = rest.split('.').any(|label| wrong(errors, label, names::dns1123_subdomain, rest));
+    if name.len() > SIGNER_MAX {
+        errors.push(FieldError::too_long(path, SIGNER_MAX));
     }
 }
 
@@ -679,7 +727,7 @@ pub fn certificate_conditions(new: &Value, old: &Value, approval: bool) -> Error
         if matches!(ty, "Approved" | "Denied" | "Failed") && !status.is_empty() {
             errors.one_of(&at.child("status"), status, &["True"]);
         } else {
-            errors.required_one_of(&at.child("status"), status, &["True", "False", "Unknown"]);
+            errors.required_one_of(&at.child("status"), status, &["False", "True", "Unknown"]);
         }
         if seen.contains(&ty) {
             errors.duplicate(&at.child("type"), ty);
@@ -692,6 +740,10 @@ pub fn certificate_conditions(new: &Value, old: &Value, approval: bool) -> Error
         }
         seen.push(ty);
     }
+    if let Some(why) = certificate_problem(new.text("status.certificate")) {
+        let at = Path::new("status").child("certificate");
+        errors.invalid(&at, "<certificate data>", why);
+    }
     for ty in ["Approved", "Denied", "Failed"] {
         let of =
             |all: &[Value]| -> Vec<Value> { all.iter().filter(|c| c.text("type") == ty).cloned().collect() };
@@ -703,4 +755,24 @@ pub fn certificate_conditions(new: &Value, old: &Value, approval: bool) -> Error
         }
     }
     errors
+}
+
+/// What is wrong with the certificates of a status: base64 of PEM blocks, nothing else.
+fn certificate_problem(text: &str) -> Option<String> {
+    let bytes = BASE64.decode(text).unwrap_or_default();
+    if bytes.is_empty() {
+        return None;
+    }
+    let pem = String::from_utf8_lossy(&bytes);
+    let mut blocks = pem.match_indices("-----BEGIN ").map(|(at, mark)| &pem[at + mark.len()..]).peekable();
+    if blocks.peek().is_none() {
+        return Some("must contain at least one CERTIFICATE PEM block".to_string());
+    }
+    blocks.find_map(|block| {
+        let (kind, body) = block.split_once("-----")?;
+        if kind != "CERTIFICATE" {
+            return Some(format!("only CERTIFICATE PEM blocks are allowed, found {kind:?}"));
+        }
+        body.split("-----END").next()?.contains(':').then(|| "no PEM block headers are permitted".to_string())
+    })
 }

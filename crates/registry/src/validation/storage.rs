@@ -1,5 +1,7 @@
 //! Persistent volumes and claims, and the storage.k8s.io kinds.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use api::names;
 use serde_json::Value;
 
@@ -265,8 +267,10 @@ fn capacity(errors: &mut ErrorList, spec: &Value, path: &Path) {
 fn pv_source(errors: &mut ErrorList, spec: &Value, path: &Path) {
     let mut found = false;
     for kind in PV_SOURCES.iter().filter(|k| spec.has(k)) {
-        if found {
-            errors.forbidden(&path.child(kind), "may not specify more than 1 volume type");
+        // A flexVolume beside others has always passed.
+        if found && *kind != "flexVolume" {
+            let shown = if *kind == "cephfs" { "cephFS" } else { kind };
+            errors.forbidden(&path.child(shown), "may not specify more than 1 volume type");
             continue;
         }
         found = true;
@@ -289,6 +293,7 @@ fn pv_source(errors: &mut ErrorList, spec: &Value, path: &Path) {
                     errors.required(&path.child("nodeAffinity"), "Local volume requires node affinity");
                 }
             }
+            "flexVolume" => errors.required_text(&at, body, "driver"),
             "csi" => {
                 volume::csi_driver_name(errors, &at.child("driver"), body.text("driver"));
                 errors.required_text(&at, body, "volumeHandle");
@@ -374,8 +379,24 @@ pub fn storage_class(class: &Value) -> ErrorList {
         errors.one_of(&Path::new("reclaimPolicy"), policy, &["Delete", "Retain"]);
     }
     let mode = class.text("volumeBindingMode");
-    errors.required_one_of(&Path::new("volumeBindingMode"), mode, &["Immediate", "WaitForFirstConsumer"]);
-    for (i, term) in class.list("allowedTopologies").iter().enumerate() {
+    match class.has("volumeBindingMode") {
+        true => errors.one_of(&Path::new("volumeBindingMode"), mode, &["Immediate", "WaitForFirstConsumer"]),
+        false => errors.required(&Path::new("volumeBindingMode"), ""),
+    }
+    topologies(&mut errors, class);
+    errors
+}
+
+fn topologies(errors: &mut ErrorList, class: &Value) {
+    let all = class.list("allowedTopologies");
+    let rules = |term: &Value| -> BTreeMap<String, BTreeSet<String>> {
+        let of = |rule: &Value| {
+            let values = rule.list("values").iter().filter_map(Value::as_str).map(str::to_owned);
+            (rule.text("key").to_owned(), values.collect())
+        };
+        term.list("matchLabelExpressions").iter().map(of).collect()
+    };
+    for (i, term) in all.iter().enumerate() {
         let at = Path::new("allowedTopologies").index(i).child("matchLabelExpressions");
         let mut seen: Vec<&str> = Vec::new();
         for (j, rule) in term.list("matchLabelExpressions").iter().enumerate() {
@@ -393,8 +414,11 @@ pub fn storage_class(class: &Value) -> ErrorList {
             }
             seen.push(key);
         }
+        // A term without rules is a repetition by itself: upstream's list of earlier ones begins with empty ones.
+        if rules(term).is_empty() || all[..i].iter().any(|earlier| rules(earlier) == rules(term)) {
+            errors.duplicate(&at, "");
+        }
     }
-    errors
 }
 
 fn provisioner(errors: &mut ErrorList, name: &str, path: &Path) {
@@ -402,12 +426,13 @@ fn provisioner(errors: &mut ErrorList, name: &str, path: &Path) {
         errors.required(path, "");
         return;
     }
-    errors.messages(path, name, names::qualified_name(&name.to_lowercase()));
+    let name = name.to_lowercase();
+    errors.messages(path, &name, names::qualified_name(&name));
 }
 
 /// An update of a StorageClass.
 pub fn storage_class_update(new: &Value, old: &Value) -> ErrorList {
-    let mut errors = ErrorList::new();
+    let mut errors = storage_class(new);
     for field in ["parameters", "provisioner", "reclaimPolicy", "volumeBindingMode"] {
         errors.immutable(&Path::new(field), new.at(field), old.at(field));
     }
@@ -435,12 +460,41 @@ pub fn volume_attachment(attachment: &Value) -> ErrorList {
     }
     let node = spec.text("nodeName");
     errors.messages(&path.child("nodeName"), node, names::dns1123_subdomain(node));
+    attachment_status(&mut errors, attachment.at("status"));
+    if let Some(name) = source.at("persistentVolumeName").as_str() {
+        errors.messages(&at.child("persistentVolumeName"), name, names::dns1123_subdomain(name));
+    }
     errors
+}
+
+fn attachment_status(errors: &mut ErrorList, status: &Value) {
+    const METADATA_MAX: usize = 256 << 10;
+    let path = Path::new("status");
+    let size: usize = status
+        .map("attachmentMetadata")
+        .iter()
+        .map(|(key, value)| key.len() + value.as_str().map_or(0, str::len))
+        .sum();
+    if size > METADATA_MAX {
+        errors.push(FieldError::too_long(&path.child("attachmentMetadata"), METADATA_MAX));
+    }
+    for field in ["attachError", "detachError"] {
+        let (error, at) = (status.at(field), path.child(field));
+        if error.text("message").len() > 1024 {
+            // Upstream names the wrong limit.
+            errors.push(FieldError::too_long(&at.child("message"), METADATA_MAX));
+        }
+        let code = error.int("errorCode");
+        if code < 0 {
+            let detail = "must be between 0 and 2147483647, inclusive";
+            errors.invalid(&at.child("errorCode"), code, detail);
+        }
+    }
 }
 
 /// An update of a VolumeAttachment.
 pub fn volume_attachment_update(new: &Value, old: &Value) -> ErrorList {
-    let mut errors = ErrorList::new();
+    let mut errors = volume_attachment(new);
     if differs(new.get("spec"), old.get("spec")) {
         errors.invalid(&Path::new("spec"), new.at("spec").clone(), super::IMMUTABLE);
     }
@@ -450,7 +504,6 @@ pub fn volume_attachment_update(new: &Value, old: &Value) -> ErrorList {
 /// A CSIDriver.
 pub fn csi_driver(driver: &Value) -> ErrorList {
     let mut errors = ErrorList::new();
-    volume::csi_driver_name(&mut errors, &Path::new("metadata").child("name"), driver.text("metadata.name"));
     let (spec, path) = (driver.at("spec"), Path::new("spec"));
     let needed = [
         ("attachRequired", "attachedRequired"),
@@ -466,15 +519,13 @@ pub fn csi_driver(driver: &Value) -> ErrorList {
         let all = ["File", "None", "ReadWriteOnceWithFSType"];
         errors.one_of(&path.child("fsGroupPolicy"), policy, &all);
     }
-    for mode in spec.list("volumeLifecycleModes").iter().filter_map(Value::as_str) {
-        errors.one_of(&path.child("volumeLifecycleModes"), mode, &["Persistent", "Ephemeral"]);
-    }
     let mut seen: Vec<&str> = Vec::new();
     for (i, request) in spec.list("tokenRequests").iter().enumerate() {
         let at = path.child("tokenRequests").index(i);
         let audience = request.text("audience");
         if seen.contains(&audience) {
             errors.duplicate(&at.child("audience"), audience);
+            continue;
         }
         seen.push(audience);
         if let Some(seconds) = request.at("expirationSeconds").as_i64() {
@@ -487,7 +538,32 @@ pub fn csi_driver(driver: &Value) -> ErrorList {
             }
         }
     }
+    for mode in spec.list("volumeLifecycleModes").iter().filter_map(Value::as_str) {
+        errors.one_of(&path.child("volumeLifecycleModes"), mode, &["Persistent", "Ephemeral"]);
+    }
+    if let Some(seconds) = spec.at("nodeAllocatableUpdatePeriodSeconds").as_i64().filter(|n| *n < 10) {
+        let at = path.child("nodeAllocatableUpdatePeriodSeconds");
+        errors.invalid(&at, seconds, "must be greater than or equal to 10 seconds");
+    }
+    if spec.has("serviceAccountTokenInSecrets") && spec.list("tokenRequests").is_empty() {
+        let (at, detail) = (
+            path.child("serviceAccountTokenInSecrets"),
+            "serviceAccountTokenInSecrets is set but no tokenRequests are specified",
+        );
+        errors.invalid(&at, spec.at("serviceAccountTokenInSecrets").clone(), detail);
+    }
     errors
+}
+
+/// What is said of a CSIDriver whose tokens travel where they may be logged.
+pub fn csi_driver_warnings(new: &Value, old: Option<&Value>) -> Vec<String> {
+    let requests = |driver: &Value| driver.list("spec.tokenRequests").to_vec();
+    let exposed = !requests(new).is_empty() && !new.has("spec.serviceAccountTokenInSecrets");
+    if !exposed || old.is_some_and(|old| requests(old) == requests(new)) {
+        return Vec::new();
+    }
+    let text = "spec.serviceAccountTokenInSecrets is unset; if supported by this CSI driver, set to true to prevent possible logging of tokens in volume attributes";
+    vec![text.to_string()]
 }
 
 /// An update of a CSIDriver.
@@ -506,16 +582,14 @@ pub fn csi_driver_update(new: &Value, old: &Value) -> ErrorList {
 /// A CSIStorageCapacity.
 pub fn csi_capacity(capacity: &Value) -> ErrorList {
     let mut errors = ErrorList::new();
+    meta::selector(&mut errors, capacity.at("nodeTopology"), &Path::new("nodeTopology"));
     let class = capacity.text("storageClassName");
     errors.messages(&Path::new("storageClassName"), class, names::dns1123_subdomain(class));
-    for field in ["capacity", "maximumVolumeSize"] {
-        if let Some(size) = amount(capacity.at(field))
-            && size.is_negative()
-        {
-            errors.invalid(&Path::new(field), size.to_string(), super::NEGATIVE);
-        }
+    if let Some(size) = amount(capacity.at("capacity"))
+        && size.is_negative()
+    {
+        errors.invalid(&Path::new("capacity"), size.to_string(), super::NEGATIVE);
     }
-    meta::selector(&mut errors, capacity.at("nodeTopology"), &Path::new("nodeTopology"));
     errors
 }
 
@@ -539,14 +613,41 @@ pub fn csi_node(node: &Value) -> ErrorList {
         if driver.text("nodeID").is_empty() {
             errors.required(&at.child("nodeID"), "");
         }
-        if driver.text("nodeID").len() > 192 {
-            let detail = "must be 192 characters or less";
+        if driver.text("nodeID").len() > 256 {
+            let detail = "must be 256 characters or less";
             errors.invalid(&at.child("nodeID"), driver.text("nodeID"), detail);
         }
+        errors.non_negative(&at.child("allocatable").child("count"), driver.int("allocatable.count"));
         if seen.contains(&driver.text("name")) {
             errors.duplicate(&at.child("name"), driver.text("name"));
         }
         seen.push(driver.text("name"));
+        let keys: Vec<&str> = driver.list("topologyKeys").iter().filter_map(Value::as_str).collect();
+        for (j, key) in keys.iter().enumerate() {
+            if key.is_empty() {
+                errors.required(&at, "");
+            }
+            if keys[..j].contains(key) {
+                errors.duplicate(&at, *key);
+            }
+            errors.messages(&at, key, names::qualified_name(key));
+        }
+    }
+    errors
+}
+
+/// An update of a CSINode: a driver stays what it was, but for what may be allocated.
+pub fn csi_node_update(new: &Value, old: &Value) -> ErrorList {
+    let mut errors = csi_node(new);
+    let bare = |driver: &Value| {
+        let mut driver = driver.clone();
+        driver.unset("allocatable");
+        driver
+    };
+    for was in old.list("spec.drivers") {
+        for now in new.list("spec.drivers").iter().filter(|now| now.text("name") == was.text("name")) {
+            errors.immutable(&Path::new("spec").child("drivers"), &bare(now), &bare(was));
+        }
     }
     errors
 }
@@ -570,6 +671,7 @@ pub fn volume_attributes_class_update(new: &Value, old: &Value) -> ErrorList {
     if new.at("parameters") != old.at("parameters") {
         errors.forbidden(&Path::new("parameters"), "updates to parameters are forbidden.");
     }
+    errors.extend(volume_attributes_class(new));
     errors
 }
 
