@@ -228,3 +228,29 @@ fn a_map_entry_of_protobuf_may_have_no_value() {
         proto::decode(maps, &[0x1a, 0x03, 0x0a, 0x01, b'k', 0x12, 0x03, 0x0a, 0x01, b'k']).expect("reads");
     assert_eq!((&read["binaryData"]["k"], &read["data"]["k"]), (&Value::from(""), &Value::from("")));
 }
+
+#[test]
+fn times_from_protobuf_have_years_that_text_can_tell() {
+    let maps = facts().by_name("io.k8s.api.core.v1.ConfigMap").expect("known");
+    let message = |seconds: i64| {
+        let (mut left, mut varint) = (seconds.cast_unsigned(), Vec::new());
+        while left >= 0x80 {
+            varint.push(left.to_le_bytes()[0] | 0x80);
+            left >>= 7;
+        }
+        varint.push(left.to_le_bytes()[0]);
+        let wrap = |tag: u8, inner: &[u8]| [&[tag, u8::try_from(inner.len()).expect("short")], inner].concat();
+        let time = wrap(0x42, &[&[0x08][..], &varint].concat());
+        wrap(0x0a, &time)
+    };
+    for (seconds, expect) in [
+        (-62_167_219_200, Some("0000-01-01T00:00:00Z")),
+        (-62_167_219_201, None),
+        (253_402_300_800, None),
+        (i64::MIN, None),
+    ] {
+        let read = proto::decode(maps, &message(seconds)).ok();
+        let told = read.as_ref().and_then(|value| value["metadata"]["creationTimestamp"].as_str());
+        assert_eq!(told, expect, "{seconds}");
+    }
+}

@@ -664,10 +664,16 @@ fn decode_special(kind: Scalar, body: &[u8], depth: usize) -> Result<Value, Deco
     })
 }
 
+/// The first second of the year 0: RFC 3339 has no years before it.
+const YEAR_ZERO: jiff::Timestamp = jiff::Timestamp::constant(-62_167_219_200, 0);
+
 fn decode_time(kind: Scalar, numbers: [u64; 4]) -> Result<Value, DecodeError> {
-    let nanos = i32::try_from(numbers[2].cast_signed()).map_err(|_| broken("time out of range"))?;
-    let time =
-        jiff::Timestamp::new(numbers[1].cast_signed(), nanos).map_err(|_| broken("time out of range"))?;
+    let outside = || broken("time out of range");
+    let nanos = i32::try_from(numbers[2].cast_signed()).map_err(|_| outside())?;
+    let time = jiff::Timestamp::new(numbers[1].cast_signed(), nanos).map_err(|_| outside())?;
+    if time < YEAR_ZERO {
+        return Err(outside());
+    }
     Ok(Value::String(match kind {
         Scalar::MicroTime => api::time::format_micro(time),
         _ => api::time::format(time),
