@@ -20,6 +20,7 @@ mod discovery;
 pub mod encryption;
 mod fairness;
 mod follow;
+mod gather;
 mod health;
 mod listen;
 pub mod negotiate;

@@ -15,6 +15,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
 use crate::authn::certificate;
+use crate::gather::Gather;
 use crate::server::Server;
 
 /// How long a client may take for the TLS handshake.
@@ -84,6 +85,7 @@ impl Server {
         let address = stream.peer_addr().ok().map(Address);
         let Some(Ok(tls)) = self.clock.timeout(HANDSHAKE, acceptor.accept(stream)).await else { return };
         let peer = certificate::peer(self, tls.get_ref().1.peer_certificates().unwrap_or(&[]));
+        let h2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
         let server = self.clone();
         let service = service_fn(move |request: Request<Incoming>| {
             let (server, peer) = (server.clone(), peer.clone());
@@ -110,7 +112,7 @@ impl Server {
             .initial_connection_window_size(4 << 20)
             .keep_alive_interval(Duration::from_secs(30))
             .keep_alive_timeout(Duration::from_secs(20));
-        let connection = builder.serve_connection_with_upgrades(TokioIo::new(tls), service);
+        let connection = builder.serve_connection_with_upgrades(TokioIo::new(Gather::new(tls, h2)), service);
         tokio::pin!(connection);
         let ended = tokio::select! {
             result = connection.as_mut() => Some(result),

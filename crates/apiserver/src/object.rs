@@ -265,7 +265,8 @@ pub struct Served {
     pub row: Arc<Resource>,
     /// Its schema, when it is custom.
     pub custom: Option<Arc<CustomKind>>,
-    prefix: Arc<str>,
+    /// How its stored text begins; see [`prefix`].
+    pub(crate) prefix: Arc<str>,
 }
 
 impl Served {

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::time::Duration;
 
+use tokio::runtime::RuntimeFlavor;
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 use tokio_util::task::TaskTracker;
@@ -111,6 +112,16 @@ pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stat
     }
 }
 
+/// Runs work that computes for long between its awaits, so that it holds up no other task: where the runtime has
+/// several threads, another one takes over what this one would have done meanwhile.
+pub async fn apart<F: Future>(work: F) -> F::Output {
+    let runtime = tokio::runtime::Handle::try_current().ok();
+    match runtime.filter(|handle| handle.runtime_flavor() == RuntimeFlavor::MultiThread) {
+        Some(handle) => tokio::task::block_in_place(|| handle.block_on(work)),
+        None => work.await,
+    }
+}
+
 /// Logs a task that ended by a panic.
 struct PanicNote {
     name: &'static str,
@@ -136,5 +147,35 @@ mod tests {
         child.spawn("child", std::future::pending());
         assert!(tasks.drain(Duration::from_secs(5)).await);
         assert!(child.cancel_token().is_cancelled());
+    }
+
+    /// As many computations as there are threads, each of which ends only when a task beside them has run.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn work_apart_holds_up_nobody() {
+        let tasks = Tasks::new();
+        let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let long = |stop: std::sync::Arc<std::sync::atomic::AtomicBool>| {
+            tasks.spawn(
+                "long",
+                apart(async move {
+                    while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                        std::thread::yield_now();
+                    }
+                }),
+            )
+        };
+        let (one, two) = (long(stop.clone()), long(stop.clone()));
+        let other = tasks.spawn("other", async move {
+            tokio::task::yield_now().await;
+            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
+        for task in [one, two, other] {
+            task.await.expect("ends");
+        }
+    }
+
+    #[tokio::test]
+    async fn on_one_thread_work_apart_is_work() {
+        assert_eq!(apart(async { 1 }).await, 1);
     }
 }

@@ -108,7 +108,8 @@ pub struct Object {
     /// Labels, fields, uid and owners.
     pub attrs: Attrs,
     pub(crate) revision_at: u32,
-    protobuf: OnceLock<Bytes>,
+    // Boxed, here and in events: most versions never have it.
+    protobuf: OnceLock<Box<Bytes>>,
 }
 
 impl Object {
@@ -150,7 +151,7 @@ impl Object {
 
     /// The protobuf form, made by `encode` at most once for this version.
     pub fn protobuf(&self, encode: impl FnOnce(&Self) -> Bytes) -> &Bytes {
-        self.protobuf.get_or_init(|| encode(self))
+        self.protobuf.get_or_init(|| Box::new(encode(self)))
     }
 
     /// Memory held by this version, roughly, in bytes.
@@ -241,7 +242,7 @@ pub struct Event {
     pub previous: Option<Arc<Object>>,
     /// The revision of the change.
     pub revision: u64,
-    frames: [OnceLock<Bytes>; FRAME_FORMS],
+    frames: OnceLock<Box<[OnceLock<Bytes>; FRAME_FORMS]>>,
 }
 
 /// Number of encoded forms that an event can keep for its watchers.
@@ -250,13 +251,13 @@ pub const FRAME_FORMS: usize = 2;
 impl Event {
     pub(crate) fn new(kind: EventKind, object: Arc<Object>, previous: Option<Arc<Object>>) -> Self {
         let revision = object.revision;
-        Self { kind, object, previous, revision, frames: Default::default() }
+        Self { kind, object, previous, revision, frames: OnceLock::new() }
     }
 
     /// The encoded watch frame in form number `form` (below [`FRAME_FORMS`]; which form is which is
     /// the caller's affair), made by `encode` at most once and shared by every watcher.
     pub fn frame(&self, form: usize, encode: impl FnOnce(&Self) -> Bytes) -> &Bytes {
-        self.frames[form].get_or_init(|| encode(self))
+        self.frames.get_or_init(Box::default)[form].get_or_init(|| encode(self))
     }
 
     /// Memory that history holds for this event, roughly, in bytes. An added object is nearly

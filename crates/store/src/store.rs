@@ -24,7 +24,8 @@ use crate::{
 /// How much of the past is kept for watches and paginated lists.
 #[derive(Clone, Copy, Debug)]
 pub struct HistoryLimits {
-    /// Memory of past versions, in bytes, over all resources.
+    /// Memory of past versions, in bytes, over all resources: the most, where the current ones take four times that;
+    /// beside fewer it is less, but not below 16 MiB.
     pub bytes: usize,
     /// Number of events over all resources.
     pub events: usize,
@@ -35,6 +36,19 @@ pub struct HistoryLimits {
 impl Default for HistoryLimits {
     fn default() -> Self {
         Self { bytes: 64 << 20, events: 200_000, age: Duration::from_secs(300) }
+    }
+}
+
+/// What part of the memory of current objects past versions may take: nobody pays for each object twice.
+const HISTORY_SHARE: u64 = 4;
+/// What past versions may always take, in bytes: a few thousand changes.
+const HISTORY_BYTES_MIN: usize = 16 << 20;
+
+impl HistoryLimits {
+    /// Memory for past versions beside `live` bytes of current ones.
+    pub(crate) fn room(&self, live: u64) -> usize {
+        let share = usize::try_from(live / HISTORY_SHARE).unwrap_or(usize::MAX);
+        share.max(HISTORY_BYTES_MIN).min(self.bytes)
     }
 }
 

@@ -331,10 +331,11 @@ impl Writer {
     fn trim(&mut self) {
         let core = Arc::clone(&self.core);
         let limits = core.options.history;
+        let room = limits.room(self.live_bytes);
         let now_ms = core.now_ms();
         let age_ms = core.age_ms();
         while let Some(oldest) = self.history.front() {
-            let over = self.history_bytes > limits.bytes || self.history.len() > limits.events;
+            let over = self.history_bytes > room || self.history.len() > limits.events;
             if !over && now_ms.saturating_sub(oldest.time_ms) <= age_ms {
                 break;
             }

@@ -14,6 +14,7 @@ use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
 use jiff::Timestamp;
 use machinery::codec::proto;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use store::{Event, EventKind, HistoryError, Interest, Object, Watch, WatchFrom};
 
@@ -294,14 +295,36 @@ impl State {
     }
 
     async fn write_batch(&mut self) -> Result<Option<Bytes>, ApiError> {
-        let batch = std::mem::take(&mut self.batch);
-        let mut out: Option<BytesMut> = None;
-        let mut single: Option<Bytes> = None;
-        for event in &batch {
-            if event.revision <= self.initial_revision {
-                continue;
-            }
-            self.sent = event.revision;
+        let mut batch = std::mem::take(&mut self.batch);
+        batch.retain(|event| event.revision > self.initial_revision);
+        self.sent = batch.last().map_or(self.sent, |event| event.revision);
+        let written = match self.whole(&batch) {
+            Some(bytes) => Ok(Some(bytes)),
+            None => self.selected(&batch).await,
+        };
+        self.batch = batch;
+        written
+    }
+
+    /// All events as they are stored: the same bytes for everyone who wants them so.
+    fn whole(&self, batch: &[Arc<Event>]) -> Option<Bytes> {
+        let (served, form) = (&self.writer.served, self.writer.form());
+        let plain = self.writer.accept.view == View::Object
+            && self.selection.is_everything()
+            && batch.iter().all(|event| served.is_native(&event.object));
+        match batch {
+            _ if !plain => None,
+            [] => None,
+            [event] => Some(self.writer.shared(event)),
+            _ if self.watch.company() < BUNDLED_FROM => Some(join(batch, |event| self.writer.shared(event))),
+            _ => Some(self.server.bundles.of(served, form, batch, |event| self.writer.shared(event))),
+        }
+    }
+
+    /// What the selection makes of the events.
+    async fn selected(&mut self, batch: &[Arc<Event>]) -> Result<Option<Bytes>, ApiError> {
+        let mut frames = Vec::new();
+        for event in batch {
             let (server, served) = (&self.server, &self.writer.served);
             let object = crate::convert::one(server, served, event.object.clone()).await?;
             let mut previous = event.previous.clone();
@@ -314,22 +337,72 @@ impl State {
             else {
                 continue;
             };
-            let bytes = match Arc::ptr_eq(&object, &event.object) {
+            frames.push(match Arc::ptr_eq(&object, &event.object) {
                 true => self.writer.event(kind, event),
                 false => self.writer.object(name(kind), &object),
-            };
-            match (&mut out, single.take()) {
-                (Some(out), _) => out.extend_from_slice(&bytes),
-                (None, None) => single = Some(bytes),
-                (None, Some(first)) => {
-                    let mut all = BytesMut::from(&first[..]);
-                    all.extend_from_slice(&bytes);
-                    out = Some(all);
-                }
-            }
+            });
         }
-        self.batch = batch;
-        Ok(out.map(BytesMut::freeze).or(single))
+        Ok(match frames.len() {
+            0 => None,
+            1 => frames.pop(),
+            _ => Some(join(&frames, Bytes::clone)),
+        })
+    }
+}
+
+/// Pieces as one.
+fn join<T>(parts: &[T], piece: impl Fn(&T) -> Bytes) -> Bytes {
+    let pieces: Vec<Bytes> = parts.iter().map(piece).collect();
+    let mut out = BytesMut::with_capacity(pieces.iter().map(Bytes::len).sum());
+    pieces.iter().for_each(|piece| out.extend_from_slice(piece));
+    out.freeze()
+}
+
+/// Watches on a resource from which on what they are sent is kept for the next of them.
+const BUNDLED_FROM: usize = 4;
+/// Bundles kept: those of the last few moments.
+const BUNDLES: usize = 4;
+/// Bytes of a bundle that is kept; longer ones are made by each watch for itself.
+const BUNDLE_BYTES: usize = 512 * 1024;
+
+/// Runs of events as they were sent last: watches that are written to at the same time mostly get the same ones.
+#[derive(Default)]
+pub struct Bundles(Mutex<VecDeque<Bundle>>);
+
+struct Bundle {
+    /// Kind and version, and the form.
+    prefix: Arc<str>,
+    form: usize,
+    /// Revisions of the events: they name them.
+    revisions: Box<[u64]>,
+    bytes: Bytes,
+}
+
+impl Bundles {
+    fn of(
+        &self,
+        served: &Served,
+        form: usize,
+        batch: &[Arc<Event>],
+        piece: impl Fn(&Arc<Event>) -> Bytes,
+    ) -> Bytes {
+        let same = |bundle: &&Bundle| {
+            bundle.form == form
+                && bundle.prefix == served.prefix
+                && bundle.revisions.iter().copied().eq(batch.iter().map(|event| event.revision))
+        };
+        if let Some(found) = self.0.lock().iter().find(same) {
+            return found.bytes.clone();
+        }
+        let bytes = join(batch, piece);
+        if bytes.len() <= BUNDLE_BYTES {
+            let revisions = batch.iter().map(|event| event.revision).collect();
+            let mut kept = self.0.lock();
+            kept.truncate(BUNDLES - 1);
+            let prefix = served.prefix.clone();
+            kept.push_front(Bundle { prefix, form, revisions, bytes: bytes.clone() });
+        }
+        bytes
     }
 }
 
@@ -379,17 +452,24 @@ struct Writer {
 }
 
 impl Writer {
-    fn event(&mut self, kind: EventKind, event: &Event) -> Bytes {
-        let plain = self.accept.view == View::Object && kind == event.kind;
-        let form = match self.accept.format {
+    /// The form in which events are shared.
+    fn form(&self) -> usize {
+        match self.accept.format {
             Format::Json { .. } => 0,
             _ => 1,
-        };
+        }
+    }
+
+    /// An event's frame as all get it who want it as it is stored.
+    fn shared(&self, event: &Event) -> Bytes {
+        let form = self.form();
+        event.frame(form, |event| frame(form == 1, &self.served, name(event.kind), &event.object)).clone()
+    }
+
+    fn event(&mut self, kind: EventKind, event: &Event) -> Bytes {
+        let plain = self.accept.view == View::Object && kind == event.kind;
         if plain && self.served.is_native(&event.object) {
-            let served = self.served.clone();
-            return event
-                .frame(form, |event| frame(form == 1, &served, name(event.kind), &event.object))
-                .clone();
+            return self.shared(event);
         }
         self.object(name(kind), &event.object)
     }
