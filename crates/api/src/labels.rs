@@ -260,7 +260,16 @@ impl Parser<'_> {
 
     fn value(&mut self, key: &str) -> Result<String, String> {
         // An empty value is legal: `a=` or `a=,b`.
-        let value = if matches!(self.peek(), None | Some(',')) { String::new() } else { self.word() };
+        let value = match self.peek() {
+            None | Some(',') => String::new(),
+            Some(symbol @ ('=' | '!' | '(' | ')' | '<' | '>')) => {
+                self.bump();
+                let double = matches!(symbol, '=' | '!') && self.peek() == Some('=');
+                let more = if double { "=" } else { "" };
+                return Err(format!("found '{symbol}{more}', expected: identifier"));
+            }
+            Some(_) => self.word(),
+        };
         check_value(key, &value)?;
         Ok(value)
     }

@@ -57,18 +57,19 @@ pub fn group_priority(group: &str) -> i64 {
     GROUP_PRIORITY.iter().find(|row| row.0 == group).map_or(CUSTOM_PRIORITY, |row| row.1)
 }
 
-/// A definition goes only after its instances: marks it and keeps it by a finalizer.
-pub fn before_delete(now: jiff::Timestamp, object: &mut Value, deletion: Deletion) -> Deletion {
-    let mut finalizers = object.list("metadata.finalizers").to_vec();
-    if deletion == Deletion::Pending || finalizers.iter().any(|f| f == FINALIZER) {
+/// A definition goes only after its instances: the first deletion marks it and keeps it by a finalizer, whatever is to
+/// become of dependents. `object` comes as other kinds are marked.
+pub fn before_delete(now: jiff::Timestamp, old: &Value, object: &mut Value, deletion: Deletion) -> Deletion {
+    if deletion == Deletion::Pending || old.has("metadata.deletionTimestamp") {
         return deletion;
     }
-    finalizers.push(FINALIZER.into());
-    object.set("metadata.finalizers", finalizers);
-    if !object.has("metadata.deletionTimestamp") {
-        object.set("metadata.deletionTimestamp", api::time::format(now));
-        object.set("metadata.deletionGracePeriodSeconds", 0);
+    *object = old.clone();
+    let mut finalizers = object.list("metadata.finalizers").to_vec();
+    if !finalizers.iter().any(|f| f == FINALIZER) {
+        finalizers.push(FINALIZER.into());
+        object.set("metadata.finalizers", finalizers);
     }
+    object.set("metadata.deletionTimestamp", api::time::format(now));
     set_condition(
         object,
         "Terminating",
@@ -205,6 +206,15 @@ impl Server {
         let Some(row) = catalog.get("apiextensions.k8s.io", "v1", "customresourcedefinitions") else {
             return;
         };
+        let noted = machinery::apply::Write {
+            schema: write::Target::of(row).schema(),
+            api_version: &row.api_version(),
+            manager: "kube-apiserver",
+            subresource: "status",
+            now,
+            reset: &["spec"],
+        };
+        machinery::apply::update(noted, Some(&before), crd);
         let write = write::put(row, stored.key.clone(), Expect::Revision(stored.revision), crd.clone());
         match self.commit(write).await {
             Ok(committed) => {

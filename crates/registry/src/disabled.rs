@@ -25,6 +25,9 @@ pub fn drop_fields(kind: &str, object: &mut Value, old: &Value) {
     {
         pod(spec, old.at(pods));
     }
+    if kind == "ResourceSlice" {
+        devices(object, old);
+    }
     let field = match kind {
         "StatefulSet" => "spec.updateStrategy.rollingUpdate.maxUnavailable",
         "CSIDriver" => "spec.preventPodSchedulingIfMissing",
@@ -32,6 +35,26 @@ pub fn drop_fields(kind: &str, object: &mut Value, old: &Value) {
     };
     if !old.has(field) {
         object.unset(field);
+    }
+}
+
+/// Lists as attributes, and devices that stand for amounts of a node's own resources.
+fn devices(slice: &mut Value, old: &Value) {
+    const LISTS: [&str; 4] = ["bools", "ints", "strings", "versions"];
+    let has_lists = |device: &Value| {
+        device.map("attributes").values().any(|value| LISTS.iter().any(|list| value.has(list)))
+    };
+    let mappings = "nodeAllocatableResourceMappings";
+    let (old, lists) = (old.list("spec.devices"), old.list("spec.devices").iter().any(has_lists));
+    let mapped = old.iter().any(|device| device.has(mappings));
+    for device in slice.list_mut("spec.devices") {
+        if !mapped {
+            device.unset(mappings);
+        }
+        let attributes = device.get_mut("attributes").and_then(Value::as_object_mut);
+        for value in attributes.into_iter().flat_map(|all| all.values_mut()).filter(|_| !lists) {
+            LISTS.iter().for_each(|list| drop(value.unset(list)));
+        }
     }
 }
 
@@ -58,6 +81,15 @@ fn pod(spec: &mut Value, old: &Value) {
         for volume in spec.list_mut("volumes") {
             for source in volume.list_mut("projected.sources") {
                 source.unset("podCertificate");
+            }
+        }
+    }
+    let bundles =
+        |volume: &Value| volume.list("projected.sources").iter().any(|s| s.has("clusterTrustBundle"));
+    if !old.list("volumes").iter().any(bundles) {
+        for volume in spec.list_mut("volumes") {
+            for source in volume.list_mut("projected.sources") {
+                source.unset("clusterTrustBundle");
             }
         }
     }

@@ -89,8 +89,7 @@ fn plain_finalizers(resource: &Resource, object: &Value, errors: &mut ErrorList)
     let generic = matches!(
         resource.group.as_str(),
         "admissionregistration.k8s.io" | "apiextensions.k8s.io" | "apiregistration.k8s.io"
-    )
-        || matches!(resource.kind.as_str(), "Lease" | "RuntimeClass" | "PodDisruptionBudget")
+    ) || matches!(resource.kind.as_str(), "Lease" | "RuntimeClass" | "PodDisruptionBudget")
         || (resource.kind == "Event" && resource.group.is_empty());
     if resource.custom || generic {
         return;

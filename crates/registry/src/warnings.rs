@@ -88,6 +88,9 @@ pub fn of(resource: &Resource, new: &Value, old: Option<&Value>) -> Vec<String> 
             }
             pod(&mut out, new.at(path), &format!("{path}."));
         }
+        if kind == "StatefulSet" && new.int("spec.revisionHistoryLimit") < 0 {
+            out.push("spec.revisionHistoryLimit: a negative value retains all historical revisions; a value >= 0 is recommended".to_owned());
+        }
         return out;
     }
     match (group, kind) {
@@ -98,7 +101,16 @@ pub fn of(resource: &Resource, new: &Value, old: Option<&Value>) -> Vec<String> 
             pod(&mut out, new, "");
         }
         ("", "Service") => service(&mut out, new),
+        ("apiextensions.k8s.io", _) => out.extend(crate::validation::definition::warnings(new, old)),
         ("", "PersistentVolume") => volume(&mut out, new),
+        ("", "Node") => {
+            if new.has("spec.configSource") {
+                out.push("spec.configSource: the feature is removed".to_owned());
+            }
+            if !new.text("spec.externalID").is_empty() {
+                out.push("spec.externalID: this field is deprecated, and is unused by Kubernetes".to_owned());
+            }
+        }
         ("networking.k8s.io", "Ingress") if old.is_none() => {
             let annotation = "kubernetes.io/ingress.class";
             if new.at("metadata.annotations").get(annotation).is_some() {
@@ -239,6 +251,15 @@ fn ports(out: &mut Vec<String>, containers: &[(&Value, String)]) {
     for (container, at) in containers {
         for (i, port) in container.list("ports").iter().enumerate() {
             let at = format!("{at}.ports[{i}]");
+            if !port.text("hostIP").is_empty() && port.int("hostPort") == 0 {
+                out.push(format!(
+                    "{at}: hostIP set without hostPort: {{Name:{} HostPort:0 ContainerPort:{} Protocol:{} HostIP:{}}}",
+                    port.text("name"),
+                    port.int("containerPort"),
+                    port.text("protocol"),
+                    port.text("hostIP")
+                ));
+            }
             let key = format!("{}/{}", port.int("containerPort"), port.text("protocol"));
             for (other, place) in seen.get(&key).into_iter().flatten() {
                 let (host, theirs) = (port.int("hostPort"), other.int("hostPort"));

@@ -22,13 +22,14 @@ pub async fn create(call: &Call<'_>, body: Body) -> Result<Response<Body>, ApiEr
     let body = write::read_body(body).await?;
     let mut review = write::decode(call.exchange, Target::of(call.row()), &body, options.validation)?;
     review.set_default("metadata", json!({}));
+    registry::lifecycle::match_namespace(call.row(), call.namespace(), &mut review)?;
+    super::apply::track(call, &options, &mut review, None);
     match call.row().kind.as_str() {
         "TokenReview" => token(call, &mut review).await?,
         "SelfSubjectReview" => own(call, &mut review),
         "SelfSubjectRulesReview" => rules(call, &mut review)?,
         "SelfSubjectAccessReview" => access(call, &mut review, Some(&call.exchange.user)).await?,
-        "SubjectAccessReview" => access(call, &mut review, None).await?,
-        "LocalSubjectAccessReview" => local(call, &mut review).await?,
+        "SubjectAccessReview" | "LocalSubjectAccessReview" => access(call, &mut review, None).await?,
         _ => return Err(ApiError::no_such_path()),
     }
     Ok(respond::tree(&accept, StatusCode::CREATED, &review))
@@ -124,64 +125,66 @@ fn subject(review: &Value) -> UserInfo {
     }
 }
 
+/// The selectors of a question, as far as they could be read, and what to say of the rest.
+fn selectors(review: &Value) -> (String, Vec<String>) {
+    let attributes = review.at("spec.resourceAttributes");
+    let (fields, bad_fields) = field_selector(attributes.at("fieldSelector"));
+    let labels = attributes.at("labelSelector");
+    let raw = labels.text("rawSelector");
+    let known = |rule: &Value| matches!(rule.text("operator"), "In" | "NotIn" | "Exists" | "DoesNotExist");
+    let rules = labels.list("requirements");
+    let bad_labels = if rules.is_empty() {
+        (!raw.is_empty() && api::labels::Selector::parse(raw).is_err()).then_some(false)
+    } else {
+        (!rules.iter().all(known)).then(|| rules.iter().any(known))
+    };
+    let said = |bad: Option<bool>, field: &str| {
+        let how = if bad? { "partially ignored" } else { "ignored" };
+        Some(format!("spec.resourceAttributes.{field} {how} due to parse error"))
+    };
+    let said = [said(bad_fields, "fieldSelector"), said(bad_labels, "labelSelector")];
+    (fields, said.into_iter().flatten().collect())
+}
+
+/// A field selector's text, and whether some of it could be read when some could not.
+fn field_selector(selector: &Value) -> (String, Option<bool>) {
+    let rules = selector.list("requirements");
+    if rules.is_empty() {
+        let raw = selector.text("rawSelector");
+        let broken = api::fields::Selector::parse(raw).is_err();
+        return (if broken { String::new() } else { raw.to_owned() }, broken.then_some(false));
+    }
+    let term = |rule: &Value| {
+        let [value] = rule.list("values") else { return None };
+        let operator = match rule.text("operator") {
+            "In" => "=",
+            "NotIn" => "!=",
+            _ => return None,
+        };
+        Some(format!("{}{operator}{}", rule.text("key"), value.as_str().unwrap_or_default()))
+    };
+    let terms: Vec<String> = rules.iter().filter_map(term).collect();
+    (terms.join(","), (terms.len() < rules.len()).then_some(!terms.is_empty()))
+}
+
 async fn access(call: &Call<'_>, review: &mut Value, user: Option<&UserInfo>) -> Result<(), ApiError> {
-    use api::validation::{ErrorList, FieldError, Path};
-    let path = Path::new("spec");
-    let mut errors = ErrorList::new();
-    let (resource, other) = (review.has("spec.resourceAttributes"), review.has("spec.nonResourceAttributes"));
-    if resource && other {
-        let detail = "cannot be specified in combination with resourceAttributes";
-        errors.push(FieldError::invalid(
-            &path.child("nonResourceAttributes"),
-            json!({"Path": review.text("spec.nonResourceAttributes.path"), "Verb": review.text("spec.nonResourceAttributes.verb")}),
-            detail,
-        ));
-    }
-    if !resource && !other {
-        let detail = "exactly one of nonResourceAttributes or resourceAttributes must be specified";
-        errors.push(FieldError::invalid(&path.child("resourceAttributes"), Value::Null, detail));
-    }
-    if user.is_none() && review.text("spec.user").is_empty() && review.list("spec.groups").is_empty() {
-        errors.push(FieldError::invalid(
-            &path.child("user"),
-            "",
-            "at least one of user or group must be specified",
-        ));
-    }
+    let errors = registry::validation::reviews::access(review);
     if !errors.is_empty() {
-        let row = call.row();
-        return Err(ApiError::invalid(&row.group, "", "", &errors));
+        return Err(ApiError::invalid(&call.row().group, "", "", &errors));
     }
     let own = subject(review);
-    let wanted = attributes(review).unwrap_or_default();
+    let mut wanted = attributes(review).unwrap_or_default();
+    let (fields, ignored) = selectors(review);
+    wanted.field_selector = fields;
     let decision = call.server.authorizer.ask(call.server, user.unwrap_or(&own), &wanted).await;
     let mut status = json!({"allowed": decision.allowed});
     if !decision.reason.is_empty() {
         status["reason"] = json!(decision.reason);
     }
-    review["status"] = status;
-    Ok(())
-}
-
-async fn local(call: &Call<'_>, review: &mut Value) -> Result<(), ApiError> {
-    use api::validation::{ErrorList, FieldError, Path};
-    let namespace = review.text("spec.resourceAttributes.namespace").to_owned();
-    if review.has("spec.resourceAttributes") && namespace != call.namespace() {
-        let detail = "must match metadata.namespace";
-        let error = FieldError::invalid(
-            &Path::new("spec").child("resourceAttributes").child("namespace"),
-            namespace,
-            detail,
-        );
-        return Err(ApiError::invalid(
-            "authorization.k8s.io",
-            "LocalSubjectAccessReview",
-            "",
-            &ErrorList(vec![error]),
-        ));
+    if !ignored.is_empty() {
+        status["evaluationError"] = json!(ignored.join("; "));
     }
-    access(call, review, None).await?;
-    review.set("metadata.namespace", call.namespace());
+    review["status"] = status;
     Ok(())
 }
 
@@ -192,10 +195,6 @@ fn rules(call: &Call<'_>, review: &mut Value) -> Result<(), ApiError> {
     }
     let user = &call.exchange.user;
     let (mut resources, mut urls) = (Vec::new(), Vec::new());
-    if user.in_group("system:masters") {
-        resources.push(json!({"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}));
-        urls.push(json!({"verbs": ["*"], "nonResourceURLs": ["*"]}));
-    }
     for rule in call.server.authorizer.rbac.rules_for(call.server, user, &namespace) {
         if !rule.resources.is_empty() {
             let mut out =
@@ -209,6 +208,9 @@ fn rules(call: &Call<'_>, review: &mut Value) -> Result<(), ApiError> {
             urls.push(json!({"verbs": rule.verbs, "nonResourceURLs": rule.urls}));
         }
     }
+    // The answer does not repeat the question.
+    review["metadata"] = json!({});
+    review["spec"] = json!({});
     review["status"] = json!({"resourceRules": resources, "nonResourceRules": urls, "incomplete": false});
     Ok(())
 }

@@ -226,7 +226,7 @@ async fn delete_once(
         deletion = crate::sub::namespace::before_delete(call, &mut object, deletion)?;
     }
     if row.group == "apiextensions.k8s.io" && row.plural == "customresourcedefinitions" {
-        deletion = crate::crd::before_delete(call.exchange.now, &mut object, deletion);
+        deletion = crate::crd::before_delete(call.exchange.now, &old, &mut object, deletion);
     }
     let expect = Expect::Revision(current.revision);
     let key = current.key.clone();

@@ -82,6 +82,9 @@ impl Selection {
 
 fn unknown_field(call: &Call<'_>, field: &str) -> String {
     let row = call.row();
+    if row.kind == "ResourceSlice" && !row.custom {
+        return format!("field label not supported for {}, Kind={}: {field}", row.api_version(), row.kind);
+    }
     if !row.custom && !row.selectable.is_empty() && row.kind != "Job" {
         return format!("field label not supported: {field}");
     }

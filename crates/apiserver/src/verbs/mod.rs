@@ -6,7 +6,7 @@ mod list;
 mod patch;
 mod read;
 pub mod update;
-pub(crate) mod watch;
+mod watch;
 
 use std::sync::Arc;
 
@@ -88,8 +88,10 @@ impl Call<'_> {
     /// What this row can be answered in.
     pub fn offer(&self) -> Offer {
         let row = self.row();
+        let plain_part = !self.exchange.info.subresource.is_empty()
+            && PLAIN_PARTS.contains(&(row.group.as_str(), row.kind.as_str()));
         Offer {
-            tables: row.storage.is_some() || row.verbs.has(Verb::List),
+            tables: (row.storage.is_some() || row.verbs.has(Verb::List)) && !plain_part,
             protobuf: !row.custom,
             watch: false,
         }
@@ -109,23 +111,15 @@ pub async fn dispatch(server: &Server, exchange: &Exchange, body: Body) -> Resul
     }
     warn_deprecated(row, exchange);
     let call = Call { server, exchange, served: Served::new(row.clone(), serving.custom(row).cloned()) };
-    let (body, place) = crate::bodies::admit(server, exchange, body).await?;
-    match place {
-        None => handle(&call, body).await,
-        // A large body can take seconds of a core.
-        Some(_place) => base::tasks::apart(handle(&call, body)).await,
+    let (body, _place) = crate::bodies::admit(server, exchange, body).await?;
+    if !info.subresource.is_empty() {
+        return sub::dispatch(&call, body).await;
     }
-}
-
-async fn handle(call: &Call<'_>, body: Body) -> Result<Response<Body>, ApiError> {
-    if !call.exchange.info.subresource.is_empty() {
-        return sub::dispatch(call, body).await;
+    let verb = verb(row, exchange)?;
+    if row.storage.is_none() {
+        return sub::virtual_kind(&call, verb, body).await;
     }
-    let verb = verb(call.row(), call.exchange)?;
-    if call.row().storage.is_none() {
-        return sub::virtual_kind(call, verb, body).await;
-    }
-    run(call, verb, body).await
+    run(&call, verb, body).await
 }
 
 async fn run(call: &Call<'_>, verb: Verb, body: Body) -> Result<Response<Body>, ApiError> {
@@ -151,6 +145,13 @@ pub async fn part(call: &Call<'_>, part: registry::Part, body: Body) -> Result<R
     }
 }
 
+/// Group and kind of what shows no tables of its subresources.
+const PLAIN_PARTS: &[(&str, &str)] = &[
+    ("apiextensions.k8s.io", "CustomResourceDefinition"),
+    ("apiregistration.k8s.io", "APIService"),
+    ("resource.k8s.io", "ResourceClaim"),
+];
+
 /// Kind, and what clients of it are told.
 const DEPRECATED: &[(&str, &str)] = &[
     ("ComponentStatus", "v1 ComponentStatus is deprecated in v1.19+"),
@@ -163,9 +164,15 @@ fn warn_deprecated(row: &Resource, exchange: &Exchange) {
     }
 }
 
-/// Cluster-scoped kinds are not served below namespaces, and names only below a namespace.
+/// Cluster-scoped kinds are not served below namespaces, names only below a namespace, and what is never stored has
+/// none.
 fn check_scope(row: &Arc<Resource>, exchange: &Exchange) -> Result<(), ApiError> {
     let info = &exchange.info;
+    let by_name =
+        [Verb::Get, Verb::Update, Verb::Patch, Verb::Delete].iter().any(|verb| row.verbs.has(*verb));
+    if !info.name.is_empty() && info.subresource.is_empty() && !by_name {
+        return Err(no_such_path());
+    }
     let below_namespace = info.path.contains("/namespaces/") && info.resource != "namespaces";
     if !row.namespaced && below_namespace {
         return Err(no_such_path());

@@ -55,6 +55,7 @@ static NOISE: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
         (r"current: \d+", "current: N"),
         (r"in record \(\d+\)", "in record (N)"),
         (r"hash=[0-9A-Fa-f]+", "hash=HASH"),
+        (r"X509SHA256=[0-9a-f]{64}", "X509SHA256=HASH"),
     ]
     .into_iter()
     .map(|(pattern, with)| (Regex::new(pattern).expect("a pattern"), with))
@@ -85,9 +86,17 @@ fn clean(run: &str, text: &str) -> String {
     text
 }
 
+/// Lists whose order is that of a map upstream.
+const UNORDERED: &[&str] = &["resourceRules", "nonResourceRules"];
+
 fn scrub(value: &mut Value, descriptions: bool) {
     match value {
         Value::Object(map) => {
+            for list in UNORDERED.iter().filter(|_| map.contains_key("incomplete")) {
+                if let Some(Value::Array(rules)) = map.get_mut(*list) {
+                    rules.sort_by_key(Value::to_string);
+                }
+            }
             for (name, with) in NOISY {
                 let Some(found) = map.get_mut(*name) else { continue };
                 if found.as_str().is_some_and(|text| !text.is_empty() && text != "0") || found.is_number() {

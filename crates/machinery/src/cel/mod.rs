@@ -8,6 +8,7 @@
 
 mod ast;
 mod check;
+pub mod device;
 mod eval;
 mod extensions;
 mod functions;
@@ -72,7 +73,9 @@ impl std::fmt::Display for CompileError {
             if at > 0 {
                 f.write_str("\n")?;
             }
-            write!(f, "ERROR: <input>:{line}:{}: {message}", column + 1)?;
+            // cel-go has no place in an empty text.
+            let shown = if self.source.is_empty() { 0 } else { column + 1 };
+            write!(f, "ERROR: <input>:{line}:{shown}: {message}")?;
             if let Some(text) = self.source.lines().nth(line - 1) {
                 write!(f, "\n | {text}\n | {}^", ".".repeat(*column))?;
             }

@@ -206,6 +206,13 @@ pub(super) fn omitted(field: &FieldFacts, value: &Value) -> bool {
     match value {
         Value::Null => true,
         _ if !field.omit_empty => false,
+        // What the server does not look into is kept as it is.
+        Value::Array(_)
+            if field.shape == Shape::One
+                && matches!(field.base, Base::Scalar(Scalar::Raw | Scalar::Json)) =>
+        {
+            false
+        }
         Value::Array(items) => items.is_empty(),
         Value::Object(map) => field.shape == Shape::Map && map.is_empty(),
         _ if field.pointer => false,

@@ -573,12 +573,28 @@ impl<'a> Parser<'a> {
             }
             _ => None,
         };
-        if let Some(facts) = schema_inside {
-            return self.value(Schema::Type(facts));
-        }
-        if kind == Scalar::SchemaOrArray && first == b'[' {
-            return self.schema_list();
-        }
+        let inside = match schema_inside {
+            Some(facts) => Some(Schema::Type(facts)),
+            None if kind == Scalar::SchemaOrArray && first == b'[' => None,
+            None => return self.leaf_value(kind, schema, first, number_text),
+        };
+        // Upstream reads these by themselves, and not strictly.
+        let strict = std::mem::take(&mut self.strict);
+        let value = match inside {
+            Some(schema) => self.value(schema),
+            None => self.schema_list(),
+        };
+        self.strict = strict;
+        value
+    }
+
+    fn leaf_value(
+        &mut self,
+        kind: Scalar,
+        schema: Schema<'_>,
+        first: u8,
+        number_text: Option<&str>,
+    ) -> Parsed<Value> {
         let value = self.any(first)?;
         match scalar::from_json(kind, value, number_text) {
             Ok(value) => Ok(value),
@@ -654,6 +670,40 @@ fn float(n: f64) -> Option<Value> {
     Number::from_f64(n).map(Value::Number)
 }
 
+/// Fields whose lists or maps have names in Go, or whose keys do: type, field, name.
+const NAMED: &[(&str, &str, &str)] = &[
+    ("api.resource.v1.CapacityRequirements", "requests", "map[v1.QualifiedName]resource.Quantity"),
+    (
+        "api.resource.v1.DeviceRequestAllocationResult",
+        "consumedCapacity",
+        "map[v1.QualifiedName]resource.Quantity",
+    ),
+    ("api.resource.v1.Device", "attributes", "map[v1.QualifiedName]v1.DeviceAttribute"),
+    ("api.resource.v1.Device", "capacity", "map[v1.QualifiedName]v1.DeviceCapacity"),
+    (
+        "api.resource.v1.Device",
+        "nodeAllocatableResourceMappings",
+        "map[v1.ResourceName]v1.NodeAllocatableResourceMapping",
+    ),
+    ("api.authorization.v1.SubjectAccessReviewSpec", "extra", "map[string]v1.ExtraValue"),
+    (JSON_SCHEMA, "definitions", "v1.JSONSchemaDefinitions"),
+    (JSON_SCHEMA, "dependencies", "v1.JSONSchemaDependencies"),
+    (JSON_SCHEMA, "x-kubernetes-validations", "v1.ValidationRules"),
+];
+
+const JSON_SCHEMA: &str = "apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps";
+
+fn named_type(field: &'static FieldFacts) -> Option<&'static str> {
+    let is = |(owner, name, _): &&(&str, &str, &str)| {
+        *name == field.json
+            && crate::schema::facts()
+                .by_name(&format!("io.k8s.{owner}"))
+                .and_then(|facts| facts.field(name))
+                .is_some_and(|own| std::ptr::eq(own, field))
+    };
+    NAMED.iter().find(is).map(|row| row.2)
+}
+
 /// The Go type a place has, for error messages.
 fn go_type(schema: Schema<'_>) -> String {
     let element = |field: &'static FieldFacts| match field.base {
@@ -662,6 +712,11 @@ fn go_type(schema: Schema<'_>) -> String {
         }
         Base::Scalar(scalar) => field.go_type.unwrap_or(scalar::go_type(scalar)).to_string(),
     };
+    if let Schema::Field(field) = schema
+        && let Some(name) = named_type(field)
+    {
+        return name.to_owned();
+    }
     match schema {
         // The one map that Go has a name for.
         Schema::Field(field)

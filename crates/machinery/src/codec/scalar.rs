@@ -82,6 +82,8 @@ pub fn from_json(kind: Scalar, value: Value, number: Option<&str>) -> Result<Val
         (Scalar::SchemaOrBool, _) => Err(ScalarError::Message("boolean or JSON schema expected".to_string())),
         (Scalar::SchemaOrArray, value @ (Value::Object(_) | Value::Array(_))) => Ok(value),
         (Scalar::SchemaOrStrings, value @ (Value::Object(_) | Value::Array(_))) => Ok(value),
+        // Upstream's readers pass over what is neither.
+        (Scalar::SchemaOrArray | Scalar::SchemaOrStrings, _) => Ok(Value::Null),
         (Scalar::Raw | Scalar::Unknown | Scalar::Any | Scalar::Json | Scalar::Fields, value) => Ok(value),
         (_, other) => Err(mismatch(&other, None)),
     }

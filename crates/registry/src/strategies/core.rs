@@ -161,11 +161,24 @@ pub static NODE: Rules = Rules {
         node.unset("status.config");
     },
     update: |_, part, new, old| match part {
-        Part::Status => take_over_all_but(new, old, &["metadata", "status"]),
-        _ => take_over(new, old, &["status"]),
+        Part::Status => {
+            take_over_all_but(new, old, &["metadata", "status"]);
+            if !old.has("status.config") {
+                new.unset("status.config");
+            }
+        }
+        _ => {
+            take_over(new, old, &["status"]);
+            if !old.has("spec.configSource") {
+                new.unset("spec.configSource");
+            }
+        }
     },
     validate: |_, o| v::core::node(o),
-    validate_update: |_, _, new, old| v::core::node_update(new, old),
+    validate_update: |_, part, new, old| match part {
+        Part::Status => v::core::node_change(new, old),
+        _ => v::core::node_update(new, old),
+    },
     ..PLAIN
 };
 

@@ -9,7 +9,7 @@ use crate::strategy::{
 use crate::tree::Tree;
 use crate::validation as v;
 use crate::validation::meta::NameRule;
-use crate::validation::{admission, definition, networking, policy, small, storage};
+use crate::validation::{admission, definition, devices, networking, policy, small, storage};
 
 /// What `/status` resets where it keeps the metadata, too.
 const WITH_META: &[(Part, &[&str])] = &[(Part::Status, &["metadata", "spec"])];
@@ -45,7 +45,7 @@ pub static VALIDATING_POLICY: Rules = Rules {
     },
     validate: |_, o| admission::validating_policy(o, None),
     validate_update: |_, part, new, old| match part {
-        Part::Status => v::ErrorList::new(),
+        Part::Status => admission::validating_policy_status(new),
         _ => admission::validating_policy(new, Some(old)),
     },
     resets: WITH_META,
@@ -126,13 +126,14 @@ pub static API_SERVICE: Rules = Rules {
             reset_meta(new, old);
         }
     },
+    name: NameRule::PathSegment,
     validate: |_, o| small::api_service(o),
     validate_update: |_, part, new, _| match part {
-        Part::Status => v::ErrorList::new(),
+        Part::Status => small::api_service_status(new),
         _ => small::api_service(new),
     },
-    ..PLAIN
     resets: WITH_META,
+    ..PLAIN
 };
 
 /// Metadata stays as it was, apart from what every write moves.
@@ -199,8 +200,8 @@ pub static SERVICE_CIDR: Rules = Rules {
         Part::Status => v::ErrorList::new(),
         _ => networking::service_cidr_update(new, old),
     },
-    ..PLAIN
     resets: WITH_META,
+    ..PLAIN
 };
 
 /// PodDisruptionBudget.
@@ -252,8 +253,8 @@ pub static FLOW_SCHEMA: Rules = Rules {
         _ => small::flow_schema(new),
     },
     update: reset_meta_for_status,
-    ..SPEC_STATUS
     resets: WITH_META,
+    ..SPEC_STATUS
 };
 /// PriorityLevelConfiguration.
 pub static PRIORITY_LEVEL: Rules = Rules {
@@ -264,8 +265,8 @@ pub static PRIORITY_LEVEL: Rules = Rules {
         _ => small::priority_level(new),
     },
     update: reset_meta_for_status,
-    ..SPEC_STATUS
     resets: WITH_META,
+    ..SPEC_STATUS
 };
 
 /// CSIDriver: its generation starts with the first change.
@@ -274,8 +275,8 @@ pub static CSI_DRIVER: Rules = Rules {
     generation: SPEC,
     create: |_, driver| crate::strategy::set_generation(driver, 0),
     unconditional_update: false,
-    validate: |_, o| storage::csi_driver(o),
     warnings: |_, new, old| storage::csi_driver_warnings(new, old),
+    validate: |_, o| storage::csi_driver(o),
     validate_update: |_, _, new, old| storage::csi_driver_update(new, old),
     ..PLAIN
 };
@@ -310,8 +311,8 @@ pub static VOLUME_ATTACHMENT: Rules = Rules {
         Part::Status => v::ErrorList::new(),
         _ => storage::volume_attachment_update(new, old),
     },
-    ..PLAIN
     resets: WITH_META,
+    ..PLAIN
 };
 /// VolumeAttributesClass.
 pub static VOLUME_ATTRIBUTES_CLASS: Rules = Rules {
@@ -325,12 +326,12 @@ pub static CSR: Rules = Rules {
     create: create_csr,
     update: update_csr,
     name: NameRule::PathSegment,
-    validate: |_, o| policy::certificate_request(o),
     resets: &[
         (Part::Main, &["spec", "status"]),
         (Part::Status, &["spec", "status.conditions"]),
         (Part::Approval, &["spec", "status.certificate"]),
     ],
+    validate: |_, o| policy::certificate_request(o),
     validate_update: |_, part, new, old| match part {
         Part::Main => v::ErrorList::new(),
         _ => policy::certificate_conditions(new, old, part == Part::Approval),
@@ -438,31 +439,41 @@ pub static PRIORITY_CLASS: Rules = Rules {
 };
 /// DeviceClass.
 pub static DEVICE_CLASS: Rules = Rules {
-    validate: |_, o| small::device_class(o),
-    validate_update: |_, _, new, _| small::device_class(new),
+    name: NameRule::LongName,
+    validate: |_, o| devices::class(o),
+    validate_update: |_, _, new, _| devices::class(new),
     generation: SPEC,
     ..PLAIN
 };
 /// ResourceClaim.
 pub static RESOURCE_CLAIM: Rules = Rules {
     default: defaults::resource_claim,
+    validate: |_, o| devices::claim(o),
     validate_update: |_, part, new, old| match part {
-        Part::Status => v::ErrorList::new(),
+        Part::Status => devices::claim_status(new, old),
         _ => small::fixed_spec(new, old),
     },
     status: true,
-    update: reset_meta_for_status,
+    update: |cx, part, new, old| {
+        reset_meta_for_status(cx, part, new, old);
+        if part == Part::Status {
+            devices::drop_deallocated(new, old);
+        }
+    },
+    resets: WITH_META,
     ..PLAIN
 };
 /// ResourceClaimTemplate.
 pub static RESOURCE_CLAIM_TEMPLATE: Rules = Rules {
     default: defaults::resource_claim_template,
+    validate: |_, o| devices::claim_template(o),
     validate_update: |_, _, new, old| small::fixed_spec(new, old),
     ..PLAIN
 };
 /// ResourceSlice.
 pub static RESOURCE_SLICE: Rules = Rules {
-    validate_update: |_, _, new, old| small::resource_slice_update(new, old),
+    validate: |_, o| devices::slice(o, &Value::Null),
+    validate_update: |_, _, new, old| devices::slice(new, old),
     generation: SPEC,
     ..PLAIN
 };

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use api::names;
 use machinery::cel::{KEYWORDS, Program, Type};
+use machinery::jsonpath::Template;
 use machinery::policy::Names;
 use serde_json::Value;
 
@@ -426,6 +427,25 @@ fn variables(errors: &mut ErrorList, spec: &Value, path: &Path) -> Vec<(String, 
         known.push((name.to_string(), found));
     }
     known
+}
+
+/// The status of a ValidatingAdmissionPolicy.
+pub fn validating_policy_status(policy: &Value) -> ErrorList {
+    let mut errors = ErrorList::new();
+    let path = Path::new("status");
+    let at = path.child("typeChecking").child("expressionWarnings");
+    for (i, warning) in policy.list("status.typeChecking.expressionWarnings").iter().enumerate() {
+        let at = at.index(i);
+        errors.required_text(&at, warning, "warning");
+        let (field, at) = (warning.text("fieldRef").trim(), at.child("fieldRef"));
+        if field.is_empty() {
+            errors.required(&at, "");
+        } else if let Err(why) = Template::parse(&format!("{{{field}}}")) {
+            errors.invalid(&at, field, format!("invalid JSONPath: {why}"));
+        }
+    }
+    meta::conditions(&mut errors, policy.list("status.conditions"), &path.child("conditions"));
+    errors
 }
 
 /// A ValidatingAdmissionPolicy; `old` on update.

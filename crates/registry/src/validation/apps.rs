@@ -206,19 +206,12 @@ pub fn replica_set(r: &Value) -> ErrorList {
 pub fn stateful_set(s: &Value) -> ErrorList {
     let mut errors = ErrorList::new();
     let (spec, path) = (s.at("spec"), Path::new("spec"));
-    stateful_spec(&mut errors, spec, &path);
-    let at = path.child("volumeClaimTemplates");
-    for (i, claim) in spec.list("volumeClaimTemplates").iter().enumerate() {
-        storage::claim_spec(&mut errors, claim.at("spec"), &at.index(i).child("spec"));
-    }
-    let service = spec.text("serviceName");
-    if !service.is_empty() {
-        errors.messages(&path.child("serviceName"), service, names::dns1123_label(service));
-    }
+    stateful_spec(&mut errors, spec, &path, true);
     errors
 }
 
-fn stateful_spec(errors: &mut ErrorList, spec: &Value, path: &Path) {
+/// Claims and the service are only looked at when they are new: they never change.
+fn stateful_spec(errors: &mut ErrorList, spec: &Value, path: &Path, new: bool) {
     let (policy, at) = (spec.text("podManagementPolicy"), path.child("podManagementPolicy"));
     match policy {
         "" => errors.required(&at, ""),
@@ -231,9 +224,17 @@ fn stateful_spec(errors: &mut ErrorList, spec: &Value, path: &Path) {
         let at = path.child("persistentVolumeClaimRetentionPolicy").child(field);
         errors.one_of(&at, retention.text(field), &["Retain", "Delete"]);
     }
+    let at = path.child("volumeClaimTemplates");
+    for (i, claim) in spec.list("volumeClaimTemplates").iter().enumerate().filter(|_| new) {
+        storage::claim_spec(errors, claim.at("spec"), &at.index(i).child("spec"));
+    }
     errors.non_negative(&path.child("replicas"), spec.int("replicas"));
     errors.non_negative(&path.child("minReadySeconds"), spec.int("minReadySeconds"));
     errors.non_negative(&path.child("ordinals.start"), spec.int("ordinals.start"));
+    let service = spec.text("serviceName");
+    if new && !service.is_empty() {
+        errors.messages(&path.child("serviceName"), service, names::dns1123_label(service));
+    }
     selector(errors, spec, path, "statefulset");
     let at = path.child("template");
     let labels = spec.at("template.metadata.labels");
@@ -303,7 +304,7 @@ fn stateful_strategy(errors: &mut ErrorList, strategy: &Value, path: &Path) {
 pub fn stateful_set_update(new: &Value, old: &Value) -> ErrorList {
     let mut errors = ErrorList::new();
     let path = Path::new("spec");
-    stateful_spec(&mut errors, new.at("spec"), &path);
+    stateful_spec(&mut errors, new.at("spec"), &path, false);
     let strip = |s: &Value| {
         let mut spec = s.at("spec").clone();
         for field in [

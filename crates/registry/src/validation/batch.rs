@@ -155,12 +155,12 @@ pub fn domain_prefixed(errors: &mut ErrorList, text: &str, path: &Path) {
 
 fn indexes(errors: &mut ErrorList, spec: &Value, path: &Path) {
     let (mode, completions) = (spec.text("completionMode"), spec.at("completions").as_i64());
-    if !mode.is_empty() {
+    if spec.has("completionMode") {
         errors.one_of(&path.child("completionMode"), mode, &["NonIndexed", "Indexed"]);
     }
     let (parallelism, failed) = (spec.int("parallelism"), spec.at("maxFailedIndexes").as_i64());
     let failed_at = path.child("maxFailedIndexes");
-    if mode.is_empty() || mode == "NonIndexed" {
+    if !spec.has("completionMode") || mode == "NonIndexed" {
         for field in ["backoffLimitPerIndex", "maxFailedIndexes"] {
             if let Some(n) = spec.at(field).as_i64() {
                 errors.invalid(&path.child(field), n, "requires indexed completion mode");
@@ -258,7 +258,7 @@ fn exit_codes(errors: &mut ErrorList, spec: &Value, rule: &Value, path: &Path) {
     }
     let (values, at) = (rule.list("values"), path.child("values"));
     if values.is_empty() {
-        errors.invalid(&at, Value::Array(values.to_vec()), "at least one value is required");
+        errors.invalid(&at, rule.at("values").clone(), "at least one value is required");
     } else if values.len() > 255 {
         errors.push(FieldError::too_many(&at, values.len(), 255));
     }

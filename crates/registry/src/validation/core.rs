@@ -61,6 +61,7 @@ pub fn node(node: &Value) -> ErrorList {
     let mut errors = ErrorList::new();
     taints(&mut errors, node);
     node_resources(&mut errors, node);
+    declared_features(&mut errors, node);
     let path = Path::new("spec").child("podCIDRs");
     let ranges: Vec<&str> = node.list("spec.podCIDRs").iter().filter_map(Value::as_str).collect();
     for (i, range) in ranges.iter().enumerate() {
@@ -114,10 +115,45 @@ fn node_resources(errors: &mut ErrorList, node: &Value) {
     }
 }
 
-/// An update of a node, status or spec.
+/// Features that an agent says it has: sorted, each named once.
+fn declared_features(errors: &mut ErrorList, node: &Value) {
+    const FORM: &str = "must start with an UpperCamelCase segment, with subsequent segments separated by '/' (e.g., MyFeature or MyFeature/mySubFeature), and contain only alphanumeric characters and slashes";
+    let path = Path::new("status").child("declaredFeatures");
+    let all: Vec<&str> = node.list("status.declaredFeatures").iter().filter_map(Value::as_str).collect();
+    for (i, name) in all.iter().enumerate() {
+        let segment = |text: &str| {
+            text.starts_with(|c: char| c.is_ascii_alphabetic())
+                && text.chars().all(|c| c.is_ascii_alphanumeric())
+        };
+        let good = name.starts_with(|c: char| c.is_ascii_uppercase()) && name.split('/').all(segment);
+        if name.len() > 253 {
+            let detail = format!("invalid feature name {name:?}: must be no more than 253 characters");
+            errors.invalid(&path.index(i), *name, detail);
+        } else if !good {
+            errors.invalid(&path.index(i), *name, format!("invalid feature name {name:?}: {FORM}"));
+        }
+        match all.get(i + 1) {
+            Some(next) if next == name => errors.duplicate(&path.index(i + 1), *next),
+            Some(next) if next < name => {
+                errors.invalid(&path.index(i + 1), *next, "list must be sorted alphabetically");
+            }
+            _ => {}
+        }
+    }
+}
+
+/// An update of a node through the main resource.
 pub fn node_update(new: &Value, old: &Value) -> ErrorList {
+    let mut errors = node(new);
+    errors.extend(node_change(new, old));
+    errors
+}
+
+/// What no update of a node may do, its status included.
+pub fn node_change(new: &Value, old: &Value) -> ErrorList {
     let mut errors = ErrorList::new();
     node_resources(&mut errors, new);
+    declared_features(&mut errors, new);
     let addresses = new.list("status.addresses");
     for (i, address) in addresses.iter().enumerate() {
         if addresses[..i].contains(address) {
@@ -344,6 +380,7 @@ pub fn replica_status(object: &Value) -> ErrorList {
     for field in counts {
         errors.non_negative(&path.child(field), status.int(field));
     }
+    errors.non_negative(&path.child("terminatingReplicas"), status.int("terminatingReplicas"));
     for field in ["fullyLabeledReplicas", "readyReplicas", "availableReplicas"] {
         if status.int(field) > status.int("replicas") {
             let detail = "cannot be greater than status.replicas";

@@ -28,9 +28,12 @@ pub fn definition(crd: &Value, old: Option<&Value>) -> ErrorList {
     let mut errors = ErrorList::new();
     let (spec, path) = (crd.at("spec"), Path::new("spec"));
     let full = format!("{}.{}", spec.text("names.plural"), spec.text("group"));
-    if old.is_none() && crd.text("metadata.name") != full {
-        let detail = "must be spec.names.plural+\".\"+spec.group";
-        errors.invalid(&Path::new("metadata").child("name"), crd.text("metadata.name"), detail);
+    for field in ["generateName", "name"] {
+        let text = crd.at("metadata").text(field);
+        if old.is_none() && !text.is_empty() && text != full {
+            let detail = "must be spec.names.plural+\".\"+spec.group";
+            errors.invalid(&Path::new("metadata").child(field), text, detail);
+        }
     }
     group(&mut errors, spec.text("group"), &path.child("group"));
     errors.required_one_of(&path.child("scope"), spec.text("scope"), &["Cluster", "Namespaced"]);
@@ -54,6 +57,17 @@ pub fn definition(crd: &Value, old: Option<&Value>) -> ErrorList {
     }
     approval(&mut errors, crd, old);
     errors
+}
+
+/// What clients are warned of: formats that mean nothing, unless the old definition had them.
+pub fn warnings(new: &Value, old: Option<&Value>) -> Vec<String> {
+    let unknown = |crd: &Value| -> Vec<String> {
+        let versions = crd.list("spec.versions").iter();
+        versions.flat_map(|version| schema::unknown_formats(version.at("schema.openAPIV3Schema"))).collect()
+    };
+    let known = old.map(unknown).unwrap_or_default();
+    let fresh = unknown(new).into_iter().filter(|format| !known.contains(format));
+    fresh.map(|format| format!("unrecognized format {format:?}")).collect()
 }
 
 /// A definition's `/status`.
@@ -81,13 +95,9 @@ fn fixed(errors: &mut ErrorList, spec: &Value, old: &Value, path: &Path) {
         .list("status.conditions")
         .iter()
         .any(|c| c.text("type") == "Established" && c.text("status") == "True");
-    let mut fields = vec!["group", "names.plural"];
-    if established {
-        fields.extend(["scope", "names.kind"]);
-    }
-    for field in fields {
-        let at = field.split('.').fold(path.clone(), |path, part| path.child(part));
-        errors.immutable(&at, spec.at(field), old.at("spec").at(field));
+    let fields = ["scope", "names.kind", "group", "names.plural"];
+    for field in &fields[if established { 0 } else { 2 }..] {
+        errors.immutable(&path.child(field), spec.at(field), old.at("spec").at(field));
     }
 }
 
@@ -102,7 +112,7 @@ fn versions(errors: &mut ErrorList, spec: &Value, path: &Path) {
         let messages = names::dns1035_label(name);
         if !messages.is_empty() {
             errors.invalid(&path.child("name"), name, messages.join(","));
-            if i == 0 {
+            if i == 0 && !name.is_empty() {
                 // The first version is also what upstream's internal form has as the version.
                 errors.invalid(&Path::new("spec").child("version"), name, messages.join(","));
             }
@@ -259,14 +269,13 @@ fn selectable(errors: &mut ErrorList, version: &Value, schemas: &Value, path: &P
             errors.required(&at, "");
             continue;
         }
-        let mut node = schemas.at("schema.openAPIV3Schema");
-        for part in text.trim_start_matches('.').split('.') {
-            node = node.at("properties").get(part).unwrap_or(&Value::Null);
-        }
-        if node.is_null() || !text.starts_with('.') {
-            errors.invalid(&at, text, "is an invalid path: does not refer to a valid field");
-            continue;
-        }
+        let node = match schema::field_path(text, schemas.at("schema.openAPIV3Schema"), false) {
+            Ok(node) => node,
+            Err(why) => {
+                errors.invalid(&at, text, format!("is an invalid path: {why}"));
+                continue;
+            }
+        };
         if text.starts_with(".metadata.") {
             errors.invalid(&at, text, "must not point to fields in metadata");
         }

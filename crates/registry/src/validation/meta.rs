@@ -13,6 +13,8 @@ use crate::tree::Tree;
 pub enum NameRule {
     /// RFC 1123 subdomain: most kinds.
     DnsSubdomain,
+    /// The same in the words of upstream's declarative rules, and without a look at generateName.
+    LongName,
     /// RFC 1123 label: namespaces.
     DnsLabel,
     /// RFC 1035 label: services.
@@ -43,7 +45,8 @@ impl NameRule {
             _ => name,
         };
         match self {
-            NameRule::DnsSubdomain => names::dns1123_subdomain(name),
+            NameRule::LongName if prefix => Vec::new(),
+            NameRule::DnsSubdomain | NameRule::LongName => names::dns1123_subdomain(name),
             NameRule::DnsLabel => names::dns1123_label(name),
             NameRule::Dns1035Label => names::dns1035_label(name),
             NameRule::Address | NameRule::PathSegment | NameRule::Later => Vec::new(),

@@ -164,6 +164,7 @@ pub fn spec(errors: &mut ErrorList, spec: &Value, meta: Option<&Value>, path: &P
     host_network(errors, spec, meta.is_some(), path);
     policies(errors, spec, path);
     placement(errors, spec, path);
+    security::host_processes(errors, spec, path);
     host_users(errors, spec, path);
     identity(errors, spec, path);
     os(errors, spec, path);

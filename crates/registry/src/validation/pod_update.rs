@@ -225,9 +225,139 @@ pub fn status(new: &Value, old: &Value) -> ErrorList {
         transitions(&mut errors, now.list(list), was.list(list), old, containers, &path.child(list));
     }
     claims(&mut errors, new, &path.child("resourceClaimStatuses"));
+    if now.has("extendedResourceClaimStatus") {
+        extended_claim(&mut errors, new, &path.child("extendedResourceClaimStatus"));
+    }
     addresses(&mut errors, now, was, "podIPs", &path);
     host_addresses(&mut errors, now, was, &path);
+    let lists = ["containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses"];
+    for list in lists {
+        users(&mut errors, new, now.list(list), &path.child(list));
+    }
+    for (list, containers) in lists.into_iter().zip(["containers", "initContainers"]) {
+        allocated(&mut errors, now.list(list), new.at("spec").list(containers), &path.child(list));
+    }
+    for (i, status) in now.list(lists[2]).iter().enumerate() {
+        if !status.list("allocatedResourcesStatus").is_empty() {
+            let at = path.child(lists[2]).index(i).child("allocatedResourcesStatus");
+            errors.forbidden(&at, "must not be specified in container status");
+        }
+    }
     errors
+}
+
+/// The claim that stands for the pod's extended resources.
+fn extended_claim(errors: &mut ErrorList, pod: &Value, path: &Path) {
+    let status = pod.at("status.extendedResourceClaimStatus");
+    let at = path.child("requestMappings");
+    let all = status.list("requestMappings");
+    if all.is_empty() {
+        errors.required(&at, "at least one request mapping is required");
+    }
+    for (i, mapping) in all.iter().enumerate() {
+        let at = at.index(i);
+        let [container, resource, request] =
+            ["containerName", "resourceName", "requestName"].map(|field| mapping.text(field));
+        let mut containers = pod.list("spec.containers").iter().chain(pod.list("spec.initContainers"));
+        match containers.find(|c| c.text("name") == container) {
+            None => {
+                let detail =
+                    "must match the name of an entry in spec.initContainers.name or spec.containers.name";
+                errors.invalid(&at.child("containerName"), container, detail);
+            }
+            Some(found) if !found.map("resources.requests").contains_key(resource) => {
+                let detail = "must match the extended resource name of an entry in spec.initContainers.resources.requests or spec.containers.resources.requests";
+                errors.invalid(&at.child("resourceName"), resource, detail);
+            }
+            Some(_) => {}
+        }
+        errors.messages(&path.child("requestName"), request, names::dns1123_label(request));
+        if all[..i].contains(mapping) {
+            errors.duplicate(&at.child("containerName"), container);
+            errors.duplicate(&at.child("resourceName"), resource);
+            errors.duplicate(&at.child("requestName"), request);
+        }
+    }
+    match status.text("resourceClaimName") {
+        "" => errors.required(&path.child("resourceClaimName"), ""),
+        name => errors.messages(&path.child("resourceClaimName"), name, names::dns1123_subdomain(name)),
+    }
+}
+
+/// Whom the containers run as.
+fn users(errors: &mut ErrorList, pod: &Value, statuses: &[Value], path: &Path) {
+    const RANGE: &str = "must be between 0 and 2147483647, inclusive";
+    let windows = pod.text("spec.os.name") == "windows";
+    for (i, status) in statuses.iter().enumerate() {
+        let (user, at) = (status.at("user.linux"), path.index(i).child("user.linux"));
+        if user.is_null() {
+            continue;
+        }
+        if windows {
+            errors.forbidden(&at, "cannot be set for a windows pod");
+            continue;
+        }
+        let mut check = |id: i64, path: &Path| {
+            if !(0..=i64::from(i32::MAX)).contains(&id) {
+                errors.invalid(path, id, RANGE);
+            }
+        };
+        check(user.int("uid"), &at.child("uid"));
+        check(user.int("gid"), &at.child("gid"));
+        for (j, group) in user.list("supplementalGroups").iter().enumerate() {
+            check(group.as_i64().unwrap_or(0), &at.child("supplementalGroups").index(j));
+        }
+    }
+}
+
+/// How the devices of containers are.
+fn allocated(errors: &mut ErrorList, statuses: &[Value], containers: &[Value], path: &Path) {
+    const MESSAGE_MAX: usize = 1 << 10;
+    for (i, status) in statuses.iter().enumerate() {
+        let container = containers.iter().find(|c| c.text("name") == status.text("name"));
+        for (j, resource) in status.list("allocatedResourcesStatus").iter().enumerate() {
+            let (name, at) =
+                (resource.text("name"), path.index(i).child("allocatedResourcesStatus").index(j));
+            if let Some(why) = container.and_then(|container| unknown_resource(container, name)) {
+                errors.invalid(&at.child("name"), name, why);
+            }
+            let all = resource.list("resources");
+            for (k, device) in all.iter().enumerate() {
+                let (at, id) = (at.child("resources").index(k), device.text("resourceID"));
+                errors.one_of(
+                    &at.child("health"),
+                    device.text("health"),
+                    &["Healthy", "Unhealthy", "Unknown"],
+                );
+                match device.at("message").as_str() {
+                    Some("") => errors.required(&at.child("message"), "must be non-empty if specified"),
+                    Some(text) if text.len() > MESSAGE_MAX => {
+                        errors.push(super::FieldError::too_long(&at.child("message"), MESSAGE_MAX));
+                    }
+                    _ => {}
+                }
+                if all[..k].iter().any(|earlier| earlier.text("resourceID") == id) {
+                    errors.duplicate(&at.child("resourceID"), id);
+                }
+            }
+        }
+    }
+}
+
+/// Why a resource is none that the container asks for.
+fn unknown_resource(container: &Value, name: &str) -> Option<&'static str> {
+    let Some(claim) = name.strip_prefix("claim:") else {
+        let known = container.map("resources.requests").contains_key(name);
+        return (!known).then_some("must match one of the container's resource requests");
+    };
+    let is = |c: &Value| match c.text("request") {
+        "" => claim == c.text("name"),
+        request => claim == format!("{}/{request}", c.text("name")),
+    };
+    let known = container.list("resources.claims").iter().any(is);
+    (!known).then_some(
+        "must match one of the container's resource claims in a format 'claim:<claimName>/<request>' or 'claim:<claimName>' if request is empty",
+    )
 }
 
 /// What became of the pod's resource claims.

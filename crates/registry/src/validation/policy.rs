@@ -271,6 +271,12 @@ pub fn autoscaler(hpa: &Value) -> ErrorList {
     for (i, metric) in spec.list("metrics").iter().enumerate() {
         self::metric(&mut errors, metric, &path.child("metrics").index(i));
     }
+    let by_load = spec.list("metrics").iter().any(|m| matches!(m.text("type"), "Object" | "External"));
+    if min == Some(0) && !by_load {
+        let detail =
+            "must specify at least one Object or External metric to support scaling to zero replicas";
+        errors.forbidden(&path.child("metrics"), detail);
+    }
     for direction in ["scaleUp", "scaleDown"] {
         let rules = spec.at("behavior").at(direction);
         if !rules.is_null() {
@@ -429,6 +435,9 @@ fn scaling_rules(errors: &mut ErrorList, rules: &Value, path: &Path) {
         if seconds > 1800 {
             errors.invalid(&at.child("periodSeconds"), seconds, "must be less than or equal to 1800");
         }
+    }
+    if let Some(tolerance) = amount(rules.at("tolerance")).filter(|t| t.is_negative()) {
+        errors.invalid(&path.child("tolerance"), tolerance.to_string(), super::NEGATIVE);
     }
 }
 

@@ -2,7 +2,7 @@
 //! their rules compile.
 
 use machinery::cel::RuleSet;
-use machinery::schema::structural::Node;
+use machinery::schema::structural::{self, Node};
 use serde_json::Value;
 
 use super::{ErrorKind, ErrorList, Path, Report, shown};
@@ -31,18 +31,217 @@ pub fn root(errors: &mut ErrorList, schema: &Value, has_status: bool, path: &Pat
     }
     let path = path.child("openAPIV3Schema");
     let before = errors.0.len();
-    if has_status && schema.has("type") && schema.text("type") != "object" {
-        let detail = "only \"object\" is allowed as the type at the root of the schema if the status subresource is enabled";
-        errors.invalid(&path.child("type"), schema.text("type"), detail);
+    if has_status {
+        root_with_status(errors, schema, &path);
     }
     if schema.flag("nullable") {
         errors.forbidden(&path.child("nullable"), "nullable cannot be true at the root");
     }
+    let whole = errors.0.len();
     structural(errors, schema, Level::Root, &path);
+    if errors.0.len() == whole {
+        defaults(errors, schema, Level::Root, false, &path);
+    }
     fits(errors, schema, true, "", &path);
     if errors.0.len() == before {
         rules(errors, schema, &path);
     }
+}
+
+/// With `/status`, its schema is cut out of the root's: what speaks of the whole may not stand there.
+fn root_with_status(errors: &mut ErrorList, schema: &Value, path: &Path) {
+    // In upstream's order, as only the first is told.
+    const BEFORE_TYPE: &[&str] = &["id", "$schema", "$ref"];
+    const AFTER_TYPE: &[&str] = &[
+        "nullable",
+        "default",
+        "enum",
+        "maxProperties",
+        "minProperties",
+        "allOf",
+        "oneOf",
+        "anyOf",
+        "not",
+        "additionalProperties",
+        "patternProperties",
+        "dependencies",
+        "additionalItems",
+        "definitions",
+        EMBEDDED,
+        INT_OR_STRING,
+        LIST_KEYS,
+        LIST_TYPE,
+        MAP_TYPE,
+    ];
+    let set = |field: &&&str| schema.get(**field).is_some_and(|v| !v.is_null() && *v != false);
+    let bad_type = schema.text("type") != "object" && schema.has("type");
+    if bad_type && !BEFORE_TYPE.iter().any(|field| set(&field)) {
+        let detail = "only \"object\" is allowed as the type at the root of the schema if the status subresource is enabled";
+        errors.invalid(&path.child("type"), schema.text("type"), detail);
+    } else if BEFORE_TYPE.iter().chain(AFTER_TYPE).any(|field| set(&field)) {
+        let allowed = "Description Type Format Title Maximum ExclusiveMaximum Minimum ExclusiveMinimum MaxLength \
+                       MinLength Pattern MaxItems MinItems UniqueItems MultipleOf Required Items Properties \
+                       ExternalDocs Example XPreserveUnknownFields XValidations";
+        let detail = format!(
+            "only [{allowed}] fields are allowed at the root of the schema if the status subresource is enabled"
+        );
+        errors.invalid(path, schema.clone(), detail);
+    }
+}
+
+/// Defaults are what the schema asks for, with nothing that it would drop. Those of metadata are not looked into.
+fn defaults(errors: &mut ErrorList, schema: &Value, level: Level, in_meta: bool, path: &Path) {
+    let embedded = level == Level::Root || schema.flag(EMBEDDED);
+    let in_meta = in_meta && !embedded;
+    let default = schema.at("default");
+    if !default.is_null() && !in_meta {
+        a_default(errors, schema, default, embedded, &path.child("default"));
+    }
+    if schema.at("items").is_object() {
+        defaults(errors, schema.at("items"), Level::Item, in_meta, &path.child("items"));
+    }
+    for (name, property) in schema.map("properties") {
+        let in_meta = in_meta || (embedded && matches!(&**name, "metadata" | "apiVersion" | "kind"));
+        defaults(errors, property, Level::Field, in_meta, &path.child("properties").key(name));
+    }
+}
+
+fn a_default(errors: &mut ErrorList, schema: &Value, default: &Value, embedded: bool, path: &Path) {
+    let node = if embedded { Node::resource(schema) } else { Node::new(schema) };
+    let mut pruned = default.clone();
+    structural::prune(&node, &mut pruned);
+    if pruned != *default {
+        errors.invalid(path, default.clone(), "must not have unknown fields");
+    }
+    if embedded && default.is_object() {
+        let before = errors.0.len();
+        ["apiVersion", "kind"].into_iter().for_each(|field| errors.required_text(path, default, field));
+        if errors.0.len() > before {
+            return;
+        }
+    }
+    for mut error in structural::validate(&node, default) {
+        let below = error.path.to_string();
+        error.path = match below.as_str() {
+            "<nil>" => path.clone(),
+            index if index.starts_with('[') => Path::new(&format!("{path}{index}")),
+            field => path.child(field),
+        };
+        errors.push(error);
+    }
+}
+
+/// Formats that mean something, of texts and what has no type.
+const FORMATS: &[&str] = &[
+    "bsonobjectid",
+    "uri",
+    "email",
+    "hostname",
+    "ipv4",
+    "ipv6",
+    "cidr",
+    "mac",
+    "uuid",
+    "uuid3",
+    "uuid4",
+    "uuid5",
+    "isbn",
+    "isbn10",
+    "isbn13",
+    "creditcard",
+    "ssn",
+    "hexcolor",
+    "rgbcolor",
+    "byte",
+    "password",
+    "date",
+    "duration",
+    "datetime",
+    "k8sshortname",
+    "k8slongname",
+];
+
+/// The formats in a schema that mean nothing.
+pub fn unknown_formats(schema: &Value) -> Vec<String> {
+    let mut out = Vec::new();
+    let format = schema.text("format");
+    let known = match schema.text("type") {
+        "" | "string" => FORMATS.contains(&format.replace('-', "").as_str()),
+        "integer" => matches!(format, "int32" | "int64"),
+        "number" => matches!(format, "float" | "double"),
+        _ => false,
+    };
+    if !format.is_empty() && !known {
+        out.push(format.to_owned());
+    }
+    for field in ["items", "not", "additionalProperties", "additionalItems"] {
+        if schema.at(field).is_object() {
+            out.extend(unknown_formats(schema.at(field)));
+        }
+    }
+    for field in ["allOf", "anyOf", "oneOf"] {
+        out.extend(schema.list(field).iter().flat_map(unknown_formats));
+    }
+    for field in ["properties", "patternProperties", "definitions"] {
+        out.extend(schema.map(field).values().flat_map(unknown_formats));
+    }
+    out
+}
+
+/// The pieces of a path: its delimiters, quoted names and plain ones.
+fn pieces(text: &str) -> Vec<&str> {
+    let mut out = Vec::new();
+    let mut rest = text;
+    while let Some(first) = rest.chars().next() {
+        let length = match first {
+            '.' | '[' | ']' => 1,
+            '\'' => {
+                let end =
+                    rest.char_indices().skip(1).find(|(at, c)| *c == '\'' && !rest[..*at].ends_with('\\'));
+                end.map_or(rest.len(), |(at, _)| at + 1)
+            }
+            _ => rest.find(['.', '[', ']']).unwrap_or(rest.len()),
+        };
+        out.push(&rest[..length]);
+        rest = &rest[length..];
+    }
+    out
+}
+
+/// The schema that a path such as `.spec['a b'].c` leads to.
+pub fn field_path<'a>(text: &str, schema: &'a Value, brackets: bool) -> Result<&'a Value, String> {
+    const NONE: &str = "does not refer to a valid field";
+    const END: &str = "unexpected end of JSON path";
+    let mut at = schema;
+    let mut pieces = pieces(text).into_iter();
+    while let Some(piece) = pieces.next() {
+        let unescaped;
+        let name = match piece {
+            "[" if !brackets => return Err("array notation is not allowed".to_owned()),
+            "[" => {
+                let quoted = pieces.next().ok_or(END)?;
+                let inner = quoted.strip_prefix('\'').and_then(|text| text.strip_suffix('\''));
+                let inner = inner.filter(|_| quoted.len() > 1);
+                unescaped = inner
+                    .ok_or_else(|| format!("expected single quoted string but got {quoted}"))?
+                    .replace("\\'", "'")
+                    .replace("\\\\", "\\");
+                match pieces.next() {
+                    Some("]") => unescaped.as_str(),
+                    Some(other) => return Err(format!("expected ] but got {other}")),
+                    None => return Err(END.to_owned()),
+                }
+            }
+            "." => pieces.next().ok_or(END)?,
+            other => return Err(format!("expected [ or . but got: {other}")),
+        };
+        at = match (at.at("properties").as_object(), at.at("additionalProperties")) {
+            (Some(all), _) => all.get(name).ok_or(NONE)?,
+            (None, Value::Null) => return Err(NONE.to_owned()),
+            (None, rest) => rest,
+        };
+    }
+    Ok(at)
 }
 
 /// What makes a schema structural.
@@ -59,11 +258,11 @@ fn structural(errors: &mut ErrorList, schema: &Value, level: Level, path: &Path)
         structural(errors, property, Level::Field, &path.child("properties").key(name));
     }
     let rest = schema.at("additionalProperties");
-    if !rest.is_null() && level == Level::Root {
-        errors.forbidden(&path.child("additionalProperties"), "must not be used at the root");
-    }
     if rest.is_object() {
         structural(errors, rest, Level::Field, &path.child("additionalProperties"));
+    }
+    if !rest.is_null() && level == Level::Root {
+        errors.forbidden(&path.child("additionalProperties"), "must not be used at the root");
     }
     let (either, preserve, embedded) =
         (schema.flag(INT_OR_STRING), schema.flag(PRESERVE), schema.flag(EMBEDDED));
@@ -200,7 +399,7 @@ fn fits(errors: &mut ErrorList, schema: &Value, is_root: bool, no_defaults: &str
         errors.forbidden(&path.child("default"), format!("must not be set {no_defaults}"));
     }
     for field in ["id", "additionalItems", "patternProperties", "definitions", "dependencies", "$ref"] {
-        if schema.get(field).is_some_and(|v| !v.is_null() && *v != "") {
+        if schema.get(field).is_some_and(|v| !v.is_null() && (*v != "" || field == "$ref")) {
             errors.forbidden(&path.child(field), format!("{field} is not supported"));
         }
     }
@@ -361,6 +560,9 @@ fn rule_texts(errors: &mut ErrorList, schema: &Value, path: &Path) {
         } else if breaks(field) {
             errors.invalid(&path.child("fieldPath"), field, "must not contain line breaks");
         }
+        if !field.is_empty() && field_path(field, schema, true).is_err() {
+            errors.invalid(&path.child("fieldPath"), field, "must be a valid path");
+        }
     }
 }
 
@@ -388,4 +590,62 @@ fn given(schema: &Value, path: &str, index: usize) -> Value {
         };
     }
     node.list(RULES).get(index).cloned().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn found(schema: Value, has_status: bool) -> Vec<String> {
+        let mut errors = ErrorList::new();
+        root(&mut errors, &json!({"type": "object", "properties": schema}), has_status, &Path::new("s"));
+        errors.0.iter().map(|error| error.to_string().replace("s.openAPIV3Schema.properties", "P")).collect()
+    }
+
+    #[test]
+    fn defaults_are_held_against_their_schema() {
+        let of = |kind: &str, default: Value| {
+            json!({"a": {"type": kind, "default": default,
+            "properties": {"b": {"type": "integer", "minimum": 3}}}})
+        };
+        let none: [&str; 0] = [];
+        assert_eq!(found(of("object", json!({"b": 5})), true), none);
+        assert_eq!(
+            found(of("object", json!({"b": 1, "c": 2})), true),
+            [
+                "P[a].default: Invalid value: {\"b\":1,\"c\":2}: must not have unknown fields",
+                "P[a].default.b: Invalid value: 1: b in body should be greater than or equal to 3",
+            ]
+        );
+        assert_eq!(
+            found(json!({"a": {"type": "string", "default": []}}), true),
+            ["P[a].default: Invalid value: \"array\":  in body must be of type string: \"array\""]
+        );
+    }
+
+    #[test]
+    fn paths_of_fields() {
+        let schema = json!({"properties": {"spec": {"properties": {"a b": {"type": "string"}}},
+            "map": {"additionalProperties": {"type": "integer"}}}});
+        for (path, brackets, expect) in [
+            (".spec['a b']", true, Ok("string")),
+            (".map.any", false, Ok("integer")),
+            (".spec['a b']", false, Err("array notation is not allowed")),
+            ("spec", true, Err("expected [ or . but got: spec")),
+            (".spec.none", true, Err("does not refer to a valid field")),
+            (".spec.", true, Err("unexpected end of JSON path")),
+        ] {
+            let found = field_path(path, &schema, brackets).map(|node| node.text("type"));
+            assert_eq!(found, expect.map_err(str::to_owned), "{path}");
+        }
+    }
+
+    #[test]
+    fn formats_that_mean_nothing() {
+        let schema = json!({"type": "object", "properties": {"a": {"type": "string", "format": "date-time"},
+            "b": {"type": "integer", "format": "odd"}, "c": {"items": {"format": "odder"}}}});
+        assert_eq!(unknown_formats(&schema), ["odd", "odder"]);
+    }
 }

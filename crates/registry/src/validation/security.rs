@@ -185,7 +185,77 @@ fn windows_options(errors: &mut ErrorList, options: &Value, path: &Path) {
             errors.invalid(&at, user, "runAsUserName cannot contain control characters");
         } else if user.matches('\\').count() > 1 {
             errors.invalid(&at, user, "runAsUserName cannot contain more than one backslash");
+        } else {
+            windows_user(errors, user, &at);
         }
+    }
+}
+
+/// `DOMAIN\USER`, or the user alone.
+fn windows_user(errors: &mut ErrorList, name: &str, path: &Path) {
+    let (domain, user) = name.split_once('\\').map_or((None, name), |(domain, user)| (Some(domain), user));
+    if let Some(domain) = domain {
+        if domain.len() >= 256 {
+            errors.invalid(path, name, "runAsUserName's Domain length must be under 256 characters");
+        }
+        let netbios = (1..=15).contains(&domain.chars().count())
+            && !domain.starts_with('.')
+            && !domain.contains(['\\', '/', ':', '*', '?', '"', '<', '>', '|']);
+        let label = |label: &str| {
+            (1..=63).contains(&label.len())
+                && !label.starts_with('-')
+                && !label.ends_with('-')
+                && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+        };
+        if !netbios && !domain.split('.').all(label) {
+            errors.invalid(path, name, "runAsUserName's Domain doesn't match the NetBios nor the DNS format");
+        }
+    }
+    if user.is_empty() {
+        errors.invalid(path, name, "runAsUserName's User cannot be empty");
+    } else if user.len() > 104 {
+        errors.invalid(path, name, "runAsUserName's User length must not be longer than 104 characters");
+    }
+    if !user.is_empty() && user.chars().all(|c| c == '.' || c == ' ') {
+        errors.invalid(path, name, "runAsUserName's User cannot contain only periods or spaces");
+    }
+    if user.contains(['"', '/', '\\', ':', ';', '|', '=', ',', '+', '*', '?', '<', '>', '@', '[', ']']) {
+        let detail = "runAsUserName's User cannot contain the following characters: \"/\\:;|=,+*?<>@[]";
+        errors.invalid(path, name, detail);
+    }
+}
+
+/// Containers that are processes of a Windows host: all of a pod's or none.
+pub fn host_processes(errors: &mut ErrorList, spec: &Value, path: &Path) {
+    const FIELD: &str = "securityContext.windowsOptions.hostProcess";
+    let pod = spec.at(FIELD).as_bool();
+    let (mut all, mut on_host) = (0, 0);
+    for list in ["initContainers", "containers", "ephemeralContainers"] {
+        for (i, container) in spec.list(list).iter().enumerate() {
+            let own = container.at(FIELD).as_bool();
+            if let (Some(pod), Some(own)) = (pod, own)
+                && pod != own
+            {
+                let at = path.child(list).index(i).child(FIELD);
+                let detail =
+                    format!("pod hostProcess value must be identical if both are specified, was {pod}");
+                errors.invalid(&at, own, detail);
+            }
+            all += 1;
+            on_host += usize::from(own.or(pod).unwrap_or(false));
+        }
+    }
+    if on_host == 0 {
+        return;
+    }
+    if on_host != all {
+        let detail =
+            "If pod contains any hostProcess containers then all containers must be HostProcess containers";
+        errors.invalid(path, "", detail);
+    }
+    if !spec.flag("hostNetwork") {
+        let detail = "hostNetwork must be true if pod contains any hostProcess containers";
+        errors.invalid(&path.child("hostNetwork"), false, detail);
     }
 }
 

@@ -114,6 +114,44 @@ pub(crate) fn owners(owners: &[Value]) -> String {
     format!("[{}]", all.join(","))
 }
 
+/// An object's metadata: upstream has no names of its own for these.
+pub(crate) fn meta(meta: &Value) -> String {
+    const FIELDS: &[&str] = &[
+        "name",
+        "generateName",
+        "namespace",
+        "uid",
+        "resourceVersion",
+        "generation",
+        "creationTimestamp",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "labels",
+        "annotations",
+        "ownerReferences",
+        "finalizers",
+        "managedFields",
+    ];
+    const ENTRY: &[&str] =
+        &["manager", "operation", "apiVersion", "time", "fieldsType", "fieldsV1", "subresource"];
+    let of = |value: &Value, names: &[&str], one: &dyn Fn(&str, &Value) -> String| {
+        let fields: Vec<String> = names
+            .iter()
+            .filter(|name| value.has(name))
+            .map(|name| format!("\"{name}\":{}", one(name, value.at(name))))
+            .collect();
+        format!("{{{}}}", fields.join(","))
+    };
+    of(meta, FIELDS, &|name, value| match (name, value) {
+        ("ownerReferences", Value::Array(all)) => owners(all),
+        ("managedFields", Value::Array(all)) => {
+            let all: Vec<String> = all.iter().map(|e| of(e, ENTRY, &|_, value| value.to_string())).collect();
+            format!("[{}]", all.join(","))
+        }
+        (_, value) => value.to_string(),
+    })
+}
+
 /// Adds an error about a value that shows as `text`.
 pub(crate) fn report(errors: &mut ErrorList, kind: ErrorKind, path: &Path, text: String, detail: &str) {
     // Go's encoder writes these three so, for HTML's sake.

@@ -12,9 +12,11 @@ pub fn api_service(object: &Value) -> ErrorList {
     let (spec, path) = (object.at("spec"), Path::new("spec"));
     let (group, version, name) = (spec.text("group"), spec.text("version"), object.text("metadata.name"));
     let wanted = format!("{version}.{group}");
-    if name != wanted {
-        let detail = format!("must be `spec.version+\".\"+spec.group`: {wanted:?}");
-        errors.invalid(&Path::new("metadata").child("name"), name, detail);
+    for (field, text) in [("generateName", object.text("metadata.generateName")), ("name", name)] {
+        if !text.is_empty() && text != wanted && names::path_segment(text).is_empty() {
+            let detail = format!("must be `spec.version+\".\"+spec.group`: {wanted:?}");
+            errors.invalid(&Path::new("metadata").child(field), text, detail);
+        }
     }
     if group.is_empty() && version != "v1" {
         let detail = "only v1 may have an empty group and it better be legacy kube";
@@ -55,6 +57,17 @@ pub fn api_service(object: &Value) -> ErrorList {
     }
     if insecure && !bundle.is_empty() {
         errors.invalid(&at, true, "may not be true if caBundle is present");
+    }
+    errors
+}
+
+/// The status of an APIService.
+pub fn api_service_status(object: &Value) -> ErrorList {
+    let mut errors = ErrorList::new();
+    let path = Path::new("status").child("conditions");
+    for (i, condition) in object.list("status.conditions").iter().enumerate() {
+        let at = path.index(i).child("status");
+        errors.one_of(&at, condition.text("status"), &["True", "False", "Unknown"]);
     }
     errors
 }
@@ -159,6 +172,27 @@ fn flow_rule(errors: &mut ErrorList, rule: &Value, path: &Path) {
         verbs(errors, rule, &path);
         let none = "nonResourceURLs must contain at least one value";
         lone_star(errors, rule, "nonResourceURLs", "non-resource URLs", none, &path);
+        let urls: Vec<&str> = rule.list("nonResourceURLs").iter().filter_map(Value::as_str).collect();
+        for (i, url) in urls.iter().enumerate().filter(|_| !urls.contains(&"*")) {
+            if let Some(why) = url_problem(url) {
+                errors.invalid(&path.child("nonResourceURLs").index(i), *url, why);
+            }
+        }
+    }
+}
+
+fn url_problem(url: &str) -> Option<&'static str> {
+    let stars = url.matches('*').count();
+    match url {
+        "" => Some("must not be empty"),
+        "/" => None,
+        _ if !url.starts_with('/') => Some("must start with slash"),
+        _ if url.contains(' ') => Some("must not contain white-space"),
+        _ if url.contains("//") => Some("must not contain double slash"),
+        _ if stars > 1 || (stars == 1 && !url.ends_with("/*")) => {
+            Some("wildcard can only do suffix matching")
+        }
+        _ => None,
     }
 }
 
@@ -229,7 +263,7 @@ pub fn priority_level(object: &Value) -> ErrorList {
         "Exempt" if spec.has("limited") => {
             errors.forbidden(&path.child("limited"), "must be nil if the type is not Limited");
         }
-        "Exempt" => {}
+        "Exempt" => shares(&mut errors, spec.at("exempt"), &path.child("exempt")),
         "Limited" => {
             if spec.has("exempt") {
                 errors.forbidden(&path.child("exempt"), "must be nil if the type is Limited");
@@ -246,12 +280,26 @@ pub fn priority_level(object: &Value) -> ErrorList {
     errors
 }
 
-fn limited(errors: &mut ErrorList, limits: &Value, path: &Path) {
-    let shares = limits.int("nominalConcurrencyShares");
+/// What a level has and lends.
+fn shares(errors: &mut ErrorList, level: &Value, path: &Path) {
+    let shares = level.int("nominalConcurrencyShares");
     if shares < 0 {
         let detail = "must be a non-negative integer";
         errors.invalid(&path.child("nominalConcurrencyShares"), shares, detail);
     }
+    let lent = level.int("lendablePercent");
+    if !(0..=100).contains(&lent) {
+        errors.invalid(&path.child("lendablePercent"), lent, "must be between 0 and 100, inclusive");
+    }
+    let borrowed = level.int("borrowingLimitPercent");
+    if borrowed < 0 {
+        let detail = "if specified, must be a non-negative integer";
+        errors.invalid(&path.child("borrowingLimitPercent"), borrowed, detail);
+    }
+}
+
+fn limited(errors: &mut ErrorList, limits: &Value, path: &Path) {
+    shares(errors, limits, path);
     let (answer, at) = (limits.at("limitResponse"), path.child("limitResponse"));
     let queuing = answer.at("queuing");
     match answer.text("type") {
@@ -280,32 +328,5 @@ fn limited(errors: &mut ErrorList, limits: &Value, path: &Path) {
 pub fn fixed_spec(new: &Value, old: &Value) -> ErrorList {
     let mut errors = ErrorList::new();
     errors.immutable(&Path::new("spec"), new.at("spec"), old.at("spec"));
-    errors
-}
-
-/// A DeviceClass.
-pub fn device_class(object: &Value) -> ErrorList {
-    let mut errors = ErrorList::new();
-    let path = Path::new("spec").child("selectors");
-    for (i, selector) in object.list("spec.selectors").iter().enumerate() {
-        let at = path.index(i).child("cel");
-        if !selector.has("cel") {
-            errors.required(&at, "");
-        } else if selector.text("cel.expression").is_empty() {
-            errors.required(&at.child("expression"), "");
-        }
-    }
-    errors
-}
-
-/// An update of a ResourceSlice: its driver, pool and node stay.
-pub fn resource_slice_update(new: &Value, old: &Value) -> ErrorList {
-    let mut errors = ErrorList::new();
-    let path = Path::new("spec");
-    for field in ["driver", "nodeName"] {
-        errors.immutable(&path.child(field), new.at("spec").at(field), old.at("spec").at(field));
-    }
-    let at = path.child("pool").child("name");
-    errors.immutable(&at, new.at("spec.pool.name"), old.at("spec.pool.name"));
     errors
 }

@@ -1,13 +1,19 @@
 //! Volumes of a pod: names, exactly one source each, and what each source needs.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::LazyLock;
 
 use api::names;
+use regex::Regex;
 use serde_json::Value;
 
 use super::container::{field_ref, resource_field_ref};
 use super::{ErrorList, FieldError, Path, Report, meta};
 use crate::tree::Tree;
+
+static IQN: LazyLock<Regex> = LazyLock::new(|| {
+    Regex::new(r"iqn\.\d{4}-\d{2}\.([[:alnum:].-]+)(:[^,;*&$|\s]+)$").expect("a const pattern")
+});
 
 const MODE: &str = "must be a number between 0 and 0777 (octal), both inclusive";
 
@@ -207,16 +213,33 @@ fn old_source(errors: &mut ErrorList, kind: &str, body: &Value, path: &Path) {
                 let messages = if name.is_empty() { Vec::new() } else { names::dns1123_label(name) };
                 messages.into_iter().for_each(|message| errors.invalid(&path.child(field), name, message));
             }
+            named_secret(errors, body, path);
         }
+        "cinder" => named_secret(errors, body, path),
         "iscsi" => {
             errors.required_text(path, body, "targetPortal");
             errors.required_text(path, body, "iqn");
+            let prefix = "must be valid format starting with iqn, eui, or naa";
+            let iqn = body.text("iqn");
+            match iscsi_problem(iqn).filter(|_| !iqn.is_empty()) {
+                Some(true) => errors.invalid(&path.child("iqn"), iqn, prefix),
+                Some(false) => errors.invalid(&path.child("iqn"), iqn, "must be valid format"),
+                None => {}
+            }
             if !(0..=255).contains(&body.int("lun")) {
                 errors.invalid(&path.child("lun"), body.int("lun"), lun());
             }
             let chap = body.flag("chapAuthDiscovery") || body.flag("chapAuthSession");
             if chap && !body.has("secretRef") {
                 errors.required(&path.child("secretRef"), "");
+            }
+            if let Some(initiator) = body.at("initiatorName").as_str() {
+                let at = path.child("initiatorname");
+                match iscsi_problem(initiator) {
+                    Some(true) => errors.invalid(&at, initiator, prefix),
+                    Some(false) => errors.invalid(&at, initiator, "must be valid format"),
+                    None => {}
+                }
             }
         }
         "fc" => fibre_channel(errors, body, path),
@@ -233,14 +256,41 @@ fn old_source(errors: &mut ErrorList, kind: &str, body: &Value, path: &Path) {
             }
         }
         "quobyte" => {
-            if body.text("registry").is_empty() {
-                let detail = "must be a host:port pair or multiple pairs separated by commas";
-                errors.required(&path.child("registry"), detail);
+            let detail = "must be a host:port pair or multiple pairs separated by commas";
+            let (registry, at) = (body.text("registry"), path.child("registry"));
+            if registry.is_empty() {
+                errors.required(&at, detail);
+            } else if body.text("tenant").len() > 64 {
+                let detail = "must be a UUID and may not exceed a length of 64 characters";
+                errors.required(&path.child("tenant"), detail);
+            } else if registry.split(',').any(|pair| pair.matches(':').count() != 1) {
+                errors.invalid(&at, registry, detail);
             }
             errors.required_text(path, body, "volume");
         }
         _ => {}
     }
+}
+
+/// A reference to a Secret names one.
+fn named_secret(errors: &mut ErrorList, body: &Value, path: &Path) {
+    if body.has("secretRef") {
+        errors.required_text(&path.child("secretRef"), body.at("secretRef"), "name");
+    }
+}
+
+/// What is wrong with an iSCSI name: `Some(true)` is its kind, `Some(false)` the rest.
+fn iscsi_problem(name: &str) -> Option<bool> {
+    let digits = |text: Option<&str>, n: usize| {
+        text.is_some_and(|t| t.len() == n + 1 && t[1..].bytes().all(|b| b.is_ascii_alphanumeric()))
+    };
+    let good = match name.get(..3) {
+        Some("iqn") => IQN.is_match(name),
+        Some("eui") => digits(name.get(3..), 16),
+        Some("naa") => digits(name.get(3..), 32),
+        _ => return Some(true),
+    };
+    (!good).then_some(false)
 }
 
 /// The forms of an Azure disk's address, as upstream names them.

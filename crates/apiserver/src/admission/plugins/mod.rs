@@ -1,6 +1,7 @@
 //! The built-in plugins, in upstream's order.
 
 mod certificates;
+mod devices;
 mod escalation;
 pub mod limits;
 mod namespace;
@@ -49,6 +50,7 @@ pub const TABLE: &[Plugin] = &[
     validating("CertificateSubjectRestriction", certificates::subject),
     mutating("CertificateRequester", certificates::requester),
     validating("RBACEscalation", escalation::check),
+    validating("DeviceAdminAccess", devices::admin),
 ];
 
 #[cfg(test)]

@@ -4,10 +4,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use api::k8s::api::resource::v1::{Device, DeviceAttribute};
-use machinery::cel::{Activation, Budget, Env, EvalError, Host, Program, Type, Val};
-
-/// What one evaluation may cost, as upstream.
-const MAX_COST: u64 = 1_000_000;
+use machinery::cel::{Activation, Budget, EvalError, Host, Program, Val, device};
 
 /// Compiled expressions, or why they are wrong.
 #[derive(Debug, Default)]
@@ -73,26 +70,11 @@ fn variable<'v>(driver: &'v str, device: &'v Device) -> Result<Val<'v>, String> 
     ])))
 }
 
-fn compile(expression: &str) -> Result<Program, String> {
-    let fields = vec![
-        ("driver".to_owned(), Type::String),
-        ("allowMultipleAllocations".to_owned(), Type::Bool),
-        ("attributes".to_owned(), Type::Dyn),
-        ("capacity".to_owned(), Type::Dyn),
-    ];
-    let program = Program::compile(expression, &Env::new().fields("device", fields))
-        .map_err(|error| format!("compilation failed: {error}"))?;
-    match program.result_type() {
-        Type::Bool | Type::Dyn => Ok(program),
-        other => Err(format!("must evaluate to bool or the unknown type, not {other}")),
-    }
-}
-
 impl Selectors {
     /// Compiles an expression unless it is known.
     pub fn add(&mut self, expression: &str) {
         if !self.0.contains_key(expression) {
-            self.0.insert(expression.to_owned(), compile(expression));
+            self.0.insert(expression.to_owned(), device::compile(expression));
         }
     }
 
@@ -105,7 +87,7 @@ impl Selectors {
         };
         let variables = Activation::new().with("device", variable(driver, device)?);
         program
-            .eval_bool(&variables, &mut Budget::new(MAX_COST))
+            .eval_bool(&variables, &mut Budget::new(device::MAX_COST))
             .map_err(|error| format!("CEL runtime error: {error}"))
     }
 }
