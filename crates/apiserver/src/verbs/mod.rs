@@ -6,7 +6,7 @@ mod list;
 mod patch;
 mod read;
 pub mod update;
-mod watch;
+pub(crate) mod watch;
 
 use std::sync::Arc;
 
@@ -111,15 +111,23 @@ pub async fn dispatch(server: &Server, exchange: &Exchange, body: Body) -> Resul
     }
     warn_deprecated(row, exchange);
     let call = Call { server, exchange, served: Served::new(row.clone(), serving.custom(row).cloned()) };
-    let (body, _place) = crate::bodies::admit(server, exchange, body).await?;
-    if !info.subresource.is_empty() {
-        return sub::dispatch(&call, body).await;
+    let (body, place) = crate::bodies::admit(server, exchange, body).await?;
+    match place {
+        None => handle(&call, body).await,
+        // A large body can take seconds of a core.
+        Some(_place) => base::tasks::apart(handle(&call, body)).await,
     }
-    let verb = verb(row, exchange)?;
-    if row.storage.is_none() {
-        return sub::virtual_kind(&call, verb, body).await;
+}
+
+async fn handle(call: &Call<'_>, body: Body) -> Result<Response<Body>, ApiError> {
+    if !call.exchange.info.subresource.is_empty() {
+        return sub::dispatch(call, body).await;
     }
-    run(&call, verb, body).await
+    let verb = verb(call.row(), call.exchange)?;
+    if call.row().storage.is_none() {
+        return sub::virtual_kind(call, verb, body).await;
+    }
+    run(call, verb, body).await
 }
 
 async fn run(call: &Call<'_>, verb: Verb, body: Body) -> Result<Response<Body>, ApiError> {
