@@ -9,6 +9,7 @@ pub mod config;
 pub mod counts;
 pub mod decide;
 pub mod extender;
+pub mod hints;
 pub mod memo;
 pub mod plugins;
 pub mod pod;

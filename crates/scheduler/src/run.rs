@@ -17,7 +17,7 @@ use api::labels::Selector;
 use base::{Clock, Rng, Tasks};
 use client::plan::About;
 use client::{
-    Change as CacheChange, Client, DeleteOptions, EventKind, Informer, Key, Kind, Patch, Recorder,
+    Change as CacheChange, Client, DeleteOptions, EventKind, Informer, Key, Kind, Meta, Patch, Recorder,
     SharedInformers,
 };
 use serde_json::json;
@@ -28,6 +28,7 @@ use crate::cache::Cache;
 use crate::config::Setup;
 use crate::decide::{Decision, Diagnosis, Feasible, Round, choose, decide, feasible};
 use crate::extender::{Extender, ExtenderError};
+use crate::hints::{Dirty, Supply};
 use crate::memo::Memo;
 use crate::plugins::spread::Owners;
 use crate::plugins::volumes::Binding;
@@ -54,9 +55,17 @@ enum Input {
     Pod(CacheChange<Pod>),
     Namespace(CacheChange<Namespace>),
     Claim(Key),
+    Supply(Supply),
+    /// The drivers of a node, or what is attached to it.
+    StorageNode(String),
     Devices(CacheChange<ResourceClaim>),
     Other(Change),
-    Bound { pod: Arc<PodInfo>, node: String, binding: Binding, outcome: Result<(), BindError> },
+    Bound {
+        pod: Arc<PodInfo>,
+        node: String,
+        binding: Binding,
+        outcome: Result<(), BindError>,
+    },
 }
 
 /// What becomes of a pod's nominated node.
@@ -64,15 +73,6 @@ enum Nominate {
     Keep,
     Set(String),
     Clear,
-}
-
-/// What changed since pods were last woken: one look at the waiting pods for many changes.
-#[derive(Default)]
-struct Dirty {
-    nodes: BTreeSet<String>,
-    freed: BTreeSet<String>,
-    claims: BTreeSet<Key>,
-    others: BTreeSet<Change>,
 }
 
 /// The nodes that extenders leave, with their scores.
@@ -122,15 +122,24 @@ struct Scheduler {
     reports: mpsc::UnboundedSender<Input>,
 }
 
-/// Sends each change of a kind to the scheduling task.
-fn forward<K: Kind>(
+/// Sends each change of a kind to the scheduling task, unless it can help nobody.
+fn forward<K: Kind, I: Into<Option<Input>>>(
     informer: &Informer<K>,
     sender: &mpsc::UnboundedSender<Input>,
-    wrap: impl Fn(&CacheChange<K>) -> Input + Send + Sync + 'static,
+    wrap: impl Fn(&CacheChange<K>) -> I + Send + Sync + 'static,
 ) {
     let sender = sender.clone();
-    // The task has ended when nobody receives.
-    informer.on_change(move |change| drop(sender.send(wrap(change))));
+    informer.on_change(move |change| {
+        if let Some(input) = wrap(change).into() {
+            // The task has ended when nobody receives.
+            drop(sender.send(input));
+        }
+    });
+}
+
+/// The object of a change that leaves one.
+fn present<K>(change: &CacheChange<K>) -> Option<&Arc<K>> {
+    (!matches!(change, CacheChange::Deleted(_))).then(|| change.object())
 }
 
 /// The caches of storage, complete.
@@ -145,12 +154,20 @@ async fn storage(informers: &SharedInformers, sender: &mpsc::UnboundedSender<Inp
     tokio::join!(claims.synced(), volumes.synced(), classes.synced(), drivers.synced());
     tokio::join!(capacities.synced(), nodes.synced(), attachments.synced());
     forward(&claims, sender, |change| Input::Claim(Key::of(&**change.object())));
-    forward(&volumes, sender, |_| Input::Other(Change::Volume));
-    forward(&classes, sender, |_| Input::Other(Change::Volume));
-    forward(&drivers, sender, |_| Input::Other(Change::Volume));
-    forward(&capacities, sender, |_| Input::Other(Change::Volume));
-    forward(&nodes, sender, |_| Input::Other(Change::StorageNode));
-    forward(&attachments, sender, |_| Input::Other(Change::StorageNode));
+    forward(&volumes, sender, |change| present(change).map(|volume| Input::Supply(Supply::of(volume))));
+    forward(&classes, sender, |change| {
+        present(change).map(|class| Input::Supply(Supply::Class(class.name().to_owned())))
+    });
+    forward(&drivers, sender, |_| Input::Supply(Supply::Driver));
+    forward(&capacities, sender, |change| {
+        present(change).map(|room| Input::Supply(Supply::Class(room.storage_class_name.clone())))
+    });
+    forward(&nodes, sender, |change| present(change).map(|node| Input::StorageNode(node.name().to_owned())));
+    // What is detached makes room.
+    forward(&attachments, sender, |change| match change {
+        CacheChange::Deleted(gone) => Some(Input::StorageNode(gone.spec.node_name.clone())),
+        _ => None,
+    });
     let mut storage = Storage::default();
     storage.claims = claims.cache().clone();
     storage.volumes = volumes.cache().clone();
@@ -286,13 +303,9 @@ impl Scheduler {
                 self.cache.set_namespace(name, (!gone).then(|| Arc::new(labels)));
             }
             Input::Claim(key) => drop(self.dirty.claims.insert(key)),
-            Input::Devices(change) => {
-                let claim = change.object();
-                if matches!(change, CacheChange::Deleted(_)) || plugins::devices::is_allocated(claim) {
-                    self.cache.devices_mut().pending.remove(&Key::of(&**claim).to_string());
-                }
-                self.dirty.others.insert(Change::Device);
-            }
+            Input::Supply(supply) => drop(self.dirty.supplies.insert(supply)),
+            Input::StorageNode(name) => drop(self.dirty.storage_nodes.insert(name)),
+            Input::Devices(change) => self.devices_changed(&change),
             Input::Other(change) => drop(self.dirty.others.insert(change)),
             Input::Bound { pod, node, binding, outcome } => self.bound(&pod, &node, &binding, outcome),
         }
@@ -315,23 +328,25 @@ impl Scheduler {
                     .filter_map(|name| snapshot.node(name))
                     .any(|node| plugins::may_take(&profile.settings, pod, node, displaces))
         };
-        if !dirty.nodes.is_empty() {
-            self.queue.changed(Change::Node, now, |pod, refused| {
-                refused.contains(plugins::spread::NAME) || fits(&dirty.nodes, pod)
+        for change in dirty.changes() {
+            self.queue.changed(change, now, |pod, refused| {
+                dirty.helps(change, pod, refused, snapshot, |names| fits(names, pod))
             });
         }
-        if !dirty.freed.is_empty() {
-            self.queue.changed(Change::PodGone, now, |pod, refused| {
-                plugins::looks_beyond_node(refused) || fits(&dirty.freed, pod)
-            });
+    }
+
+    fn devices_changed(&mut self, change: &CacheChange<ResourceClaim>) {
+        let claim = change.object();
+        let held = |claim: &ResourceClaim| plugins::devices::is_allocated(claim);
+        let gone = matches!(change, CacheChange::Deleted(_));
+        if gone || held(claim) {
+            self.cache.devices_mut().pending.remove(&Key::of(&**claim).to_string());
         }
-        if !dirty.claims.is_empty() {
-            self.queue.changed(Change::Claim, now, |pod, _| {
-                pod.claims.iter().any(|claim| dirty.claims.contains(&Key::new(&pod.namespace, &claim.name)))
-            });
-        }
-        for change in dirty.others {
-            self.queue.changed(change, now, |_, _| true);
+        if change.old().is_some_and(|old| held(old)) && (gone || !held(claim)) {
+            // Anybody may want what was given back.
+            self.dirty.others.insert(Change::Device);
+        } else {
+            self.dirty.device_claims.insert(Key::of(&**claim));
         }
     }
 
@@ -341,7 +356,8 @@ impl Scheduler {
         let helps = match change {
             CacheChange::Deleted(_) => {
                 self.cache.remove_node(name);
-                false
+                // It takes nobody, but it counts no more for who spreads.
+                true
             }
             CacheChange::Added(node) => {
                 self.cache.set_node(node.clone());
@@ -366,6 +382,7 @@ impl Scheduler {
             self.withdraw(&info.uid);
             if let Some(node) = self.cache.remove_pod(&info.uid) {
                 self.dirty.freed.insert(node);
+                self.dirty.gone.push(info);
             }
             return;
         }
@@ -377,9 +394,12 @@ impl Scheduler {
             if shrunk {
                 self.dirty.freed.insert(node.to_owned());
             }
-            let labels = change.old().is_none_or(|old| old.metadata.labels != info.pod.metadata.labels);
-            if new || labels {
-                self.dirty.others.insert(Change::PodPlaced);
+            let before = change.old().filter(|old| old.metadata.labels != info.pod.metadata.labels);
+            if let Some(before) = before {
+                self.dirty.gone.push(Arc::new(PodInfo::new(before.clone())));
+            }
+            if new || before.is_some() {
+                self.dirty.placed.push(info);
             }
             return;
         }
@@ -590,7 +610,7 @@ impl Scheduler {
             let message = format!("Successfully assigned {} to {node}", pod.key);
             self.event(pod, EventKind::Normal, "Scheduled", &message);
             self.queue.remove(&pod.key);
-            self.dirty.others.insert(Change::PodPlaced);
+            self.dirty.placed.push(pod.clone());
             return;
         };
         self.cache.forget(&pod.uid);
@@ -606,6 +626,7 @@ impl Scheduler {
         }
         self.queue.failed(&pod.key, BTreeSet::new(), self.clock.now());
         self.dirty.freed.insert(node.to_owned());
+        self.dirty.gone.push(pod.clone());
     }
 
     /// An attempt ended with an error: the pod is tried again after its back-off.

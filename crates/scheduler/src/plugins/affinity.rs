@@ -41,6 +41,17 @@ pub fn concerns(pod: &PodInfo, snapshot: &Snapshot) -> bool {
     snapshot.has_affinity() || has_terms(pod)
 }
 
+/// True when the pod must be near pods such as `other`.
+pub fn attracts(pod: &PodInfo, other: &PodInfo, snapshot: &Snapshot) -> bool {
+    !pod.affinity.is_empty() && pod.affinity.iter().all(|term| term_matches(term, other, snapshot))
+}
+
+/// True when the pod must be away from pods such as `other`, or they from it.
+pub fn repels(pod: &PodInfo, other: &PodInfo, snapshot: &Snapshot) -> bool {
+    pod.anti_affinity.iter().any(|term| term_matches(term, other, snapshot))
+        || other.anti_affinity.iter().any(|term| term_matches(term, pod, snapshot))
+}
+
 fn has_terms(pod: &PodInfo) -> bool {
     !pod.affinity.is_empty() || !pod.anti_affinity.is_empty() || !pod.preferred.is_empty()
 }
@@ -98,7 +109,7 @@ impl State {
         for term in pod.preferred.iter().filter(|term| term_matches(term, other, snapshot)) {
             add(&mut self.preferred, &term.topology_key, sign * term.weight);
         }
-        if !pod.affinity.is_empty() && pod.affinity.iter().all(|term| term_matches(term, other, snapshot)) {
+        if attracts(pod, other, snapshot) {
             for tally in &mut self.affinity {
                 tally.add(node, sign);
                 self.near += if tally.at(node).is_some() { sign } else { 0 };

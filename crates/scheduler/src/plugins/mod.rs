@@ -11,7 +11,6 @@ pub mod spread;
 pub mod volumes;
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::counts::Columns;
@@ -335,11 +334,6 @@ pub fn may_take(settings: &Settings, pod: &PodInfo, node: &NodeInfo, displace: b
         }
     };
     fits() && !node::keeps_off(pod, node) && node::tolerates_node(pod, node) && node::node_matches(pod, node)
-}
-
-/// True when one of these plugins looks at pods on other nodes.
-pub fn looks_beyond_node(refused: &BTreeSet<&'static str>) -> bool {
-    [spread::NAME, affinity::NAME, volumes::RESTRICTIONS].iter().any(|name| refused.contains(name))
 }
 
 /// Scales raw scores.

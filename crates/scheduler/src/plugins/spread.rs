@@ -142,6 +142,13 @@ fn by_host(constraint: &Spread) -> bool {
     !constraint.hard && constraint.topology_key == HOSTNAME
 }
 
+/// True when `other` counts for where the pod may go. One without constraints of its own has the profile's, which
+/// count whoever is like it.
+pub fn counts(pod: &PodInfo, other: &PodInfo) -> bool {
+    let selects = |one: &Spread| one.hard && one.selector.matches_opt(other.labels());
+    pod.namespace == other.namespace && (pod.spread.is_empty() || pod.spread.iter().any(selects))
+}
+
 /// True when a node counts only with the labels of all constraints of this kind: not for the cluster's own
 /// defaults, which spread by host where there are no zones.
 fn all_needed(pod: &PodInfo, settings: &Settings) -> bool {

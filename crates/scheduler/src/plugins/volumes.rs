@@ -200,6 +200,13 @@ pub fn restrictions(cycle: &Cycle<'_>, node: &NodeInfo) -> Option<Refusal> {
     (cycle.volumes.users > 0).then(|| Refusal::new(RESTRICTIONS, text))
 }
 
+/// True when two pods may want a claim or disk that only one of them can have.
+pub fn may_collide(pod: &PodInfo, other: &PodInfo) -> bool {
+    let same = |name: &str| other.claims.iter().any(|theirs| theirs.name == name);
+    pod.has_disks && other.has_disks
+        || pod.namespace == other.namespace && pod.claims.iter().any(|own| same(&own.name))
+}
+
 /// True for volumes that name a disk which only one writer may use.
 pub fn is_disk(volume: &Volume) -> bool {
     volume.gce_persistent_disk.is_some()
