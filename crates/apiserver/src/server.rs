@@ -241,7 +241,7 @@ impl Server {
         let offer = Offer { tables: false, protobuf: true, watch: false };
         let accept = exchange.accept(offer).unwrap_or(Accept::PLAIN);
         let mut response = respond::error(&accept, error);
-        if !exchange.passed && error.code == 403 {
+        if !exchange.passed && matches!(error.code, 400 | 403) {
             // The answer repeats what the client sent.
             response.headers_mut().insert("x-content-type-options", HeaderValue::from_static("nosniff"));
         }

@@ -262,9 +262,13 @@ fn cannot_be_handled(target: Target<'_>, kind: &str, version: &str, why: &str) -
 fn undecodable(target: Target<'_>, format: Format, body: &[u8], error: &DecodeError) -> ApiError {
     let message = error.to_string();
     let first = body.iter().find(|byte| !byte.is_ascii_whitespace());
-    if matches!(format, Format::Json { .. })
-        && (matches!(error, DecodeError::Syntax { .. }) || first != Some(&b'{'))
-    {
+    // In YAML, what is no object shows only by what reading it says.
+    let no_object = match format {
+        Format::Json { .. } => matches!(error, DecodeError::Syntax { .. }) || first != Some(&b'{'),
+        Format::Yaml => message.contains(" into Go value of type "),
+        Format::Protobuf => false,
+    };
+    if no_object {
         // The kind could not be read either.
         let why = match message.split_once(" into Go value of type ") {
             Some((what, _)) => format!("{what} into Go value of type {TYPE_META}"),

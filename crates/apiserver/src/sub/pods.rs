@@ -31,7 +31,8 @@ fn node_target(call: &Call<'_>, pod: &Value) -> Result<Target, ApiError> {
         .server
         .store
         .get(&Key::new("nodes", "", name))
-        .ok_or_else(|| ApiError::not_found("", "nodes", name))?;
+        // Upstream takes the node's absence for the pod's.
+        .ok_or_else(|| ApiError::not_found("", "pods", name))?;
     call.server.agents.target(&object::tree(&node))
 }
 
@@ -75,10 +76,10 @@ pub async fn connect(call: &Call<'_>, role: &Role, body: Body) -> Result<Respons
     let pod = pod(call)?;
     let query = &call.exchange.query;
     let name = call.name();
-    check_streams(query, role)?;
     if pod.text("spec.nodeName").is_empty() {
         return Err(ApiError::bad_request(format!("pod {name} does not have a host assigned")));
     }
+    check_streams(query, role)?;
     let phase = pod.text("status.phase");
     if *role != Role::PortForward && matches!(phase, "Succeeded" | "Failed") {
         return Err(ApiError::bad_request(format!(
@@ -207,7 +208,9 @@ pub async fn log(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
     let container = container(&pod, query.text("container"))?;
     if pod.text("spec.nodeName").is_empty() {
         // Nothing was logged yet, and nobody can be asked.
-        return Ok(respond::bytes(StatusCode::NO_CONTENT, "text/plain", ""));
+        let mut nothing = Response::new(base::http::empty());
+        *nothing.status_mut() = StatusCode::NO_CONTENT;
+        return Ok(nothing);
     }
     let keep = [
         "follow",

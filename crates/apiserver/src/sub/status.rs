@@ -21,7 +21,7 @@ pub fn components(call: &Call<'_>, verb: Verb) -> Result<Response<Body>, ApiErro
     match verb {
         Verb::Get => {
             let name = NAMES.into_iter().find(|name| *name == call.name());
-            let name = name.ok_or_else(|| ApiError::not_found("", "componentstatuses", call.name()))?;
+            let name = name.ok_or_else(|| ApiError::not_found("", "componentstatus", call.name()))?;
             computed::one(call, &accept, &component(name))
         }
         Verb::List => {

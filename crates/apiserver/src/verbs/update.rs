@@ -85,18 +85,36 @@ pub fn check_name(call: &Call<'_>, object: &mut Value) -> Result<(), ApiError> {
     lifecycle::match_namespace(call.row(), call.namespace(), object)
 }
 
+/// Kinds whose objects upstream's store has under another name.
+const PREFIXES: &[(&str, &str)] = &[
+    ("endpoints", "services/endpoints"),
+    ("ingresses", "ingress"),
+    ("nodes", "minions"),
+    ("replicationcontrollers", "controllers"),
+    ("services", "services/specs"),
+];
+
 fn check_identity(call: &Call<'_>, asked: &str, uid: &str, old: &Value) -> Result<(), ApiError> {
     let row = call.row();
     let own = old["metadata"]["uid"].as_str().unwrap_or("");
     if !uid.is_empty() && uid != own {
+        // The key as upstream's store has it, and as it is before it comes there.
+        let dry = call.exchange.query.all("dryRun").next().is_some();
+        let root = if dry { "" } else { "/registry" };
+        let own_store = matches!(row.group.as_str(), "apiextensions.k8s.io" | "apiregistration.k8s.io");
+        let group = if own_store || row.custom { &row.group } else { "" };
+        let prefix = match PREFIXES.iter().find(|(plural, _)| *plural == row.plural) {
+            Some((_, prefix)) if !row.custom => prefix,
+            _ => row.plural.as_str(),
+        };
+        let namespace = if row.namespaced { call.namespace() } else { "" };
+        let key = format!("{root}/{group}/{prefix}/{namespace}/{}", call.name());
         let why = format!(
-            "StorageError: invalid object, Code: 4, Key: /{}/{}/{}, ResourceVersion: 0, AdditionalErrorMsg: \
+            "StorageError: invalid object, Code: 4, Key: {}, ResourceVersion: 0, AdditionalErrorMsg: \
              Precondition failed: UID in precondition: {uid}, UID in object meta: {own}",
-            row.plural,
-            call.namespace(),
-            call.name()
+            key.replace("//", "/")
         );
-        return Err(ApiError::conflict(&row.group, &row.plural, call.name(), &why.replace("//", "/")));
+        return Err(ApiError::conflict(&row.group, &row.plural, call.name(), &why));
     }
     if !asked.is_empty() && asked.parse::<u64>().is_err() {
         let quoted = api::validation::go_quote(asked);

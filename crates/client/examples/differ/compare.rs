@@ -47,12 +47,13 @@ const PRESENT: &[&str] =
 static NOISE: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
     [
         (r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", "UID"),
-        (r"20[2-9]\d-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", "TIME"),
+        (r"(19|20)\d\d-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", "TIME"),
         (r"\b10\.96\.\d+\.\d+\b", "CLUSTER-IP"),
         (r"127\.0\.0\.1:\d+", "SERVER"),
         (r"eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*", "TOKEN"),
-        (r"(RUN-gen-|Odd_|kube-api-access-)[a-z0-9]{5}\b", "${1}SUFFIX"),
+        (r"(RUN-gen-|Odd_|\bG-|kube-api-access-)[a-z0-9]{5}\b", "${1}SUFFIX"),
         (r"current: \d+", "current: N"),
+        (r"ResourceVersion in object meta: \d+", "ResourceVersion in object meta: N"),
         (r"in record \(\d+\)", "in record (N)"),
         (r"hash=[0-9A-Fa-f]+", "hash=HASH"),
         (r"X509SHA256=[0-9a-f]{64}", "X509SHA256=HASH"),
@@ -92,7 +93,8 @@ const UNORDERED: &[&str] = &["resourceRules", "nonResourceRules"];
 fn scrub(value: &mut Value, descriptions: bool) {
     match value {
         Value::Object(map) => {
-            for list in UNORDERED.iter().filter(|_| map.contains_key("incomplete")) {
+            let has_rules = map.contains_key("incomplete");
+            for list in UNORDERED.iter().filter(|_| has_rules) {
                 if let Some(Value::Array(rules)) = map.get_mut(*list) {
                     rules.sort_by_key(Value::to_string);
                 }
