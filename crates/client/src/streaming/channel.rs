@@ -107,6 +107,9 @@ pub enum ChannelError {
     /// Not base64.
     #[error("the message is not base64")]
     Base64,
+    /// Text begins with a channel: `0` for the first, then on through ASCII.
+    #[error("the message does not begin with a channel")]
+    Digit,
 }
 
 impl Protocol {
@@ -136,8 +139,9 @@ impl Protocol {
         if !self.base64 {
             return Ok(Some(Event::Data { channel: first, bytes: message.slice(1..) }));
         }
+        let channel = first.checked_sub(b'0').filter(|_| first.is_ascii()).ok_or(ChannelError::Digit)?;
         let bytes = STANDARD.decode(&message[1..]).map_err(|_| ChannelError::Base64)?;
-        Ok(Some(Event::Data { channel: first.wrapping_sub(b'0'), bytes: bytes.into() }))
+        Ok(Some(Event::Data { channel, bytes: bytes.into() }))
     }
 
     /// The content of a message of a stream without channels.
@@ -169,6 +173,9 @@ mod tests {
             ("v4.channel.k8s.io", b"\x01", data(1, "")),
             ("base64.channel.k8s.io", b"0Zm9vCg==", data(0, "foo\n")),
             ("base64.channel.k8s.io", b"1!", Err(ChannelError::Base64)),
+            ("base64.channel.k8s.io", b":", data(10, "")),
+            ("base64.channel.k8s.io", b"/", Err(ChannelError::Digit)),
+            ("base64.channel.k8s.io", b"\xc4", Err(ChannelError::Digit)),
         ] {
             assert_eq!(protocol(name).decode(&Bytes::from_static(message)), expect, "{name} {message:?}");
         }
