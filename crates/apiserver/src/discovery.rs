@@ -111,7 +111,7 @@ pub async fn serve(server: &Server, exchange: &Exchange) -> Result<Response<Body
         ["metrics"] => Ok(respond::bytes(
             StatusCode::OK,
             "text/plain; version=0.0.4; charset=utf-8",
-            server.metrics.render(),
+            server.exposition(),
         )),
         ["navarch", "backup"] if exchange.head.method == Method::GET => Ok(crate::backup::serve(server)),
         ["openapi", "v2"] => openapi_v2(server, exchange),

@@ -23,6 +23,7 @@ mod follow;
 mod gather;
 mod health;
 mod listen;
+mod measure;
 pub mod negotiate;
 pub mod object;
 mod openapi;

@@ -23,6 +23,7 @@ use crate::authn::Authenticator;
 use crate::authz::Authorizer;
 use crate::config::Config;
 use crate::fairness::{Fairness, Turn};
+use crate::measure::Measures;
 use crate::negotiate::{Accept, Offer};
 use crate::object::{Rows, Trees};
 use crate::request::{Query, RequestInfo};
@@ -49,6 +50,7 @@ pub struct Inner {
     pub(crate) rng: Rng,
     pub(crate) tasks: Tasks,
     pub(crate) metrics: Metrics,
+    pub(crate) measures: Measures,
     pub(crate) authenticator: Authenticator,
     pub(crate) authorizer: Authorizer,
     pub(crate) admission: Admission,
@@ -96,6 +98,8 @@ pub struct Exchange {
     pub audit_id: String,
     /// Whether the authorizers let it pass.
     pub passed: bool,
+    /// Nanoseconds spent waiting for a turn and for webhooks.
+    pub waited: std::sync::atomic::AtomicU64,
 }
 
 impl Exchange {
@@ -110,6 +114,17 @@ impl Exchange {
         if !warnings.contains(&text) {
             warnings.push(text);
         }
+    }
+
+    /// As `warn`, before all other warnings.
+    pub fn warn_first(&self, text: &str) {
+        self.warnings.lock().insert(0, text.to_owned());
+    }
+
+    /// Time spent waiting for others.
+    pub fn wait(&self, took: Duration) {
+        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        self.waited.fetch_add(nanos, std::sync::atomic::Ordering::Relaxed);
     }
 
     /// Adds an annotation for the audit log; the first of a key stays.
@@ -135,7 +150,8 @@ impl Server {
     ) -> Result<Server, ApiError> {
         let authenticator = Authenticator::new(&config)?;
         let authorizer = Authorizer::new(&config)?;
-        let admission = Admission::new(&config);
+        let metrics = Metrics::new();
+        let admission = Admission::new(&config, &metrics);
         let allocators = Allocators::new(&config);
         let agents = crate::sub::agent::Agents::new(&config)?;
         let audit = Audit::open(&config, &clock, &tasks).map_err(ApiError::internal)?;
@@ -154,7 +170,8 @@ impl Server {
             remotes: crate::aggregate::Table::default(),
             usage: crate::sub::metrics::Answers::default(),
             documents: discovery::Documents::default(),
-            metrics: Metrics::new(),
+            measures: Measures::new(&metrics),
+            metrics,
             ready: std::sync::atomic::AtomicBool::new(false),
             config,
             store,
@@ -195,6 +212,7 @@ impl Server {
             turn: None,
             audit_id,
             passed: false,
+            waited: std::sync::atomic::AtomicU64::new(0),
         };
         let started = self.clock.monotonic();
         let result = self.steps(&mut exchange, body).await;
@@ -206,7 +224,7 @@ impl Server {
             *response.body_mut() = base::http::empty();
         }
         finish(&exchange, &mut response);
-        self.count(&exchange, &response, started);
+        self.count(&exchange, &response, self.clock.monotonic().saturating_sub(started));
         match &self.audit {
             Some(audit) => {
                 let response = audit.end(self, &mut exchange, response).await;
@@ -218,14 +236,19 @@ impl Server {
 
     /// The request path. Decode, admit, validate, store and encode follow in [`verbs::dispatch`].
     async fn steps(&self, exchange: &mut Exchange, body: Body) -> Result<Response<Body>, ApiError> {
-        exchange.user = authn::authenticate(self, exchange).await?;
+        let (began, user) = (self.clock.monotonic(), authn::authenticate(self, exchange).await);
+        self.measures.authenticated(user.is_ok(), self.clock.monotonic().saturating_sub(began));
+        exchange.user = user?;
         let body = match &self.audit {
             Some(audit) => audit.begin(exchange, body).await?,
             None => body,
         };
         authn::impersonate(self, exchange).await?;
         exchange.turn = self.fairness.turn(self, exchange).await?;
-        authz::authorize(self, exchange).await?;
+        let _at_work = self.measures.at_work(exchange);
+        let (began, verdict) = (self.clock.monotonic(), authz::authorize(self, exchange).await);
+        self.measures.authorized(verdict.is_ok(), self.clock.monotonic().saturating_sub(began));
+        verdict?;
         exchange.passed = true;
         let body = match crate::aggregate::serve(self, exchange, body).await? {
             Ok(response) => return Ok(response),
@@ -255,50 +278,21 @@ impl Server {
         if sound { given.to_owned() } else { self.rng.uuid() }
     }
 
-    fn count(&self, exchange: &Exchange, response: &Response<Body>, started: Duration) {
+    /// Counts the answer. A path that names nothing must not make time series.
+    fn count(&self, exchange: &Exchange, response: &Response<Body>, took: Duration) {
         let info = &exchange.info;
-        let verb = match info.verb.as_str() {
-            "get" => "GET",
-            "list" => "LIST",
-            "watch" => "WATCH",
-            "create" | "post" => "POST",
-            "update" | "put" => "PUT",
-            "patch" => "PATCH",
-            "delete" => "DELETE",
-            "deletecollection" => "DELETECOLLECTION",
-            _ => "other",
-        };
-        let code = response.status();
-        let labels = [
-            ("verb", verb),
-            ("group", info.group.as_str()),
-            ("version", info.version.as_str()),
-            ("resource", info.resource.as_str()),
-            ("subresource", info.subresource.as_str()),
-            ("code", code.as_str()),
-        ];
-        // A path that names nothing must not make time series.
-        if !info.is_resource || code == http::StatusCode::NOT_FOUND || !self.is_row(info) {
-            return;
-        }
-        self.metrics.counter("apiserver_request_total", REQUESTS_HELP, &labels).inc();
-        if verb != "WATCH" {
-            let took = self.clock.monotonic().saturating_sub(started).as_secs_f64();
-            self.metrics
-                .histogram("apiserver_request_duration_seconds", DURATION_HELP, BUCKETS, &labels[..5])
-                .observe(took);
+        let waited = Duration::from_nanos(exchange.waited.load(std::sync::atomic::Ordering::Relaxed));
+        if info.is_resource && self.is_known(info) {
+            self.measures.answered(exchange, response, took, waited);
         }
     }
 
-    fn is_row(&self, info: &RequestInfo) -> bool {
-        self.rows.now().get(&info.group, &info.version, &info.resource).is_some()
+    fn is_known(&self, info: &RequestInfo) -> bool {
+        let rows = self.rows.now();
+        let row = rows.get(&info.group, &info.version, &info.resource);
+        row.is_some_and(|row| info.subresource.is_empty() || row.subresource(&info.subresource).is_some())
     }
 }
-
-const REQUESTS_HELP: &str = "Counter of apiserver requests broken out for each verb, group, version, resource, subresource and HTTP response code.";
-const DURATION_HELP: &str =
-    "Response latency distribution in seconds for each verb, group, version, resource and subresource.";
-const BUCKETS: &[f64] = &[0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
 
 fn finish(exchange: &Exchange, response: &mut Response<Body>) {
     for text in exchange.warnings.lock().iter() {

@@ -4,6 +4,8 @@
 mod answers;
 #[path = "api/identity.rs"]
 mod identity;
+#[path = "api/operation.rs"]
+mod operation;
 #[path = "api/rights.rs"]
 mod rights;
 

@@ -8,6 +8,7 @@ pub mod http;
 pub mod metrics;
 pub mod mutation;
 pub mod pki;
+pub mod process;
 pub mod rng;
 pub mod tasks;
 pub mod telemetry;

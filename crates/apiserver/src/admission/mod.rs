@@ -2,13 +2,17 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use api::ApiError;
+use base::Clock;
+use base::metrics::Metrics;
 use machinery::schema::{Schema, facts};
 use registry::Resource;
 use serde_json::Value;
 
 use crate::config::Config;
+use crate::measure::{Admissions, Part};
 use crate::object::Served;
 use crate::server::{Exchange, Server};
 use crate::verbs::Call;
@@ -220,9 +224,49 @@ fn settle(review: &Review<'_>, row: &std::sync::Arc<Resource>, tree: &mut Value)
     served.default(tree);
 }
 
+/// A plugin of the chain, and how long its parts took.
+struct Link {
+    plugin: &'static Plugin,
+    admitted: Option<Admissions>,
+    validated: Option<Admissions>,
+}
+
+impl Link {
+    fn new(plugin: &'static Plugin, metrics: &Metrics) -> Link {
+        let of = |part| Admissions::of_plugin(metrics, plugin.name, part);
+        Link {
+            plugin,
+            admitted: plugin.mutate.map(|_| of(Part::Admit)),
+            validated: plugin.validate.map(|_| of(Part::Validate)),
+        }
+    }
+}
+
+/// Runs one after the other and notes how long each took.
+struct Stopwatch<'a> {
+    clock: &'a Clock,
+    operation: Operation,
+    last: Duration,
+}
+
+impl<'a> Stopwatch<'a> {
+    fn new(review: &'a Review<'_>) -> Stopwatch<'a> {
+        let clock = &review.server.clock;
+        Stopwatch { clock, operation: review.operation, last: clock.monotonic() }
+    }
+
+    fn lap(&mut self, series: Option<&Admissions>, good: bool) {
+        let now = self.clock.monotonic();
+        if let Some(series) = series {
+            series.note(self.operation, good, now.saturating_sub(self.last));
+        }
+        self.last = now;
+    }
+}
+
 /// The chain that is configured.
 pub struct Admission {
-    chain: Vec<&'static Plugin>,
+    chain: Vec<Link>,
     quota: bool,
     policies: [bool; 2],
     webhooks: [bool; 2],
@@ -230,10 +274,14 @@ pub struct Admission {
 
 impl Admission {
     /// The default plugins but those turned off, and those turned on.
-    pub fn new(config: &Config) -> Admission {
+    pub fn new(config: &Config, metrics: &Metrics) -> Admission {
         let on = |name: &str| !config.admission_off.iter().any(|off| off == name);
         Admission {
-            chain: plugins::TABLE.iter().filter(|plugin| on(plugin.name)).collect(),
+            chain: plugins::TABLE
+                .iter()
+                .filter(|plugin| on(plugin.name))
+                .map(|plugin| Link::new(plugin, metrics))
+                .collect(),
             quota: on("ResourceQuota"),
             policies: [on("MutatingAdmissionPolicy"), on("ValidatingAdmissionPolicy")],
             webhooks: [on("MutatingAdmissionWebhook"), on("ValidatingAdmissionWebhook")],
@@ -242,6 +290,19 @@ impl Admission {
 
     /// Runs what changes objects, a second time where policies or webhooks changed one.
     pub async fn mutate(
+        &self,
+        review: &mut Review<'_>,
+        object: &mut Value,
+        old: Option<&Value>,
+    ) -> Result<(), ApiError> {
+        let began = review.server.clock.monotonic();
+        let done = self.mutate_in_rounds(review, object, old).await;
+        let took = review.server.clock.monotonic().saturating_sub(began);
+        review.server.measures.step(Part::Admit, review.operation, done.is_ok(), took);
+        done
+    }
+
+    async fn mutate_in_rounds(
         &self,
         review: &mut Review<'_>,
         object: &mut Value,
@@ -311,9 +372,12 @@ impl Admission {
         object: &mut Value,
         old: Option<&Value>,
     ) -> Result<(), ApiError> {
-        for plugin in &self.chain {
-            if let Some(mutate) = plugin.mutate {
-                mutate(review, object, old)?;
+        let mut watch = Stopwatch::new(review);
+        for link in &self.chain {
+            if let Some(mutate) = link.plugin.mutate {
+                let done = mutate(review, object, old);
+                watch.lap(link.admitted.as_ref(), done.is_ok());
+                done?;
             }
         }
         Ok(())
@@ -326,9 +390,27 @@ impl Admission {
         object: Option<&Value>,
         old: Option<&Value>,
     ) -> Result<(), ApiError> {
-        for plugin in &self.chain {
-            if let Some(validate) = plugin.validate {
-                validate(review, object, old)?;
+        let began = review.server.clock.monotonic();
+        let done = self.validate_all(review, object, old).await;
+        let took = review.server.clock.monotonic().saturating_sub(began);
+        review.server.measures.step(Part::Validate, review.operation, done.is_ok(), took);
+        done
+    }
+
+    async fn validate_all(
+        &self,
+        review: &Review<'_>,
+        object: Option<&Value>,
+        old: Option<&Value>,
+    ) -> Result<(), ApiError> {
+        {
+            let mut watch = Stopwatch::new(review);
+            for link in &self.chain {
+                if let Some(validate) = link.plugin.validate {
+                    let done = validate(review, object, old);
+                    watch.lap(link.validated.as_ref(), done.is_ok());
+                    done?;
+                }
             }
         }
         match review.scale() {

@@ -12,6 +12,7 @@ use registry::tree::Tree;
 use serde_json::{Value, json};
 
 use super::{Operation, Reinvocation, Review, Seen, matching, policy, seen};
+use crate::measure::{self, Part};
 use crate::webhook;
 
 const VALIDATING: &str = "admissionregistration.k8s.io/validatingwebhookconfigurations";
@@ -40,7 +41,7 @@ pub async fn mutate(
         if !again.webhooks.wants(again.second, &hook.key) {
             continue;
         }
-        let Some(changed) = ask(review, &hook.tree, object, old).await? else { continue };
+        let Some(changed) = ask(review, Part::Admit, &hook.tree, object, old).await? else { continue };
         if changed {
             again.webhooks.changed();
             again.needed = true;
@@ -62,7 +63,7 @@ pub async fn validate(
     let hooks = hooks(review, VALIDATING);
     let asked = hooks.iter().map(|hook| async move {
         let mut copy = object.cloned().unwrap_or(Value::Null);
-        ask(review, &hook.tree, &mut copy, old).await
+        ask(review, Part::Validate, &hook.tree, &mut copy, old).await
     });
     for answer in futures::future::join_all(asked).await {
         answer?;
@@ -87,6 +88,7 @@ fn hooks(review: &Review<'_>, resource: &str) -> Vec<Hook> {
 /// Asks one webhook if it wants to be; whether it changed the object.
 async fn ask(
     review: &Review<'_>,
+    part: Part,
     hook: &Value,
     object: &mut Value,
     old: Option<&Value>,
@@ -114,7 +116,13 @@ async fn ask(
     request["uid"] = review.server.rng.uuid().into();
     request["object"] = seen.object.into_owned();
     request["oldObject"] = seen.old.into_owned();
-    let response = match call(review, hook, &request).await {
+    let clock = &review.server.clock;
+    let (began, answer) = (clock.monotonic(), call(review, hook, &request).await);
+    let took = clock.monotonic().saturating_sub(began);
+    review.exchange.wait(took);
+    let refused = !answer.as_ref().is_ok_and(|response| response.flag("allowed"));
+    measure::webhook(&review.server.metrics, hook.text("name"), part, review.operation, refused, took);
+    let response = match answer {
         Ok(response) => response,
         Err(why) if ignores => {
             tracing::warn!(webhook = hook.text("name"), %why, "webhook failed, its policy says to go on");

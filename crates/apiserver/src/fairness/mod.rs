@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use api::ApiError;
 use api::user::UserInfo;
+use base::Clock;
 use http::{HeaderMap, HeaderValue};
 use parking_lot::{Mutex, RwLock};
 use registry::tree::Tree;
@@ -18,11 +19,12 @@ use store::{HistoryError, Interest, WatchFrom};
 use tokio::sync::oneshot;
 
 use crate::config::Config;
+use crate::measure::{self, Flow};
 use crate::object;
 use crate::request::RequestInfo;
 use crate::server::{Exchange, Server};
 
-use queues::{Entry, Seats};
+use queues::{Entry, Seats, Taken};
 use schema::Schema;
 
 pub use defaults::objects;
@@ -42,6 +44,9 @@ pub struct Fairness {
 pub struct Turn {
     seats: Arc<Mutex<Seats>>,
     level: Option<Arc<str>>,
+    counts: Flow,
+    clock: Clock,
+    began: Duration,
     schema_uid: Arc<str>,
     level_uid: Arc<str>,
 }
@@ -51,6 +56,7 @@ impl Drop for Turn {
         if let Some(level) = &self.level {
             self.seats.lock().leave(level);
         }
+        self.counts.end(self.clock.monotonic().saturating_sub(self.began));
     }
 }
 
@@ -117,28 +123,41 @@ impl Fairness {
             let entry = seats.enter(&schema.level, flow);
             (schema.level.clone(), seats.uid(&schema.level), entry)
         };
-        let mut turn =
-            Turn { seats: self.seats.clone(), level: None, schema_uid: schema.uid.clone(), level_uid };
-        match entry {
-            Entry::Exempt => {}
-            Entry::Seated => turn.level = Some(level),
-            Entry::Refused => return Err(self.refused(server, &schema.level)),
+        let refused = |why| {
+            measure::refused(&server.metrics, &schema.name, &schema.level, why);
+            busy()
+        };
+        let came = server.clock.monotonic();
+        let seat = match entry {
+            Entry::Exempt => None,
+            Entry::Seated => Some(level),
+            Entry::Refused => return Err(refused("queue-full")),
             Entry::Queued(called) => {
                 let mut waiting = Waiting { seats: self.seats.clone(), level: level.clone(), called };
                 match server.clock.timeout(WAIT, &mut waiting.called).await {
-                    Some(Ok(())) => turn.level = Some(level),
-                    _ => return Err(self.refused(server, &schema.level)),
+                    Some(Ok(())) => Some(level),
+                    _ => return Err(refused("time-out")),
                 }
             }
-        }
-        Ok(Some(turn))
+        };
+        let began = server.clock.monotonic();
+        let waited = began.saturating_sub(came);
+        exchange.wait(waited);
+        schema.counts.begin(waited);
+        Ok(Some(Turn {
+            seats: self.seats.clone(),
+            level: seat,
+            counts: schema.counts.clone(),
+            clock: server.clock.clone(),
+            began,
+            schema_uid: schema.uid.clone(),
+            level_uid,
+        }))
     }
 
-    fn refused(&self, server: &Server, level: &str) -> ApiError {
-        let help = "Number of requests rejected by API Priority and Fairness subsystem";
-        let name = "apiserver_flowcontrol_rejected_requests_total";
-        server.metrics.counter(name, help, &[("priority_level", level)]).inc();
-        busy()
+    /// The seats of each level, as they are now.
+    pub fn levels(&self) -> Vec<(Arc<str>, Taken)> {
+        self.seats.lock().taken()
     }
 }
 
@@ -202,8 +221,10 @@ impl Server {
 
     fn load_flows(&self) {
         let snapshot = self.store.snapshot(SCHEMAS);
-        let mut schemas: Vec<Schema> =
-            snapshot.range(None, None).map(|stored| Schema::new(&object::tree(stored))).collect();
+        let mut schemas: Vec<Schema> = snapshot
+            .range(None, None)
+            .map(|stored| Schema::new(&object::tree(stored), &self.metrics))
+            .collect();
         schemas.sort_by(|a, b| (a.precedence, &a.name).cmp(&(b.precedence, &b.name)));
         let snapshot = self.store.snapshot(LEVELS);
         let levels: Vec<_> = snapshot.range(None, None).map(|stored| object::tree(stored)).collect();

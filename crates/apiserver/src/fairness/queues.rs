@@ -23,6 +23,8 @@ pub enum Entry {
 struct Level {
     uid: Arc<str>,
     exempt: bool,
+    /// Seats by its shares.
+    nominal: usize,
     /// Seats that others cannot have even while they are free.
     reserved: usize,
     /// Seats that it may have when others leave theirs free.
@@ -77,6 +79,21 @@ fn deal(mut flow: u64, queues: usize, hand: usize) -> Vec<usize> {
     out
 }
 
+/// A level's seats, counted.
+#[derive(Clone, Copy, Debug)]
+pub struct Taken {
+    /// By its shares.
+    pub nominal: usize,
+    /// Kept from others.
+    pub reserved: usize,
+    /// With all that it may borrow.
+    pub most: usize,
+    /// Taken.
+    pub executing: usize,
+    /// Requests that wait.
+    pub waiting: usize,
+}
+
 /// The seats of all levels.
 pub struct Seats {
     total: usize,
@@ -107,6 +124,7 @@ impl Seats {
             level.live = true;
             level.uid = tree.text("metadata.uid").into();
             level.exempt = tree.text("spec.type") == "Exempt";
+            level.nominal = nominal;
             level.reserved = nominal - nominal * percent("lendablePercent").unwrap_or(0).min(100) / 100;
             level.most = percent("borrowingLimitPercent").map_or(self.total, |p| nominal + nominal * p / 100);
             let queuing = limited.at("limitResponse.queuing");
@@ -124,6 +142,18 @@ impl Seats {
         }
         self.levels.retain(|_, level| level.live || level.executing > 0);
         self.dispatch();
+    }
+
+    /// Every level's seats.
+    pub fn taken(&self) -> Vec<(Arc<str>, Taken)> {
+        let count = |level: &Level| Taken {
+            nominal: level.nominal,
+            reserved: level.reserved,
+            most: level.most,
+            executing: level.executing,
+            waiting: level.queues.iter().map(VecDeque::len).sum(),
+        };
+        self.levels.iter().map(|(name, level)| (name.clone(), count(level))).collect()
     }
 
     /// A level's uid.

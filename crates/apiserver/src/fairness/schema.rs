@@ -4,10 +4,12 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use api::user::UserInfo;
+use base::metrics::Metrics;
 use registry::tree::Tree;
 use serde_json::Value;
 
 use super::subject_of;
+use crate::measure::Flow;
 use crate::request::RequestInfo;
 
 /// A flow schema.
@@ -20,6 +22,8 @@ pub struct Schema {
     pub precedence: i64,
     /// The level of its requests.
     pub level: Arc<str>,
+    /// What its requests count.
+    pub counts: Flow,
     distinguisher: String,
     rules: Vec<Rule>,
 }
@@ -102,7 +106,7 @@ fn path_matches(wanted: &str, path: &str) -> bool {
 
 impl Schema {
     /// Of a stored object.
-    pub fn new(tree: &Value) -> Schema {
+    pub fn new(tree: &Value, metrics: &Metrics) -> Schema {
         let rule = |rule: &Value| Rule {
             subjects: rule.list("subjects").iter().map(Subject::new).collect(),
             resources: rule
@@ -122,11 +126,13 @@ impl Schema {
                 .map(|r| (texts(r, "verbs"), texts(r, "nonResourceURLs")))
                 .collect(),
         };
+        let (name, level) = (tree.text("metadata.name"), tree.text("spec.priorityLevelConfiguration.name"));
         Schema {
-            name: tree.text("metadata.name").to_owned(),
+            name: name.to_owned(),
             uid: tree.text("metadata.uid").into(),
             precedence: tree.int("spec.matchingPrecedence"),
-            level: tree.text("spec.priorityLevelConfiguration.name").into(),
+            level: level.into(),
+            counts: Flow::new(metrics, name, level),
             distinguisher: tree.text("spec.distinguisherMethod.type").to_owned(),
             rules: tree.list("spec.rules").iter().map(rule).collect(),
         }
@@ -164,7 +170,7 @@ mod tests {
         let mut schemas: Vec<Schema> = super::super::objects()
             .iter()
             .filter(|object| object["kind"] == "FlowSchema")
-            .map(Schema::new)
+            .map(|object| Schema::new(object, &Metrics::new()))
             .collect();
         schemas.sort_by_key(|schema| schema.precedence);
         for (user, path, expect) in [
