@@ -240,8 +240,10 @@ impl Server {
                 let storage_version = storage.map(|v| v.text("name").to_owned()).unwrap_or_default();
                 let conversion = (crd.text("spec.conversion.strategy") == "Webhook")
                     .then(|| Arc::new(Webhook(crd.at("spec.conversion.webhook").clone())));
+                let deprecation = deprecation(crd, &row.version);
                 let same = |old: &&Arc<CustomKind>| {
-                    old.schema == schema
+                    old.deprecation == deprecation
+                        && old.schema == schema
                         && old.storage_version == storage_version
                         && old.conversion == conversion
                 };
@@ -257,6 +259,7 @@ impl Server {
                             since: stored.revision,
                             storage_version,
                             conversion,
+                            deprecation,
                             schema,
                         })
                     }
@@ -361,6 +364,24 @@ fn established(crd: &Value) -> bool {
         .any(|c| c.text("type") == "Established" && c.text("status") == "True")
 }
 
+/// What clients of a version are told when it is deprecated: the definition's own words, or what to use instead.
+fn deprecation(crd: &Value, version: &str) -> Option<String> {
+    let versions = crd.list("spec.versions");
+    let own = versions.iter().find(|v| v.text("name") == version).filter(|v| v.flag("deprecated"))?;
+    if let Some(text) = own.at("deprecationWarning").as_str() {
+        return Some(text.to_owned());
+    }
+    let (group, kind) = (crd.text("spec.group"), crd.text("spec.names.kind"));
+    let served = versions.iter().filter(|v| v.flag("served") && !v.flag("deprecated"));
+    let mut better: Vec<&str> = served.map(|v| v.text("name")).collect();
+    better.retain(|name| {
+        registry::catalog::version_priority(name) > registry::catalog::version_priority(version)
+    });
+    better.sort_by_key(|name| registry::catalog::version_priority(name));
+    let told = format!("{group}/{version} {kind} is deprecated");
+    Some(better.last().map_or(told.clone(), |name| format!("{told}; use {group}/{name} {kind}")))
+}
+
 /// The first name that another definition of the group has; notes this one's names as taken.
 fn clash(
     crd: &Value,
@@ -399,5 +420,39 @@ fn store_versions(crd: &mut Value) {
     if let Some(storage) = storage.filter(|storage| !all.iter().any(|v| v == storage.as_str())) {
         all.push(storage.into());
         crd.set("status.storedVersions", all);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deprecated_versions_name_a_better_one() {
+        let crd = json!({"spec": {"group": "example.com", "names": {"kind": "Thing"}, "versions": [
+            {"name": "v1alpha1", "served": true, "deprecated": true, "deprecationWarning": "gone soon"},
+            {"name": "v1beta1", "served": true, "deprecated": true},
+            {"name": "v1", "served": true},
+            {"name": "v2", "served": false},
+        ]}});
+        for (version, expect) in [
+            ("v1alpha1", Some("gone soon")),
+            ("v1beta1", Some("example.com/v1beta1 Thing is deprecated; use example.com/v1 Thing")),
+            ("v1", None),
+        ] {
+            assert_eq!(deprecation(&crd, version).as_deref(), expect, "{version}");
+        }
+    }
+
+    #[test]
+    fn the_first_deletion_only_marks_a_definition() {
+        let old = json!({"metadata": {"name": "a", "generation": 1}});
+        let mut marked = json!({"metadata": {"name": "a", "generation": 2, "deletionGracePeriodSeconds": 0,
+            "finalizers": ["orphan"]}});
+        let now = jiff::Timestamp::UNIX_EPOCH;
+        assert_eq!(before_delete(now, &old, &mut marked, Deletion::Now), Deletion::Marked);
+        assert_eq!(marked.int("metadata.generation"), 1);
+        assert_eq!(marked.at("metadata.finalizers"), &json!([FINALIZER]));
+        assert_eq!(before_delete(now, &marked.clone(), &mut marked, Deletion::Now), Deletion::Now);
     }
 }

@@ -4,14 +4,15 @@
 use std::sync::Arc;
 
 use api::ApiError;
+use api::error::Reason;
 use base::http::Body;
 use bytes::Bytes;
-use http::header::{ACCEPT, ETAG, IF_NONE_MATCH, VARY};
+use http::header::{ACCEPT, CACHE_CONTROL, ETAG, IF_NONE_MATCH, VARY};
 use http::{HeaderValue, Method, Response, StatusCode};
 use parking_lot::Mutex;
 use registry::{Catalog, Resource};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha512};
+use sha2::{Digest, Sha256, Sha512};
 
 use crate::aggregate::Remotes;
 use crate::negotiate::{Accept, Offer};
@@ -92,12 +93,16 @@ fn tag(bytes: &[u8]) -> String {
 pub async fn serve(server: &Server, exchange: &Exchange) -> Result<Response<Body>, ApiError> {
     let info = &exchange.info;
     let path = info.path.trim_end_matches('/');
-    if exchange.head.method != Method::GET && exchange.head.method != Method::HEAD {
+    let any_method = matches!(path.split('/').nth(1), Some("apis" | "healthz" | "livez" | "readyz"));
+    if !any_method && exchange.head.method != Method::GET && exchange.head.method != Method::HEAD {
+        return Ok(page_not_found());
+    }
+    if info.path.starts_with("//") {
         return Ok(page_not_found());
     }
     let segments: Vec<&str> = path.trim_start_matches('/').split('/').collect();
     match segments.as_slice() {
-        [""] => Ok(root(server, exchange)),
+        [""] | ["index.html"] => Ok(root(server, exchange)),
         ["api"] => api_versions(server, exchange),
         ["apis"] => api_groups(server, exchange),
         ["api", version] => resource_list(server, exchange, "", version),
@@ -114,21 +119,39 @@ pub async fn serve(server: &Server, exchange: &Exchange) -> Result<Response<Body
             server.exposition(),
         )),
         ["navarch", "backup"] if exchange.head.method == Method::GET => Ok(crate::backup::serve(server)),
-        ["openapi", "v2"] => openapi_v2(server, exchange),
+        ["openapi", "v2"] if info.path == path => openapi_v2(server, exchange),
         ["openapi", "v3", rest @ ..] => openapi_v3(server, exchange, &rest.join("/")).await,
         [".well-known", "openid-configuration"] => Ok(openid(server)),
-        ["openid", "v1", "jwks"] => {
-            let keys = server.authenticator.accounts.key_set().to_string();
-            Ok(respond::bytes(StatusCode::OK, "application/jwk-set+json", keys))
-        }
+        ["openid", "v1", "jwks"] => key_set(server, exchange),
         _ => Ok(page_not_found()),
     }
+}
+
+/// How long anybody may keep what tokens are verified with.
+const PUBLIC: HeaderValue = HeaderValue::from_static("public, max-age=3600");
+
+/// The keys of service accounts' tokens, in the one form they have.
+fn key_set(server: &Server, exchange: &Exchange) -> Result<Response<Body>, ApiError> {
+    const FORM: &str = "application/jwk-set+json";
+    let accept = exchange.headers().get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("*/*");
+    let taken = |clause: &str| matches!(clause.split(';').next().unwrap_or("").trim(), FORM | "*/*");
+    if !accept.split(',').any(taken) {
+        let message = format!("406: Not Acceptable\n\nAvailable representations: {FORM}");
+        let mut error = ApiError::new(Reason::NotAcceptable, message);
+        error.details = Some(Box::default());
+        return Err(error);
+    }
+    let mut response =
+        respond::bytes(StatusCode::OK, FORM, server.authenticator.accounts.key_set().to_string());
+    response.headers_mut().insert(CACHE_CONTROL, PUBLIC);
+    Ok(response)
 }
 
 /// A resource path that names no row: 404 with the path's text.
 pub async fn unknown(server: &Server, exchange: &Exchange, _body: Body) -> Result<Response<Body>, ApiError> {
     let info = &exchange.info;
-    if !server.rows.now().rows().iter().any(|row| row.group == info.group) {
+    // Groups of custom resources have no router that would say it.
+    if !server.rows.now().rows().iter().any(|row| row.group == info.group && !row.custom) {
         return Ok(page_not_found());
     }
     Err(no_such_path(exchange))
@@ -253,8 +276,9 @@ fn api_groups(server: &Server, exchange: &Exchange) -> Result<Response<Body>, Ap
 
 fn api_group(server: &Server, exchange: &Exchange, name: &str) -> Result<Response<Body>, ApiError> {
     let groups = groups(&server.rows.now(), &server.remotes.now());
-    let group =
-        groups.iter().find(|g| g.name == name && !name.is_empty()).ok_or_else(|| no_such_path(exchange))?;
+    let Some(group) = groups.iter().find(|g| g.name == name && !name.is_empty()) else {
+        return Ok(page_not_found());
+    };
     let mut value = group_value(&group.name, &group.versions);
     value["kind"] = "APIGroup".into();
     value["apiVersion"] = "v1".into();
@@ -270,15 +294,19 @@ fn resource_list(
     let catalog = server.rows.now();
     let mut rows = catalog.version_rows(group, version).peekable();
     if rows.peek().is_none() {
-        return Ok(page_not_found());
+        // A version that a known group does not have is told otherwise.
+        let known = catalog.rows().iter().any(|row| row.group == group && !row.custom);
+        return if known { Err(no_such_path(exchange)) } else { Ok(page_not_found()) };
     }
     let mut resources: Vec<Value> = rows.flat_map(plain_entries).collect();
     resources.sort_by(|a, b| a["name"].as_str().cmp(&b["name"].as_str()));
-    object(
-        exchange,
-        &json!({"kind": "APIResourceList", "apiVersion": "v1",
-            "groupVersion": api::meta::api_version(group, version), "resources": resources}),
-    )
+    let mut list = json!({"kind": "APIResourceList",
+        "groupVersion": api::meta::api_version(group, version), "resources": resources});
+    // The oldest list never had one.
+    if !group.is_empty() {
+        list["apiVersion"] = "v1".into();
+    }
+    object(exchange, &list)
 }
 
 fn verbs(verbs: registry::Verbs) -> Vec<&'static str> {
@@ -294,7 +322,7 @@ fn plain_entries(row: &Arc<Resource>) -> Vec<Value> {
         }
     }
     if row.verbs.has(registry::Verb::Watch) {
-        let hash = Sha512::digest(format!("{}/{}/{}", row.group, row.version, row.kind));
+        let hash = Sha256::digest(format!("{}/{}/{}", row.group, row.version, row.kind));
         use base64::Engine as _;
         entry["storageVersionHash"] = base64::engine::general_purpose::STANDARD.encode(&hash[..8]).into();
     }
@@ -385,7 +413,9 @@ fn openid(server: &Server) -> Response<Body> {
     algorithms.dedup();
     let document = json!({"issuer": issuer, "jwks_uri": uri, "response_types_supported": ["id_token"],
         "subject_types_supported": ["public"], "id_token_signing_alg_values_supported": algorithms});
-    respond::bytes(StatusCode::OK, negotiate::JSON, document.to_string())
+    let mut response = respond::bytes(StatusCode::OK, negotiate::JSON, document.to_string());
+    response.headers_mut().insert(CACHE_CONTROL, PUBLIC);
+    response
 }
 
 fn openapi_v2(server: &Server, exchange: &Exchange) -> Result<Response<Body>, ApiError> {

@@ -125,7 +125,7 @@ pub async fn serve(
     } else {
         let (_, source) = checks(kind).find(|(name, _)| *name == check)?;
         return Some(Ok(match Seen::of(server).await.verdict(source) {
-            Ok(()) => respond::plain(StatusCode::OK, "ok"),
+            Ok(()) => respond::bytes(StatusCode::OK, "text/plain; charset=utf-8", "ok"),
             Err(why) => {
                 let text = format!("internal server error: {why}\n");
                 respond::plain(StatusCode::INTERNAL_SERVER_ERROR, text)

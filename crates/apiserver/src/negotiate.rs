@@ -67,7 +67,11 @@ impl Accept {
         if *asked == list {
             return Ok(());
         }
-        let package = if row.group.is_empty() { "core" } else { row.group.split('.').next().unwrap_or("") };
+        // Both kinds of events are one to upstream.
+        let package = match row.group.split('.').next().unwrap_or("") {
+            "" | "events" => "core",
+            first => first,
+        };
         let why = match list {
             true => format!(
                 "PartialObjectMetadata, but the requested object is a list (*{package}.{})",
@@ -132,10 +136,12 @@ pub fn accept(headers: &HeaderMap, pretty: Option<bool>, offer: Offer) -> Result
     let mut known = false;
     for clause in clauses(header) {
         known |= matches!(clause.media, JSON | "*/*" | "application/*" | YAML | PROTOBUF);
+        // What every kind has can be had in protobuf of any kind.
+        let transformed = clause.params.iter().any(|(key, _)| *key == "as");
         let format = match clause.media {
-            JSON | "*/*" | "application/*" => Format::Json { pretty: pretty() },
+            JSON | "*/*" => Format::Json { pretty: pretty() },
             YAML | "application/x-yaml" | "text/yaml" if !offer.watch => Format::Yaml,
-            PROTOBUF if offer.protobuf => Format::Protobuf,
+            PROTOBUF if offer.protobuf || transformed => Format::Protobuf,
             _ => continue,
         };
         if let Some(view) = view(&clause, offer) {
@@ -156,7 +162,10 @@ fn no_representation(offer: Offer) -> ApiError {
 
 fn view(clause: &Clause<'_>, offer: Offer) -> Option<View> {
     let get = |key: &str| clause.params.iter().find(|p| p.0 == key).map(|p| p.1);
-    let Some(target) = get("as") else { return Some(View::Object) };
+    let Some(target) = get("as") else {
+        let odd = get("v").is_some() || get("g").is_some();
+        return (!odd).then_some(View::Object);
+    };
     let version = get("v").filter(|v| matches!(*v, "v1" | "v1beta1"))?;
     get("g").filter(|group| *group == "meta.k8s.io")?;
     match target {
@@ -174,8 +183,7 @@ fn not_acceptable(offer: Offer) -> ApiError {
             &["application/json;stream=watch", "application/vnd.kubernetes.protobuf;stream=watch"]
         }
         (true, false) => &["application/json;stream=watch"],
-        (false, true) => &[JSON, YAML, PROTOBUF],
-        (false, false) => &[JSON, YAML],
+        (false, _) => &[JSON, YAML, PROTOBUF],
     };
     let message = format!("only the following media types are accepted: {}", types.join(", "));
     ApiError::new(Reason::NotAcceptable, message)

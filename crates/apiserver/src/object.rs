@@ -30,6 +30,8 @@ pub struct CustomKind {
     pub storage_version: String,
     /// Who converts between versions; without it they differ in nothing but their name.
     pub conversion: Option<Arc<crate::convert::Webhook>>,
+    /// What clients of a deprecated version are told.
+    pub deprecation: Option<String>,
     /// Objects up to this revision were stored before the schema: they are pruned and defaulted when read.
     pub since: u64,
 }

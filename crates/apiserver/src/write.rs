@@ -192,8 +192,16 @@ fn decode_parts(target: Target<'_>, format: Format, body: &[u8]) -> Result<(Valu
         value = serde_json::json!({});
     }
     let Value::Object(map) = &mut value else {
-        return Err(unrecognized(target, body, "json: cannot unmarshal into Go value of type struct"));
+        let found = if value.is_array() { "array" } else { "string" };
+        let why = format!(
+            "couldn't get version/kind; json parse error: json: cannot unmarshal {found} into Go value of type {TYPE_META}"
+        );
+        return Err(unrecognized(target, body, &why));
     };
+    if target.custom {
+        check_custom(target, &value, body)?;
+        return Ok((value, strict));
+    }
     for (key, own) in [("apiVersion", target.api_version()), ("kind", target.kind.to_owned())] {
         if map.get(key).and_then(Value::as_str).unwrap_or("").is_empty() {
             map.insert(key.to_owned(), own.into());
@@ -201,6 +209,24 @@ fn decode_parts(target: Target<'_>, format: Format, body: &[u8]) -> Result<(Valu
     }
     check_kind(target, &value)?;
     Ok((value, strict))
+}
+
+/// A custom resource says what it is, and its metadata is what metadata is.
+fn check_custom(target: Target<'_>, value: &Value, body: &[u8]) -> Result<(), ApiError> {
+    if value["kind"].as_str().unwrap_or("").is_empty() {
+        let why = format!("Object 'Kind' is missing in '{}'", String::from_utf8_lossy(body));
+        return Err(unrecognized(target, body, &why));
+    }
+    check_kind(target, value)?;
+    check_meta(value).map_err(|why| cannot_be_handled(target, target.kind, target.version, &why))
+}
+
+/// What is wrong with the types of an object's metadata.
+fn check_meta(value: &Value) -> Result<(), String> {
+    let Some(meta) = value.get("metadata").filter(|meta| !meta.is_null()) else { return Ok(()) };
+    let facts = facts().by_name("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta");
+    let schema = facts.map_or(Schema::Any, Schema::Type);
+    json::conform(schema, meta).map(drop).map_err(|error| error.to_string())
 }
 
 /// Holds a tree against the kind it must have: canonical value and what a strict reader objects to.
@@ -212,6 +238,7 @@ pub fn conform(
     let decoded = json::conform(target.schema(), value).map_err(|error| error.to_string())?;
     let (mut value, mut strict) = (decoded.value, decoded.strict_errors);
     if let Some(custom) = custom {
+        check_meta(&value)?;
         strict.extend(structural::prune(&custom.node, &mut value));
     }
     check_kind(target, &value).map_err(|error| error.message)?;
@@ -341,11 +368,9 @@ fn check_kind(target: Target<'_>, value: &Value) -> Result<(), ApiError> {
         )));
     }
     if target.custom {
-        return Err(ApiError::bad_request(format!(
-            "{kind} in version {} cannot be handled as a {}: no match for kind",
-            go_quote(version),
-            target.kind
-        )));
+        let error = FieldError::invalid(&Path::new("kind"), kind, format!("must be {}", target.kind));
+        let name = value["metadata"]["name"].as_str().unwrap_or("");
+        return Err(ApiError::invalid(target.group, kind, name, &ErrorList(vec![error])));
     }
     let why = format!(
         "converting ({version}.{kind}) to ({}.{}): unknown conversion",

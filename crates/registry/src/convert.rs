@@ -139,6 +139,10 @@ fn hpa_to_v1(hpa: &mut Value) {
     if !others.is_empty() {
         annotate(hpa, METRICS, &Value::Array(others));
     }
+    // The old form always tells the number.
+    if hpa.has("status") {
+        hpa.set_default("status.currentReplicas", 0);
+    }
     let current = hpa.unset("status.currentMetrics").unwrap_or_default();
     let mut all = Vec::new();
     for metric in current.as_array().into_iter().flatten() {
@@ -182,6 +186,8 @@ fn hpa_to_v2(hpa: &mut Value) {
         let cpu = json!([{"type": "Resource", "resource": {"name": "cpu",
             "current": {"averageUtilization": percent, "averageValue": "0"}}}]);
         hpa.set("status.currentMetrics", cpu);
+    } else {
+        hpa.set("status.currentMetrics", Value::Null);
     }
     for (path, key) in [("spec.behavior", BEHAVIOR), ("status.conditions", CONDITIONS)] {
         if let Some(value) = annotation(hpa, key) {

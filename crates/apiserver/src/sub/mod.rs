@@ -34,6 +34,10 @@ use crate::write;
 pub async fn dispatch(call: &Call<'_>, body: Body) -> Result<Response<Body>, ApiError> {
     let info = &call.exchange.info;
     let Some(sub) = call.row().subresource(&info.subresource).cloned() else {
+        // What a definition could have switched on is missing in another way.
+        if call.row().custom && matches!(info.subresource.as_str(), "status" | "scale") {
+            return Err(ApiError::not_found(&info.group, &info.resource, &info.name));
+        }
         return Err(verbs::no_such_path());
     };
     let verb = Verb::ALL.into_iter().find(|verb| verb.as_str() == info.verb);

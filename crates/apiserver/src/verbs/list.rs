@@ -85,11 +85,11 @@ fn unknown_field(call: &Call<'_>, field: &str) -> String {
     if row.kind == "ResourceSlice" && !row.custom {
         return format!("field label not supported for {}, Kind={}: {field}", row.api_version(), row.kind);
     }
-    if !row.custom && !row.selectable.is_empty() && row.kind != "Job" {
+    if row.custom || (!row.selectable.is_empty() && row.kind != "Job") {
         return format!("field label not supported: {field}");
     }
     let field = api::validation::go_quote(field);
-    if !row.custom && row.kind == "Job" {
+    if row.kind == "Job" {
         return format!("field label {field} not supported for Job");
     }
     format!("{field} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
@@ -371,7 +371,11 @@ fn list_meta(page: &Page) -> Value {
 }
 
 fn answer(call: &Call<'_>, accept: &Accept, page: Page, include: Include) -> Response<Body> {
-    let (row, served, meta) = (call.row(), &call.served, list_meta(&page));
+    let (row, served, mut meta) = (call.row(), &call.served, list_meta(&page));
+    // Upstream's lists of custom resources have the field even when it says nothing.
+    if row.custom && matches!(accept.view, View::Object) && meta.get("continue").is_none() {
+        meta["continue"] = "".into();
+    }
     let api_version = row.api_version();
     match (&accept.view, accept.format) {
         (View::Object, Format::Json { pretty: false }) => {

@@ -11,7 +11,7 @@ pub(crate) mod watch;
 use std::sync::Arc;
 
 use api::ApiError;
-use api::validation::ErrorList;
+use api::validation::{ErrorKind, ErrorList, FieldError, Path};
 use base::http::Body;
 use http::Response;
 use machinery::cel::Budget;
@@ -64,8 +64,12 @@ impl Call<'_> {
             Some(old) => structural::validate_update(&custom.node, new, old),
         };
         // Rules judge only what has the right shape.
-        if errors.is_empty() {
-            errors = custom.rules.validate(&custom.node, new, old, &mut Budget::default());
+        if !custom.rules.is_empty() {
+            if errors.iter().any(|error| BLOCKING.contains(&error.kind)) {
+                errors.push(FieldError::invalid(&Path::root(), Value::Null, NOT_CHECKED));
+            } else {
+                errors.extend(custom.rules.validate(&custom.node, new, old, &mut Budget::default()));
+            }
         }
         if errors.is_empty() {
             return Ok(());
@@ -89,7 +93,8 @@ impl Call<'_> {
     pub fn offer(&self) -> Offer {
         let row = self.row();
         let plain_part = !self.exchange.info.subresource.is_empty()
-            && PLAIN_PARTS.contains(&(row.group.as_str(), row.kind.as_str()));
+            && (PLAIN_PARTS.contains(&(row.group.as_str(), row.kind.as_str()))
+                || PLAIN_SUBRESOURCES.contains(&self.exchange.info.subresource.as_str()));
         Offer {
             tables: (row.storage.is_some() || row.verbs.has(Verb::List)) && !plain_part,
             protobuf: !row.custom,
@@ -109,14 +114,29 @@ pub async fn dispatch(server: &Server, exchange: &Exchange, body: Body) -> Resul
     if exchange.head.method == http::Method::HEAD && info.subresource != "proxy" {
         return Err(method_not_allowed());
     }
-    warn_deprecated(row, exchange);
     let call = Call { server, exchange, served: Served::new(row.clone(), serving.custom(row).cloned()) };
     let (body, place) = crate::bodies::admit(server, exchange, body).await?;
-    match place {
+    let answer = match place {
         None => handle(&call, body).await,
         // A large body can take seconds of a core.
         Some(_place) => base::tasks::apart(handle(&call, body)).await,
+    };
+    if !answer.as_ref().is_err_and(unserved) {
+        warn_deprecated(row, exchange);
+        call.served
+            .custom
+            .iter()
+            .filter_map(|kind| kind.deprecation.as_ref())
+            .for_each(|text| exchange.warn(text));
     }
+    answer
+}
+
+/// Whether an error is about the way to a kind: nothing was served that one could be warned of.
+fn unserved(error: &ApiError) -> bool {
+    error.code == 405
+        || ["406: ", "415: "].iter().any(|start| error.message.starts_with(start))
+        || error.message == no_such_path().message
 }
 
 async fn handle(call: &Call<'_>, body: Body) -> Result<Response<Body>, ApiError> {
@@ -153,6 +173,20 @@ pub async fn part(call: &Call<'_>, part: registry::Part, body: Body) -> Result<R
     }
 }
 
+/// Subresources that are not shown as tables.
+const PLAIN_SUBRESOURCES: [&str; 3] = ["approval", "ephemeralcontainers", "resize"];
+
+/// What may be wrong with a custom resource so that its rules would not know what they judge.
+const BLOCKING: [ErrorKind; 5] = [
+    ErrorKind::NotSupported,
+    ErrorKind::Required,
+    ErrorKind::TooLong,
+    ErrorKind::TooMany,
+    ErrorKind::TypeInvalid,
+];
+const NOT_CHECKED: &str = "some validation rules were not checked because the object was invalid; correct the existing \
+                           errors to complete validation";
+
 /// Group and kind of what shows no tables of its subresources.
 const PLAIN_PARTS: &[(&str, &str)] = &[
     ("apiextensions.k8s.io", "CustomResourceDefinition"),
@@ -168,7 +202,7 @@ const DEPRECATED: &[(&str, &str)] = &[
 
 fn warn_deprecated(row: &Resource, exchange: &Exchange) {
     if let Some((_, text)) = DEPRECATED.iter().find(|entry| row.group.is_empty() && entry.0 == row.kind) {
-        exchange.warn(*text);
+        exchange.warn_first(text);
     }
 }
 
@@ -176,6 +210,10 @@ fn warn_deprecated(row: &Resource, exchange: &Exchange) {
 /// none.
 fn check_scope(row: &Arc<Resource>, exchange: &Exchange) -> Result<(), ApiError> {
     let info = &exchange.info;
+    // A prefix that was dropped long ago.
+    if info.verb == "proxy" {
+        return Err(no_such_path());
+    }
     let by_name =
         [Verb::Get, Verb::Update, Verb::Patch, Verb::Delete].iter().any(|verb| row.verbs.has(*verb));
     if !info.name.is_empty() && info.subresource.is_empty() && !by_name {

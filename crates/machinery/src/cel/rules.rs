@@ -218,9 +218,13 @@ fn judge(
         Some(message) => message.clone(),
         None => format!("failed rule: {}", compiled.rule.rule.trim()),
     };
+    let mut broken = false;
     let detail = match compiled.program.eval_bool(&variables, budget) {
         Ok(true) => return None,
-        Ok(false) => said(compiled, &variables, budget).unwrap_or_else(named),
+        Ok(false) => {
+            broken = true;
+            said(compiled, &variables, budget).unwrap_or_else(named)
+        }
         Err(error) if error.out_of_budget => {
             format!("{error}: call cost exceeds limit for rule: {}", compiled.rule.rule.trim())
         }
@@ -230,13 +234,15 @@ fn judge(
         Some(below) => join(path, below),
         None => path.clone(),
     };
+    if !broken {
+        return Some(FieldError::invalid(&path, type_name(node), detail));
+    }
+    let shown = (!value.is_object() && !value.is_array()).then(|| api::validation::show(value));
     Some(match compiled.rule.reason.as_deref() {
         Some("FieldValueForbidden") => FieldError::forbidden(&path, detail),
         Some("FieldValueRequired") => FieldError::required(&path, detail),
-        Some("FieldValueDuplicate") => {
-            FieldError { kind: ErrorKind::Duplicate, ..FieldError::invalid(&path, type_name(node), detail) }
-        }
-        _ => FieldError::invalid(&path, type_name(node), detail),
+        Some("FieldValueDuplicate") => FieldError { kind: ErrorKind::Duplicate, value: shown, path, detail },
+        _ => FieldError { kind: ErrorKind::Invalid, value: shown, path, detail },
     })
 }
 
@@ -303,12 +309,12 @@ mod tests {
             (
                 object(json!({"min": 3, "max": 2, "name": "a"})),
                 None,
-                "spec: Invalid value: \"object\": min must not exceed max",
+                "spec: Invalid value: min must not exceed max",
             ),
             (
                 object(json!({"min": 1, "max": 2, "name": "b"})),
                 Some(&fine),
-                "spec.name: Invalid value: \"object\": name was a",
+                "spec.name: Invalid value: name was a",
             ),
             (
                 object(json!({"min": 1, "max": 200, "name": "a"})),
@@ -318,7 +324,7 @@ mod tests {
             (
                 object(json!({"min": 1, "max": 2, "name": "a", "tags": ["t", "x"]})),
                 None,
-                "spec.tags[1]: Invalid value: \"string\": failed rule: self.startsWith('t')",
+                "spec.tags[1]: Invalid value: \"x\": failed rule: self.startsWith('t')",
             ),
         ] {
             let errors = rules.validate(&node, &value, old, &mut Budget::default());

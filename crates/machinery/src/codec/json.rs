@@ -704,12 +704,17 @@ fn named_type(field: &'static FieldFacts) -> Option<&'static str> {
     NAMED.iter().find(is).map(|row| row.2)
 }
 
+/// Maps whose keys are the names of resources, as Go has them, beside those of its `ResourceList`.
+const BY_RESOURCE: [&str; 2] = ["allocatedResourceStatuses", "resources"];
+
 /// The Go type a place has, for error messages.
 fn go_type(schema: Schema<'_>) -> String {
     let element = |field: &'static FieldFacts| match field.base {
         Base::Message(_) => {
             field.message().map_or(String::new(), |t| format!("{}.{}", t.go_package, t.go_name))
         }
+        // Maps of these are what users know besides.
+        Base::Scalar(Scalar::Strs) if field.shape == Shape::Map => "v1.ExtraValue".to_string(),
         Base::Scalar(scalar) => field.go_type.unwrap_or(scalar::go_type(scalar)).to_string(),
     };
     if let Schema::Field(field) = schema
@@ -717,7 +722,15 @@ fn go_type(schema: Schema<'_>) -> String {
     {
         return name.to_owned();
     }
+    if let Schema::Item(field) = schema
+        && let Some(element) = named_type(field).and_then(|name| name.strip_prefix("map[string]"))
+    {
+        return element.to_owned();
+    }
     match schema {
+        Schema::Field(field) if field.shape == Shape::Map && BY_RESOURCE.contains(&field.json) => {
+            format!("map[v1.ResourceName]{}", element(field))
+        }
         // The one map that Go has a name for.
         Schema::Field(field)
             if field.shape == Shape::Map

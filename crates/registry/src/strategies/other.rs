@@ -94,7 +94,7 @@ pub static CRD: Rules = Rules {
         Part::Status => definition::status(new),
         _ => definition::definition(new, Some(old)),
     },
-    resets: WITH_META,
+    name: NameRule::Own,
     ..SPEC_STATUS
 };
 
@@ -148,9 +148,28 @@ fn reset_meta_for_status(_cx: &Context<'_>, part: Part, new: &mut Value, old: &V
     }
 }
 
+/// The topology of old can only be read; the node that it named stays with an endpoint that has none.
+fn drop_topology(slice: &mut Value, old: &Value) {
+    const HOST: &str = "kubernetes.io/hostname";
+    let node = |endpoint: &Value| endpoint.map("deprecatedTopology").get(HOST).cloned();
+    let known: Vec<Value> = old.list("endpoints").iter().filter_map(node).collect();
+    for endpoint in slice.list_mut("endpoints") {
+        if let Some(node) = node(endpoint).filter(|node| known.contains(node) && !endpoint.has("nodeName")) {
+            endpoint.set("nodeName", node);
+        }
+        endpoint.unset("deprecatedTopology");
+    }
+}
+
 /// EndpointSlice.
 pub static ENDPOINT_SLICE: Rules = Rules {
     default: defaults::endpoint_slice,
+    create: |_, slice| drop_topology(slice, &Value::Null),
+    update: |_, _, new, old| {
+        if differs(new.get("endpoints"), old.get("endpoints")) {
+            drop_topology(new, old);
+        }
+    },
     generation: Generation::Function(|new, old| {
         ["addressType", "endpoints", "ports"].iter().any(|f| differs(new.get(f), old.get(f)))
             || differs(Some(new.at("metadata.labels")), Some(old.at("metadata.labels")))
@@ -307,10 +326,7 @@ pub static VOLUME_ATTACHMENT: Rules = Rules {
     unconditional_update: false,
     update: reset_meta_for_status,
     validate: |_, o| storage::volume_attachment(o),
-    validate_update: |_, part, new, old| match part {
-        Part::Status => v::ErrorList::new(),
-        _ => storage::volume_attachment_update(new, old),
-    },
+    validate_update: |_, _, new, old| storage::volume_attachment_update(new, old),
     resets: WITH_META,
     ..PLAIN
 };

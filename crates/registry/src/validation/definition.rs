@@ -4,6 +4,7 @@
 use api::names;
 use serde_json::Value;
 
+use super::meta::NameRule;
 use super::{ErrorList, FieldError, Path, Report, admission, schema};
 use crate::tree::Tree;
 
@@ -30,9 +31,12 @@ pub fn definition(crd: &Value, old: Option<&Value>) -> ErrorList {
     let full = format!("{}.{}", spec.text("names.plural"), spec.text("group"));
     for field in ["generateName", "name"] {
         let text = crd.at("metadata").text(field);
-        if old.is_none() && !text.is_empty() && text != full {
-            let detail = "must be spec.names.plural+\".\"+spec.group";
-            errors.invalid(&Path::new("metadata").child(field), text, detail);
+        let at = Path::new("metadata").child(field);
+        if old.is_none() && !text.is_empty() {
+            errors.messages(&at, text, NameRule::DnsSubdomain.check(text, field == "generateName"));
+            if text != full {
+                errors.invalid(&at, text, "must be spec.names.plural+\".\"+spec.group");
+            }
         }
     }
     group(&mut errors, spec.text("group"), &path.child("group"));

@@ -21,6 +21,8 @@ pub enum NameRule {
     Dns1035Label,
     /// An IP address, canonically written.
     Address,
+    /// What the kind's own rules say.
+    Own,
     /// Anything that is one path segment: RBAC kinds, custom checks.
     PathSegment,
     /// As `PathSegment`, and metadata is looked at only when the rest is right.
@@ -46,10 +48,14 @@ impl NameRule {
         };
         match self {
             NameRule::LongName if prefix => Vec::new(),
-            NameRule::DnsSubdomain | NameRule::LongName => names::dns1123_subdomain(name),
+            NameRule::LongName => {
+                let said = names::dns1123_subdomain(name).into_iter();
+                said.map(|why| why.replace("no more than 253 characters", "no more than 253 bytes")).collect()
+            }
+            NameRule::DnsSubdomain => names::dns1123_subdomain(name),
             NameRule::DnsLabel => names::dns1123_label(name),
             NameRule::Dns1035Label => names::dns1035_label(name),
-            NameRule::Address | NameRule::PathSegment | NameRule::Later => Vec::new(),
+            NameRule::Address | NameRule::PathSegment | NameRule::Later | NameRule::Own => Vec::new(),
         }
     }
 }

@@ -39,6 +39,7 @@ pub fn root(errors: &mut ErrorList, schema: &Value, has_status: bool, path: &Pat
     }
     let whole = errors.0.len();
     structural(errors, schema, Level::Root, &path);
+    errors.0[whole..].sort_by_cached_key(ToString::to_string);
     if errors.0.len() == whole {
         defaults(errors, schema, Level::Root, false, &path);
     }
@@ -124,7 +125,6 @@ fn a_default(errors: &mut ErrorList, schema: &Value, default: &Value, embedded: 
         let below = error.path.to_string();
         error.path = match below.as_str() {
             "<nil>" => path.clone(),
-            index if index.starts_with('[') => Path::new(&format!("{path}{index}")),
             field => path.child(field),
         };
         errors.push(error);

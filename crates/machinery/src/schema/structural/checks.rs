@@ -191,7 +191,8 @@ fn holds(node: &Node, value: &Value) -> bool {
 fn junctors(node: &Node, value: &Value, path: &Path, errors: &mut Vec<FieldError>) {
     let checks = &node.checks;
     let name = if path == &Path::root() { String::new() } else { path.to_string() };
-    let mut bad = |detail: String| errors.push(FieldError::invalid(path, "", detail));
+    // Upstream gives these no path.
+    let mut bad = |detail: String| errors.push(FieldError::invalid(&Path::root(), "", detail));
     if !checks.any_of.is_empty() && !checks.any_of.iter().any(|inner| holds(inner, value)) {
         bad(format!("{} must validate at least one schema (anyOf)", go_quote(&name)));
     }
@@ -226,19 +227,24 @@ fn check_string(checks: &Checks, text: &str, path: &Path, errors: &mut Vec<Field
         && length > most
     {
         errors.push(FieldError::too_long(path, usize::try_from(most).unwrap_or(usize::MAX)));
+        return check_format(checks, text, path, errors);
     }
     let mut bad =
         |detail: String| errors.push(FieldError::invalid(path, text, format!("{} {detail}", within(path))));
+    // Of these, upstream tells the first.
     if let (Some(least), _) = checks.length
         && length < least
     {
         bad(format!("should be at least {least} chars long"));
-    }
-    if let Some((source, regex)) = &checks.pattern
+    } else if let Some((source, regex)) = &checks.pattern
         && !regex.is_match(text)
     {
         bad(format!("should match '{source}'"));
     }
+    check_format(checks, text, path, errors);
+}
+
+fn check_format(checks: &Checks, text: &str, path: &Path, errors: &mut Vec<FieldError>) {
     if let Some(format) = &checks.format
         && !fits_format(format, text)
     {
@@ -419,6 +425,7 @@ mod tests {
                 "spec.name: Invalid value: \"A\": spec.name in body should match '^[a-z]+$'",
             ),
             (json!({"name": "abcd"}), "spec.name: Too long: may not be more than 3 bytes"),
+            (json!({"name": "ABCD"}), "spec.name: Too long: may not be more than 3 bytes"),
             (
                 json!({"name": 1}),
                 "spec.name: Invalid value: \"integer\": spec.name in body must be of type string: \"integer\"",
@@ -434,7 +441,7 @@ mod tests {
             (json!({"name": "a", "list": ["a", "b"]}), "spec.list: Too many: 2: must have at most 1 item"),
             (
                 json!({"name": "a", "either": {}}),
-                "spec.either: Invalid value: \"\": \"spec.either\" must validate at least one schema (anyOf)",
+                "<nil>: Invalid value: \"\": \"spec.either\" must validate at least one schema (anyOf)",
             ),
             (json!({"name": "a", "port": "x", "either": {"a": "y"}}), ""),
         ] {
