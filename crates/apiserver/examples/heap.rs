@@ -1,5 +1,5 @@
-//! Holds 20,000 pods of 3.3 KB as the API server holds them, half of them with a status, for a heap profiler: the
-//! system's allocator, so that it sees each allocation.
+//! Holds pods of 3.3 KB (20,000, or as many as the argument says) as the API server holds them, half of them with a
+//! status, for a heap profiler: the system's allocator, so that it sees each allocation.
 //!
 //! ```text
 //! cargo build --profile perf -p apiserver --example heap
@@ -14,10 +14,8 @@ use http_body_util::BodyExt;
 use serde_json::json;
 use store::{Engine, Options, Store};
 
-/// Pods made.
+/// Pods made, when nothing is said.
 const PODS: usize = 20_000;
-/// Pods whose status is patched.
-const PATCHED: usize = 10_000;
 const ALL: &str = "/api/v1/namespaces/default/pods";
 
 async fn send(server: &Server, method: Method, path: &str, media: &'static str, body: String) {
@@ -66,6 +64,7 @@ fn resident() -> String {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
+    let pods = std::env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(PODS);
     let (clock, rows) = (Clock::system(), Rows::builtin());
     let store =
         Store::open(Engine::Memory, Options::new(rows.indexer(), clock.clone())).await.expect("memory");
@@ -76,15 +75,15 @@ async fn main() {
     let account = json!({"metadata": {"name": "default"}}).to_string();
     let accounts = "/api/v1/namespaces/default/serviceaccounts";
     send(&server, Method::POST, accounts, "application/json", account).await;
-    for at in 0..PODS {
+    for at in 0..pods {
         send(&server, Method::POST, ALL, "application/json", pod(at)).await;
     }
-    println!("{PODS} pods: {}", resident());
-    for at in 0..PATCHED {
+    println!("{pods} pods: {}", resident());
+    for at in 0..pods / 2 {
         let path = format!("{ALL}/pod-{at}/status");
         send(&server, Method::PATCH, &path, "application/strategic-merge-patch+json", status(at)).await;
     }
-    println!("{PATCHED} patched: {}", resident());
+    println!("{} patched: {}", pods / 2, resident());
     // Whatever is alive now is what a profiler calls leaked.
     std::process::exit(0);
 }

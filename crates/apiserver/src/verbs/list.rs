@@ -26,8 +26,10 @@ use crate::object::Served;
 use crate::request::Query;
 use crate::respond::{self, Include};
 
-/// Bytes of a list handed to the connection at a time.
+/// Bytes of a list handed to the connection at a time, and at first: each time it is twice as many, so that whoever
+/// does not read costs little.
 const CHUNK: usize = 128 * 1024;
+const FIRST_CHUNK: usize = 16 * 1024;
 
 /// Label and field conditions of a list or watch.
 #[derive(Clone, Debug, Default)]
@@ -389,6 +391,7 @@ fn answer(call: &Call<'_>, accept: &Accept, page: Page, include: Include) -> Res
                 head: Some(head.into()),
                 objects: page.objects,
                 at: 0,
+                chunk: FIRST_CHUNK,
                 ended: false,
             };
             let mut response = respond::bytes(StatusCode::OK, accept.content_type(), Bytes::new());
@@ -438,6 +441,8 @@ struct ListBody {
     head: Option<Bytes>,
     objects: Vec<Arc<Object>>,
     at: usize,
+    /// Bytes of the next chunk.
+    chunk: usize,
     ended: bool,
     /// Bytes that there will be at least.
     least: usize,
@@ -455,11 +460,11 @@ impl http_body::Body for ListBody {
             return Poll::Ready(None);
         }
         // Room for the object that crosses the mark, too: growing would copy.
-        let mut out = BytesMut::with_capacity((2 * self.least + 512).min(CHUNK + CHUNK / 8));
+        let mut out = BytesMut::with_capacity((2 * self.least + 512).min(self.chunk + self.chunk / 8));
         if let Some(head) = self.head.take() {
             out.put_slice(&head);
         }
-        while out.len() < CHUNK {
+        while out.len() < self.chunk {
             let Some(object) = self.objects.get(self.at) else {
                 out.put_slice(b"]}");
                 self.ended = true;
@@ -473,6 +478,7 @@ impl http_body::Body for ListBody {
             out.put_slice(&rest);
             self.at += 1;
         }
+        self.chunk = (self.chunk * 2).min(CHUNK);
         Poll::Ready(Some(Ok(Frame::data(out.freeze()))))
     }
 

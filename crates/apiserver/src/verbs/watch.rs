@@ -38,8 +38,15 @@ const INITIAL_END: &str = "k8s.io/initial-events-end";
 const PACE_EACH: Duration = Duration::from_micros(25);
 /// The longest that pace delays a change; below the shortest, nothing is delayed.
 const PACE: std::ops::Range<Duration> = Duration::from_millis(1)..Duration::from_millis(20);
-/// Initial objects put into one chunk.
+/// Initial objects brought into their version at a time.
 const INITIAL_CHUNK: usize = 64;
+/// Bytes of initial objects in the first chunk; each further one is twice as long, up to the most. Whoever does not
+/// read costs the first ones.
+const FIRST_BYTES: usize = 16 * 1024;
+/// Bytes put together at most: of what is longer, watches share each object's own.
+const TOGETHER_BYTES: usize = 128 * 1024;
+/// From this length on an object is not copied into a chunk.
+const LARGE_BYTES: usize = 16 * 1024;
 
 /// Answers a watch.
 pub async fn watch(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
@@ -76,6 +83,9 @@ pub async fn watch(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
         writer,
         watch,
         initial: initial.into(),
+        ready: VecDeque::new(),
+        parts: VecDeque::new(),
+        room: FIRST_BYTES,
         initial_revision: start,
         initial_end,
         bookmarks: query.flag("allowWatchBookmarks"),
@@ -196,6 +206,12 @@ struct State {
     writer: Writer,
     watch: Watch,
     initial: VecDeque<Arc<Object>>,
+    /// The next of them, in their version.
+    ready: VecDeque<Arc<Object>>,
+    /// What goes out before anything else.
+    parts: VecDeque<Bytes>,
+    /// Bytes of the next chunk.
+    room: usize,
     initial_revision: u64,
     initial_end: bool,
     bookmarks: bool,
@@ -212,10 +228,13 @@ struct State {
 impl State {
     /// The next bytes; `None` ends the watch.
     async fn next(&mut self) -> Option<Bytes> {
+        if let Some(part) = self.parts.pop_front() {
+            return Some(part);
+        }
         if self.over {
             return None;
         }
-        if !self.initial.is_empty() {
+        if !self.initial.is_empty() || !self.ready.is_empty() {
             return self.initial_chunk().await;
         }
         if std::mem::take(&mut self.initial_end) {
@@ -274,18 +293,28 @@ impl State {
     }
 
     async fn initial_chunk(&mut self) -> Option<Bytes> {
-        let mut out = BytesMut::new();
-        let count = self.initial.len().min(INITIAL_CHUNK);
-        let objects = self.initial.drain(..count).collect();
-        match crate::convert::many(&self.server, &self.writer.served, objects).await {
-            Ok(objects) => {
-                for object in objects {
-                    out.extend_from_slice(&self.writer.object("ADDED", &object));
-                }
-                Some(out.freeze())
+        if self.ready.is_empty() {
+            let count = self.initial.len().min(INITIAL_CHUNK);
+            let objects = self.initial.drain(..count).collect();
+            match crate::convert::many(&self.server, &self.writer.served, objects).await {
+                Ok(objects) => self.ready = objects.into(),
+                Err(error) => return Some(self.stop(&error)),
             }
-            Err(error) => Some(self.stop(&error)),
         }
+        let mut out = BytesMut::new();
+        while out.len() < self.room
+            && let Some(object) = self.ready.pop_front()
+        {
+            match self.writer.pieces("ADDED", &object) {
+                Some(pieces) => {
+                    self.parts.extend(pieces);
+                    break;
+                }
+                None => out.extend_from_slice(&self.writer.object("ADDED", &object)),
+            }
+        }
+        self.room = (self.room * 2).min(TOGETHER_BYTES);
+        if out.is_empty() { self.parts.pop_front() } else { Some(out.freeze()) }
     }
 
     /// Ends the watch with an error.
@@ -307,18 +336,33 @@ impl State {
     }
 
     /// All events as they are stored: the same bytes for everyone who wants them so.
-    fn whole(&self, batch: &[Arc<Event>]) -> Option<Bytes> {
+    fn whole(&mut self, batch: &[Arc<Event>]) -> Option<Bytes> {
         let (served, form) = (&self.writer.served, self.writer.form());
         let plain = self.writer.accept.view == View::Object
             && self.selection.is_everything()
             && batch.iter().all(|event| served.is_native(&event.object));
+        let bytes = |event: &Arc<Event>| event.object.json.len();
         match batch {
             _ if !plain => None,
             [] => None,
             [event] => Some(self.writer.shared(event)),
-            _ if self.watch.company() < BUNDLED_FROM => Some(join(batch, |event| self.writer.shared(event))),
+            _ if self.watch.company() < BUNDLED_FROM
+                || batch.iter().map(bytes).sum::<usize>() > TOGETHER_BYTES =>
+            {
+                let frames = batch.iter().map(|event| self.writer.shared(event)).collect();
+                self.send(frames)
+            }
             _ => Some(self.server.bundles.of(served, form, batch, |event| self.writer.shared(event))),
         }
+    }
+
+    /// Frames as one, or one after the other when they are long.
+    fn send(&mut self, frames: Vec<Bytes>) -> Option<Bytes> {
+        if frames.len() > 1 && frames.iter().map(Bytes::len).sum::<usize>() <= TOGETHER_BYTES {
+            return Some(join(&frames, Bytes::clone));
+        }
+        self.parts.extend(frames);
+        self.parts.pop_front()
     }
 
     /// What the selection makes of the events.
@@ -342,11 +386,7 @@ impl State {
                 false => self.writer.object(name(kind), &object),
             });
         }
-        Ok(match frames.len() {
-            0 => None,
-            1 => frames.pop(),
-            _ => Some(join(&frames, Bytes::clone)),
-        })
+        Ok(self.send(frames))
     }
 }
 
@@ -362,8 +402,6 @@ fn join<T>(parts: &[T], piece: impl Fn(&T) -> Bytes) -> Bytes {
 const BUNDLED_FROM: usize = 4;
 /// Bundles kept: those of the last few moments.
 const BUNDLES: usize = 4;
-/// Bytes of a bundle that is kept; longer ones are made by each watch for itself.
-const BUNDLE_BYTES: usize = 512 * 1024;
 
 /// Runs of events as they were sent last: watches that are written to at the same time mostly get the same ones.
 #[derive(Default)]
@@ -395,13 +433,10 @@ impl Bundles {
             return found.bytes.clone();
         }
         let bytes = join(batch, piece);
-        if bytes.len() <= BUNDLE_BYTES {
-            let revisions = batch.iter().map(|event| event.revision).collect();
-            let mut kept = self.0.lock();
-            kept.truncate(BUNDLES - 1);
-            let prefix = served.prefix.clone();
-            kept.push_front(Bundle { prefix, form, revisions, bytes: bytes.clone() });
-        }
+        let revisions = batch.iter().map(|event| event.revision).collect();
+        let mut kept = self.0.lock();
+        kept.truncate(BUNDLES - 1);
+        kept.push_front(Bundle { prefix: served.prefix.clone(), form, revisions, bytes: bytes.clone() });
         bytes
     }
 }
@@ -474,6 +509,16 @@ impl Writer {
         self.object(name(kind), &event.object)
     }
 
+    /// A large object's frame in pieces, one of which is its text as it is stored.
+    fn pieces(&self, kind: &str, object: &Object) -> Option<[Bytes; 3]> {
+        let json = matches!(self.accept.format, Format::Json { .. }) && self.accept.view == View::Object;
+        if !json || object.json.len() < LARGE_BYTES {
+            return None;
+        }
+        let (open, close) = json_around(kind);
+        Some([open.into(), self.served.json(object), Bytes::from_static(close)])
+    }
+
     fn object(&mut self, kind: &str, object: &Object) -> Bytes {
         let protobuf = self.accept.format == Format::Protobuf;
         match &self.accept.view {
@@ -536,12 +581,14 @@ fn frame(protobuf: bool, served: &Served, kind: &str, object: &Object) -> Bytes 
     json_frame(kind, &served.json(object))
 }
 
+/// What stands before and after an object's text.
+fn json_around(kind: &str) -> (String, &'static [u8]) {
+    (format!("{{\"type\":\"{kind}\",\"object\":"), b"}\n")
+}
+
 fn json_frame(kind: &str, json: &[u8]) -> Bytes {
-    let mut out = BytesMut::with_capacity(json.len() + 32);
-    out.extend_from_slice(b"{\"type\":\"");
-    out.extend_from_slice(kind.as_bytes());
-    out.extend_from_slice(b"\",\"object\":");
-    out.extend_from_slice(json);
-    out.extend_from_slice(b"}\n");
+    let (open, close) = json_around(kind);
+    let mut out = BytesMut::with_capacity(open.len() + json.len() + close.len());
+    [open.as_bytes(), json, close].iter().for_each(|part| out.extend_from_slice(part));
     out.freeze()
 }
