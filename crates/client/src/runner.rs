@@ -178,9 +178,10 @@ impl Runner {
             let together = now.len().min(MAX_TOGETHER);
             let mut results = futures::stream::iter(now.into_iter().map(|step| self.run_step(key, step)))
                 .buffered(together);
-            let mut failed = false;
+            let (mut failed, mut in_vain) = (false, false);
             while let Some(result) = results.next().await {
                 match result {
+                    Ok(Done::InVain) => in_vain = true,
                     Ok(Done::Created) => out.created += 1,
                     Ok(Done::Deleted) => out.deleted += 1,
                     Ok(Done::Other) => {}
@@ -195,6 +196,10 @@ impl Runner {
                 return;
             }
             if stage.mode == Mode::SlowStart {
+                // What could not be made once cannot be made many times.
+                if in_vain {
+                    return;
+                }
                 batch *= 2;
             }
         }
@@ -258,7 +263,7 @@ impl Runner {
             }
             Err(error) if exists_is_fine && error.is(Reason::AlreadyExists) => Ok(Done::Other),
             // Nothing can be made in a namespace that goes away, and nobody needs to hear of it.
-            Err(error) if error.is_namespace_terminating() => Ok(Done::Other),
+            Err(error) if error.is_namespace_terminating() => Ok(Done::InVain),
             Err(error) => {
                 self.tell(report, Err(&error));
                 Err(error)
@@ -326,6 +331,8 @@ enum Done {
     Created,
     Deleted,
     Other,
+    /// Not done, and not to be tried again.
+    InVain,
 }
 
 /// The time without its fraction, as the API stores it.

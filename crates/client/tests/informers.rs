@@ -8,10 +8,10 @@ use api::UserInfo;
 use api::k8s::api::core::v1::ConfigMap;
 use base::http::{self as body, Body, BodySender};
 use base::{Clock, Rng, Tasks};
-use client::plan::to_value;
+use client::plan::{Mode, to_value};
 use client::{
     Cache, Client, InProcess, Informer, Key, Meta, Plan, Queue, Reconcile, ReconcileError, Recorder,
-    ResourceRef, Runner, SharedInformers,
+    ResourceRef, Runner, SharedInformers, Step,
 };
 use futures::FutureExt;
 use http::{Request, Response};
@@ -214,4 +214,21 @@ async fn the_runner_waits_for_its_own_writes() {
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(server.0.lock().log.len(), 2);
     assert!(tasks.drain(Duration::from_secs(1)).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_a_namespace_that_goes_nothing_is_tried_twice() {
+    let (clock, server) = (Clock::system(), Server::default());
+    let cause = json!({"reason": "NamespaceTerminating", "message": "namespace n is being terminated"});
+    let refusal = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Forbidden",
+        "code": 403, "message": "no", "details": {"causes": [cause]}});
+    server.answer("POST /api/v1/namespaces/n/configmaps", 403, refusal);
+    let (sender, _events) = tokio::sync::mpsc::channel(10);
+    let recorder = Recorder::to_channel(sender, clock.clone());
+    let runner = Runner::new("test", server.client(&clock), recorder, Queue::new(clock.clone()), clock);
+    let object: ConfigMap = serde_json::from_value(map("a", 0)).expect("an object");
+    let mut plan = Plan::none();
+    plan.stage(Mode::SlowStart, (0..9).map(|_| Step::create(&object)).collect());
+    runner.execute(&Key::new("n", "a"), plan).await.expect("it is no failure");
+    assert_eq!(server.0.lock().log.len(), 1);
 }

@@ -7,8 +7,8 @@ use serde_json::Value;
 
 use crate::laws::target;
 use crate::truth::{
-    Truth, condition, controlled_by, cpu, is_active, is_deleting, is_over, is_ready, milli, selects, text,
-    uid,
+    Truth, condition, controlled_by, cpu, is_active, is_deleting, is_over, is_ready, milli, priority,
+    selects, text, uid,
 };
 
 /// A check of everything.
@@ -78,11 +78,13 @@ fn no_orphans(truth: &Truth, out: &mut Vec<String>) {
     }
 }
 
-/// True when a node would take this pod now.
+/// True when a node would take this pod now, less important pods removed.
 fn fits(truth: &Truth, pod: &Value, node: &Value) -> bool {
     let name = text(&node["metadata"]["name"]);
     let here = || {
-        truth.all("pods").map(|(_, pod)| pod).filter(|pod| pod["spec"]["nodeName"] == name && !is_over(pod))
+        let pods = truth.all("pods").map(|(_, pod)| pod);
+        let pods = pods.filter(|other| other["spec"]["nodeName"] == name && !is_over(other));
+        pods.filter(|other| priority(other) >= priority(pod))
     };
     let room = &node["status"]["allocatable"];
     let used: i64 = here().map(|pod| cpu(pod)).sum();

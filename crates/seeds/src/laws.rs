@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::tap::{Commit, Watcher};
 use crate::truth::{
     Place, Truth, condition, controlled_by, controller, cpu, is_active, is_deleting, is_over, is_ready,
-    milli, reason, selects, text, uid,
+    milli, priority, reason, selects, text, uid,
 };
 
 /// How long a change from outside excuses those who may not have seen it, milliseconds.
@@ -51,6 +51,8 @@ pub struct Judge {
     sizes: BTreeMap<String, Vec<(u64, u64)>>,
     /// Pods that ever ended: uid → succeeded.
     ended: BTreeMap<String, bool>,
+    /// When pods without a node were last seen, by uid: with their priority.
+    waited: BTreeMap<String, (i64, u64)>,
     /// Pods that belonged to a job, by the job's uid.
     job_pods: BTreeMap<String, BTreeSet<String>>,
     /// Pod uids that a job has claimed to count, by the job's uid.
@@ -75,6 +77,7 @@ const LAWS: &[Law] = &[
     ("a job's end is final", job_end),
     ("jobs that forbid it do not overlap", cron_forbid),
     ("a quota is never exceeded", quota),
+    ("only for more important pods is one removed", preemption),
 ];
 
 impl Watcher for Judge {
@@ -156,6 +159,9 @@ impl Judge {
         }
         if is_over(pod) {
             self.ended.entry(uid(pod).to_owned()).or_insert(pod["status"]["phase"] == "Succeeded");
+        }
+        if [step.old, step.new].into_iter().flatten().any(|pod| text(&pod["spec"]["nodeName"]).is_empty()) {
+            self.waited.insert(uid(pod).to_owned(), (priority(pod), step.at));
         }
         let was_ready = step.old.is_some_and(|old| is_ready(old));
         // Readiness lost by itself, ends, and disruptions by the scheduler, taints or the collector.
@@ -557,4 +563,21 @@ fn quota(judge: &Judge, step: &Step<'_>) -> Result<(), String> {
     }
     let _ = pod;
     Ok(())
+}
+
+fn preemption(judge: &Judge, step: &Step<'_>) -> Result<(), String> {
+    let Some(pod) = step.new.filter(|_| step.resource == "pods") else { return Ok(()) };
+    let preempted = |pod: &Arc<Value>| reason(pod, "DisruptionTarget") == "PreemptionByScheduler";
+    if !preempted(pod) || step.old.is_none_or(|old| preempted(old)) {
+        return Ok(());
+    }
+    let waits = |uid: &str| {
+        let known = judge.truth.by_uid(uid);
+        known.is_some_and(|(_, pod)| is_active(pod) && text(&pod["spec"]["nodeName"]).is_empty())
+    };
+    let mut others = judge.waited.iter().filter(|(_, (other, _))| *other > priority(pod));
+    if others.any(|(uid, (_, at))| waits(uid) || step.at.saturating_sub(*at) < WINDOW) {
+        return Ok(());
+    }
+    fail(format!("{} of priority {} for nobody", name(step), priority(pod)))
 }

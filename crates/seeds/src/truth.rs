@@ -74,6 +74,11 @@ pub fn cpu(pod: &Value) -> i64 {
     containers.map(|one| milli(&one["resources"]["requests"]["cpu"])).sum()
 }
 
+/// A pod's priority.
+pub fn priority(pod: &Value) -> i64 {
+    pod["spec"]["priority"].as_i64().unwrap_or(0)
+}
+
 /// A quantity in thousandths.
 pub fn milli(value: &Value) -> i64 {
     text(value).parse::<api::quantity::Quantity>().map_or(0, |quantity| quantity.milli_value())
