@@ -159,6 +159,12 @@ impl ApiError {
         self
     }
 
+    /// Takes the hint when to try again away.
+    pub fn without_retry(mut self) -> Self {
+        self.details.get_or_insert_default().retry_after_seconds = 0;
+        self
+    }
+
     /// 400.
     pub fn bad_request(message: impl Into<String>) -> Self {
         ApiError::new(Reason::BadRequest, message)

@@ -124,7 +124,7 @@ fn claim_address(server: &Server, service: &Value, ip: IpAddr) -> Option<Write> 
     let object = json!({"apiVersion": "networking.k8s.io/v1", "kind": "IPAddress", "metadata": {
         "name": ip.to_string(), "uid": server.rng.uuid(), "creationTimestamp": api::time::format(server.clock.now()),
         "labels": {"ipaddress.kubernetes.io/ip-family": family(ip), "ipaddress.kubernetes.io/managed-by": MANAGED_BY}},
-        "spec": {"parentRef": {"group": "", "resource": "services",
+        "spec": {"parentRef": {"resource": "services",
             "namespace": service.text("metadata.namespace"), "name": service.text("metadata.name")}}});
     Some(crate::write::put(row, address_key(ip), Expect::Absent, object))
 }
@@ -496,6 +496,10 @@ impl Allocators {
                 }
             });
             service.set("spec.ipFamilyPolicy", policy);
+        }
+        let errors = registry::validation::service::addresses(service, old);
+        if !errors.is_empty() {
+            return Err(ApiError::invalid("", "Service", service.text("metadata.name"), &errors));
         }
         let policy = service.text("spec.ipFamilyPolicy").to_owned();
         if old.is_some() && policy == "SingleStack" {

@@ -186,8 +186,12 @@ fn hpa_to_v2(hpa: &mut Value) {
         let cpu = json!([{"type": "Resource", "resource": {"name": "cpu",
             "current": {"averageUtilization": percent, "averageValue": "0"}}}]);
         hpa.set("status.currentMetrics", cpu);
-    } else {
+    } else if hpa.has("status") {
         hpa.set("status.currentMetrics", Value::Null);
+    }
+    // The newer form leaves out what is none.
+    if hpa.has("status") && hpa.int("status.currentReplicas") == 0 {
+        hpa.unset("status.currentReplicas");
     }
     for (path, key) in [("spec.behavior", BEHAVIOR), ("status.conditions", CONDITIONS)] {
         if let Some(value) = annotation(hpa, key) {

@@ -16,6 +16,9 @@ pub fn drop_fields(kind: &str, object: &mut Value, old: &Value) {
         }
         _ => "",
     };
+    if kind == "Pod" {
+        image_volumes(object, old);
+    }
     let claims = "status.nodeAllocatableResourceClaimStatuses";
     if kind == "Pod" && !old.has(claims) {
         object.unset(claims);
@@ -54,6 +57,23 @@ fn devices(slice: &mut Value, old: &Value) {
         let attributes = device.get_mut("attributes").and_then(Value::as_object_mut);
         for value in attributes.into_iter().flat_map(|all| all.values_mut()).filter(|_| !lists) {
             LISTS.iter().for_each(|list| drop(value.unset(list)));
+        }
+    }
+}
+
+/// What became of the images of volumes.
+fn image_volumes(pod: &mut Value, old: &Value) {
+    let lists =
+        ["status.containerStatuses", "status.initContainerStatuses", "status.ephemeralContainerStatuses"];
+    let mounts = |pod: &Value, list: &str| -> Vec<Value> {
+        pod.list(list).iter().flat_map(|status| status.list("volumeMounts").to_vec()).collect()
+    };
+    if lists.iter().any(|list| mounts(old, list).iter().any(|mount| mount.has("volumeStatus"))) {
+        return;
+    }
+    for list in lists {
+        for status in pod.list_mut(list) {
+            status.list_mut("volumeMounts").iter_mut().for_each(|mount| drop(mount.unset("volumeStatus")));
         }
     }
 }

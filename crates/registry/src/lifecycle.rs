@@ -104,9 +104,13 @@ fn reject(resource: &Resource, object: &Value, errors: ErrorList) -> Result<(), 
     if errors.is_empty() {
         return Ok(());
     }
-    // Upstream keeps both kinds of events as the core group's.
-    let group = if resource.group == "events.k8s.io" { "" } else { &*resource.group };
+    let group = internal_group(resource);
     Err(ApiError::invalid(group, &resource.kind, object.text("metadata.name"), &errors))
+}
+
+/// Upstream keeps both kinds of events as the core group's.
+fn internal_group(resource: &Resource) -> &str {
+    if resource.group == "events.k8s.io" { "" } else { &resource.group }
 }
 
 /// An object's namespace must be the request's; empty takes the request's.
@@ -317,7 +321,8 @@ fn shorten(object: &mut Value, seconds: Option<i64>) -> bool {
     true
 }
 
-fn check_options(options: &Value) -> Result<(), ApiError> {
+/// What is wrong with DeleteOptions by themselves.
+pub fn check_options(options: &Value) -> Result<(), ApiError> {
     let mut errors = ErrorList::new();
     let policy = options.text("propagationPolicy");
     if options.has("orphanDependents") && options.has("propagationPolicy") {
@@ -351,10 +356,18 @@ fn check_preconditions(resource: &Resource, object: &Value, options: &Value) -> 
         let own = object.at("metadata").text(field);
         if let Some(wanted) = wanted.as_str().filter(|w| *w != own) {
             let name = object.text("metadata.name");
+            let namespace = object.text("kind") == "Namespace" && resource.group.is_empty();
+            if namespace || (resource.kind == "CustomResourceDefinition" && !resource.custom) {
+                // Upstream's namespaces and definitions look for themselves, and have other words.
+                let detail = format!(
+                    "Precondition failed: {shown} in precondition: {wanted}, {shown} in object meta: {own}"
+                );
+                return Err(ApiError::conflict(&resource.group, &resource.plural, name, &detail));
+            }
             let detail = format!(
                 "the {shown} in the precondition ({wanted}) does not match the {shown} in record ({own}). {why}"
             );
-            return Err(ApiError::conflict(&resource.group, &resource.kind, name, &detail));
+            return Err(ApiError::conflict(internal_group(resource), &resource.kind, name, &detail));
         }
     }
     Ok(())

@@ -12,6 +12,7 @@ use crate::write::{self, Target, WriteOptions};
 /// POST of a Binding to `bindings` or `pods/NAME/binding`.
 pub async fn create(call: &Call<'_>, body: Body) -> Result<Response<Body>, ApiError> {
     let options = WriteOptions::parse(call.exchange, "CreateOptions")?;
+    call.exchange.accept(call.offer())?;
     let body = write::read_body(body).await?;
     let target = Target { group: "", version: "v1", kind: "Binding", custom: false };
     let mut binding = write::decode(call.exchange, target, &body, options.validation)?;
@@ -30,10 +31,25 @@ pub async fn create(call: &Call<'_>, body: Body) -> Result<Response<Body>, ApiEr
     let mut review = Review::new(call, Operation::Create, &options);
     call.server.admission.mutate(&mut review, &mut binding, None).await?;
     call.server.admission.validate(&review, Some(&binding), None).await?;
+    if name.is_empty() {
+        return Err(ApiError::bad_request("Name parameter required."));
+    }
+    let wrong = api::names::path_segment(name);
+    if !wrong.is_empty() {
+        let quoted = api::validation::go_quote(name);
+        return Err(ApiError::bad_request(format!("Name parameter invalid: {quoted}: {}", wrong.join(";"))));
+    }
     let catalog = call.server.rows.now();
     let row = catalog.get("", "v1", "pods").ok_or_else(ApiError::no_such_path)?;
     let now = call.exchange.now;
     raw_change(call, row, call.namespace(), name, options.dry_run, &mut |pod| {
+        for (field, what) in [("uid", "UID"), ("resourceVersion", "ResourceVersion")] {
+            let [wanted, own] =
+                [&binding, &*pod].map(|object| object["metadata"][field].as_str().unwrap_or(""));
+            if !wanted.is_empty() && wanted != own {
+                return Err(crate::verbs::update::failed_precondition(call, row, name, (what, wanted, own)));
+            }
+        }
         registry::pod::bind(pod, &binding, now)
     })
     .await?;

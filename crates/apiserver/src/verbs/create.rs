@@ -74,6 +74,10 @@ impl Written {
     }
 }
 
+/// Metadata that a new object does not bring along.
+const SYSTEM_FIELDS: [&str; 5] =
+    ["creationTimestamp", "deletionGracePeriodSeconds", "deletionTimestamp", "selfLink", "uid"];
+
 /// Creates a decoded object, noting who set its fields.
 pub async fn create_tree(
     call: &Call<'_>,
@@ -82,6 +86,10 @@ pub async fn create_tree(
 ) -> Result<Written, ApiError> {
     lifecycle::match_namespace(call.row(), call.namespace(), &mut object)?;
     call.default(&mut object);
+    // Nobody comes to own what is the server's to say.
+    if let Some(meta) = object["metadata"].as_object_mut() {
+        SYSTEM_FIELDS.iter().for_each(|field| drop(meta.remove(*field)));
+    }
     crate::sub::apply::track(call, options, &mut object, None);
     create_untracked(call, object, options).await
 }
@@ -146,7 +154,7 @@ async fn create_once(
     let key = write::key(row, call.namespace(), &name).ok_or_else(ApiError::no_such_path)?;
     if options.dry_run {
         if server.store.get(&key).is_some() {
-            return Err(ApiError::already_exists(&row.group, &row.plural, &name));
+            return Err(exists(call, &name));
         }
         return Ok(Some(Written::Dry(object)));
     }
@@ -163,5 +171,11 @@ async fn create_once(
 }
 
 fn exists(call: &Call<'_>, name: &str) -> ApiError {
-    ApiError::already_exists(&call.row().group, &call.row().plural, name)
+    let row = call.row();
+    let mut error = ApiError::already_exists(&row.group, &row.plural, name);
+    let there = call.server.find(row, call.namespace(), name);
+    if there.is_ok_and(|there| call.served.tree(&there)["metadata"]["deletionTimestamp"].is_string()) {
+        error.message = format!("object is being deleted: {}", error.message);
+    }
+    error
 }

@@ -35,8 +35,8 @@ pub enum Deleted {
 pub async fn delete(call: &Call<'_>, body: Body) -> Result<Response<Body>, ApiError> {
     let accept = call.exchange.accept(call.offer())?;
     let options = options(call, body).await?;
+    warn_of_orphans(call, &options)?;
     let deleted = delete_named(call, call.namespace(), call.name(), &options).await?;
-    warn_of_orphans(call, &options);
     let include = Include::Metadata;
     let (object, whole) = match deleted {
         Deleted::Marked(object) => (object, true),
@@ -58,7 +58,8 @@ pub async fn delete(call: &Call<'_>, body: Body) -> Result<Response<Body>, ApiEr
 }
 
 /// Jobs leave their pods behind unless told otherwise, which few expect.
-fn warn_of_orphans(call: &Call<'_>, options: &Value) {
+fn warn_of_orphans(call: &Call<'_>, options: &Value) -> Result<(), ApiError> {
+    lifecycle::check_options(options)?;
     let silent = options["orphanDependents"].is_null() && options["propagationPolicy"].is_null();
     if silent && call.row().group == "batch" && call.row().kind == "Job" {
         call.exchange.warn(
@@ -66,6 +67,7 @@ fn warn_of_orphans(call: &Call<'_>, options: &Value) {
              them or set propagationPolicy=Orphan to suppress this warning",
         );
     }
+    Ok(())
 }
 
 fn plain(accept: &Accept) -> Accept {
@@ -86,7 +88,7 @@ fn returns_object(call: &Call<'_>) -> bool {
                 | "podtemplates"
                 | "resourcequotas"
         )
-        || row.group == "storage.k8s.io"
+        || row.group == "storage.k8s.io" && row.plural != "csistoragecapacities"
         || row.group == "resource.k8s.io"
         || row.group == "policy" && row.plural == "podsecuritypolicies"
 }
@@ -232,7 +234,8 @@ async fn delete_once(
     let key = current.key.clone();
     match deletion {
         Deletion::Pending => Ok(Ok(Deleted::Marked(old))),
-        _ if write_options.dry_run => Ok(Ok(Deleted::Gone(object))),
+        Deletion::Marked if write_options.dry_run => Ok(Ok(Deleted::Marked(object))),
+        Deletion::Now if write_options.dry_run => Ok(Ok(Deleted::Gone(object))),
         Deletion::Marked => {
             let stored = crate::convert::to_storage(server, &call.served, object.clone()).await?;
             match server.commit(write::put(row, key, expect, stored)).await {
@@ -265,7 +268,7 @@ pub async fn delete_collection(call: &Call<'_>, body: Body) -> Result<Response<B
     let options = options(call, body).await?;
     let selection = Selection::parse(call)?;
     let resource = call.row().storage.clone().unwrap_or_else(|| "".into());
-    warn_of_orphans(call, &options);
+    warn_of_orphans(call, &options)?;
     let snapshot = call.server.store.snapshot(&resource);
     let namespace = Some(call.namespace()).filter(|n| !n.is_empty() && call.row().namespaced);
     let mut found: Vec<Arc<Object>> = candidates(&snapshot, &selection, namespace, None).cloned().collect();

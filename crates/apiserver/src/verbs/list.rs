@@ -329,7 +329,8 @@ async fn snapshot(call: &Call<'_>, token: Option<&Token>, limited: bool) -> Resu
         "NotOlderThan" => false,
         _ => limited,
     };
-    read::not_older_than(call.server, revision).await?;
+    let fresh = read::not_older_than(call.server, revision).await;
+    fresh.map_err(|error| if read::is_uncached(call.row()) { error.without_retry() } else { error })?;
     if exact {
         return store.snapshot_at(&resource, revision).map_err(|error| too_old(revision, &error));
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use api::ApiError;
 use base::http::Body;
 use http::{Response, StatusCode};
-use registry::{Part, lifecycle};
+use registry::{Part, Resource, lifecycle};
 use serde_json::Value;
 use store::{CommitError, Expect, Object, Write};
 
@@ -94,27 +94,37 @@ const PREFIXES: &[(&str, &str)] = &[
     ("services", "services/specs"),
 ];
 
+/// What upstream's store says when an object is not the one that was meant: the field, what was asked and what is.
+pub fn failed_precondition(
+    call: &Call<'_>,
+    row: &Resource,
+    name: &str,
+    (what, wanted, own): (&str, &str, &str),
+) -> ApiError {
+    // The key as upstream's store has it, and as it is before it comes there.
+    let dry = call.exchange.query.all("dryRun").next().is_some();
+    let root = if dry { "" } else { "/registry" };
+    let own_store = matches!(row.group.as_str(), "apiextensions.k8s.io" | "apiregistration.k8s.io");
+    let group = if own_store || row.custom { &row.group } else { "" };
+    let prefix = match PREFIXES.iter().find(|(plural, _)| *plural == row.plural) {
+        Some((_, prefix)) if !row.custom => prefix,
+        _ => row.plural.as_str(),
+    };
+    let namespace = if row.namespaced { call.namespace() } else { "" };
+    let key = format!("{root}/{group}/{prefix}/{namespace}/{name}");
+    let why = format!(
+        "StorageError: invalid object, Code: 4, Key: {}, ResourceVersion: 0, AdditionalErrorMsg: \
+         Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {own}",
+        key.replace("//", "/").replace("//", "/")
+    );
+    ApiError::conflict(&row.group, &row.plural, name, &why)
+}
+
 fn check_identity(call: &Call<'_>, asked: &str, uid: &str, old: &Value) -> Result<(), ApiError> {
     let row = call.row();
     let own = old["metadata"]["uid"].as_str().unwrap_or("");
     if !uid.is_empty() && uid != own {
-        // The key as upstream's store has it, and as it is before it comes there.
-        let dry = call.exchange.query.all("dryRun").next().is_some();
-        let root = if dry { "" } else { "/registry" };
-        let own_store = matches!(row.group.as_str(), "apiextensions.k8s.io" | "apiregistration.k8s.io");
-        let group = if own_store || row.custom { &row.group } else { "" };
-        let prefix = match PREFIXES.iter().find(|(plural, _)| *plural == row.plural) {
-            Some((_, prefix)) if !row.custom => prefix,
-            _ => row.plural.as_str(),
-        };
-        let namespace = if row.namespaced { call.namespace() } else { "" };
-        let key = format!("{root}/{group}/{prefix}/{namespace}/{}", call.name());
-        let why = format!(
-            "StorageError: invalid object, Code: 4, Key: {}, ResourceVersion: 0, AdditionalErrorMsg: \
-             Precondition failed: UID in precondition: {uid}, UID in object meta: {own}",
-            key.replace("//", "/")
-        );
-        return Err(ApiError::conflict(&row.group, &row.plural, call.name(), &why));
+        return Err(failed_precondition(call, row, call.name(), ("UID", uid, own)));
     }
     if !asked.is_empty() && asked.parse::<u64>().is_err() {
         let quoted = api::validation::go_quote(asked);

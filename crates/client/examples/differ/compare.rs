@@ -15,7 +15,7 @@ use crate::corpus::Case;
 /// Differences of one case that are printed.
 pub const SHOWN: usize = 8;
 /// The longest text that is printed of a value.
-const LONGEST: usize = 400;
+const LONGEST: usize = 4000;
 
 /// What a server said.
 pub struct Answer {
@@ -142,8 +142,10 @@ fn tree(case: &Case, run: &str, answer: &Answer) -> Value {
         Ok(mut all) if all.len() == 1 => all.remove(0),
         Ok(all) => Value::Array(all),
         // Texts that look like YAML are read as such.
-        Err(_) if text.starts_with("apiVersion:") => yaml::decode_first(text.as_bytes())
-            .map_or_else(|error| Value::from(error.to_string()), |document| document.value),
+        Err(_) if text.starts_with("apiVersion:") || text.contains("\napiVersion:") => {
+            yaml::decode_first(text.as_bytes())
+                .map_or_else(|error| Value::from(error.to_string()), |document| document.value)
+        }
         Err(_) => text.lines().map(Value::from).collect(),
     };
     scrub(&mut value, !case.path.starts_with("/openapi"));

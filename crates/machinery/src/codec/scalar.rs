@@ -134,15 +134,25 @@ fn time(text: &str, micro: bool) -> Result<Value, ScalarError> {
         false => "2006-01-02T15:04:05Z07:00",
     };
     let shaped = text.len() >= 20 && text.as_bytes().get(10) == Some(&b'T');
+    let wrong = |rest: &str, part: &str| {
+        let [text, layout, rest] = [text, layout, rest].map(go_quote);
+        Err(ScalarError::Message(format!("parsing time {text} as {layout}: cannot parse {rest} as {part}")))
+    };
+    // Microseconds are six digits, no more and no less.
+    if let Some(rest) = text.get(19..).filter(|_| micro && shaped && text.parse::<jiff::Timestamp>().is_ok())
+    {
+        let digits =
+            rest.strip_prefix('.').map_or(0, |rest| rest.bytes().take_while(u8::is_ascii_digit).count());
+        match digits {
+            6 => {}
+            0..6 => return wrong(rest, "\".000000\""),
+            _ => return wrong(&rest[7..], "\"Z07:00\""),
+        }
+    }
     match shaped.then(|| text.parse::<jiff::Timestamp>().ok()).flatten() {
         Some(time) if micro => Ok(Value::String(api::time::format_micro(time))),
         Some(time) => Ok(Value::String(api::time::format(time))),
-        None => Err(ScalarError::Message(format!(
-            "parsing time {} as {}: cannot parse {} as \"2006\"",
-            go_quote(text),
-            go_quote(layout),
-            go_quote(text)
-        ))),
+        None => wrong(text, "\"2006\""),
     }
 }
 

@@ -81,11 +81,19 @@ pub fn replica_set(r: &mut Value) {
 }
 
 pub fn job(j: &mut Value) {
+    if !j.map("spec.template.metadata.labels").contains_key("batch.kubernetes.io/controller-uid") {
+        job_labels(j);
+    }
+    job_spec(j);
+}
+
+/// A job without labels has its template's. Those that the server gave the template are only taken over when all
+/// has been found right.
+pub fn job_labels(j: &mut Value) {
     let labels = j.at("spec.template.metadata.labels").clone();
     if labels.is_object() && j.map("metadata.labels").is_empty() {
         j.set("metadata.labels", labels);
     }
-    job_spec(j);
 }
 
 /// Defaults of a job's spec. Only jobs get them; the job template of a CronJob does not.

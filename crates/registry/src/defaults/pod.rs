@@ -17,6 +17,9 @@ pub fn pod(pod: &mut Value) {
     pod_level_resources(spec);
     spec.set_default("enableServiceLinks", true);
     pod_spec(spec);
+    if spec.int("terminationGracePeriodSeconds") < 0 {
+        spec.set("terminationGracePeriodSeconds", 1);
+    }
     if spec.flag("hostNetwork") {
         host_ports(spec);
     }

@@ -104,6 +104,7 @@ pub static POD_TEMPLATE: Rules = Rules {
 /// ReplicationController.
 pub static REPLICATION_CONTROLLER: Rules = Rules {
     default: defaults::replication_controller,
+    name: NameRule::LongName,
     orphan_by_default: true,
     validate: |_, o| v::core::replication_controller(o),
     validate_update: |_, part, new, _| match part {

@@ -118,6 +118,14 @@ fn update(_cx: &Context<'_>, part: Part, new: &mut Value, old: &Value) {
 
 fn update_status(new: &mut Value, old: &Value) {
     take_over_all_but(new, old, &["metadata", "status"]);
+    // The one address of old and the list of them say the same; the one wins.
+    let (one, first) = (new.text("status.podIP"), new.list("status.podIPs").first().map(|ip| ip.text("ip")));
+    match (one, first) {
+        ("", None) => {}
+        ("", Some(first)) => new.set("status.podIP", first.to_owned()),
+        (one, first) if first != Some(one) => new.set("status.podIPs", json!([{"ip": one}])),
+        _ => {}
+    }
     // The agent reports status; it neither starts deletions nor changes owners.
     new.unset("metadata.deletionTimestamp");
     new.unset("metadata.ownerReferences");

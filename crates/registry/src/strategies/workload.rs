@@ -116,6 +116,7 @@ fn number_template(set: &mut Value, number: i64) {
 /// Job.
 pub static JOB: Rules = Rules {
     default: defaults::job,
+    finish: defaults::job_labels,
     orphan_by_default: true,
     create: generate_selector,
     validate: |_, o| v::batch::job(o),

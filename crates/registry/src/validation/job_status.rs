@@ -140,7 +140,10 @@ impl Change<'_> {
                 errors.invalid(&self.at("terminating"), status.int("terminating"), detail);
             }
         }
-        if status.int("ready") > status.int("active") && self.field(&["ready", "active"]) {
+        if status.has("ready")
+            && status.int("ready") > status.int("active")
+            && self.field(&["ready", "active"])
+        {
             let detail = "cannot set more ready pods than active";
             errors.invalid(&self.at("ready"), status.int("ready"), detail);
         }

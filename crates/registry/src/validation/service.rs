@@ -199,6 +199,13 @@ fn is_v6(ip: &str) -> bool {
     ip.parse::<IpAddr>().is_ok_and(|ip| ip.is_ipv6())
 }
 
+/// What is wrong with a service's addresses and their families by themselves; nothing is allocated until that is right.
+pub fn addresses(service: &Value, old: Option<&Value>) -> ErrorList {
+    let mut errors = ErrorList::new();
+    cluster_ips(&mut errors, service, old);
+    errors
+}
+
 fn cluster_ips(errors: &mut ErrorList, service: &Value, old: Option<&Value>) {
     if ty(service) == "ExternalName" {
         return;

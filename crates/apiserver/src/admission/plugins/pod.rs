@@ -30,10 +30,12 @@ fn account(review: &Review<'_>, pod: &Value, name: &str) -> Result<Arc<Value>, A
     match review.server.store.get(&key) {
         Some(stored) => Ok(review.server.trees.of(&stored)),
         None => {
-            let why = format!(
-                "error looking up service account {}/{name}: serviceaccount \"{name}\" not found",
-                review.namespace
-            );
+            let wrong = api::names::path_segment(name);
+            let why = match wrong.is_empty() {
+                true => format!("serviceaccount \"{name}\" not found"),
+                false => format!("invalid resource name \"{name}\": [{}]", wrong.join(", ")),
+            };
+            let why = format!("error looking up service account {}/{name}: {why}", review.namespace);
             Err(review.forbidden(Some(pod), &why))
         }
     }
@@ -157,8 +159,16 @@ fn default_class(review: &Review<'_>) -> Option<Arc<Value>> {
 }
 
 /// Sets priority and preemption policy by the class.
-pub fn priority(review: &Review<'_>, pod: &mut Value, _old: Option<&Value>) -> Result<(), ApiError> {
+pub fn priority(review: &Review<'_>, pod: &mut Value, old: Option<&Value>) -> Result<(), ApiError> {
     if !creates_pod(review) {
+        let updates = review.is("", "pods") && review.subresource.is_empty();
+        if let Some(old) = old.filter(|_| updates && review.operation == Operation::Update) {
+            // What an update leaves out stays.
+            for field in ["spec.priority", "spec.preemptionPolicy"].into_iter().filter(|field| old.has(field))
+            {
+                pod.set_default(field, old.at(field).clone());
+            }
+        }
         return Ok(());
     }
     let name = pod.text("spec.priorityClassName").to_owned();
@@ -180,7 +190,7 @@ pub fn priority(review: &Review<'_>, pod: &mut Value, _old: Option<&Value>) -> R
         return Err(review.forbidden(Some(pod), &why));
     }
     let own = pod.text("spec.preemptionPolicy");
-    if !own.is_empty() && own != policy {
+    if pod.has("spec.preemptionPolicy") && own != policy {
         let why = format!(
             "the string value of PreemptionPolicy ({own}) must not be provided in pod spec; priority admission controller computed {policy} from the given PriorityClass name"
         );
