@@ -93,7 +93,13 @@ fn tag(bytes: &[u8]) -> String {
 pub async fn serve(server: &Server, exchange: &Exchange) -> Result<Response<Body>, ApiError> {
     let info = &exchange.info;
     let path = info.path.trim_end_matches('/');
-    let any_method = matches!(path.split('/').nth(1), Some("apis" | "healthz" | "livez" | "readyz"));
+    let places: Vec<&str> = path.split('/').skip(1).collect();
+    let routed = matches!(places[..], ["api"] | ["api", "v1"])
+        || matches!(places[..], ["apis", group, version] if server.rows.now().version_rows(group, version).next().is_some());
+    if routed && exchange.head.method != Method::GET {
+        return Err(crate::verbs::method_not_allowed());
+    }
+    let any_method = matches!(places[..], ["apis"] | ["apis", _] | ["healthz" | "livez" | "readyz", ..]);
     if !any_method && exchange.head.method != Method::GET && exchange.head.method != Method::HEAD {
         return Ok(page_not_found());
     }
@@ -271,7 +277,15 @@ fn api_groups(server: &Server, exchange: &Exchange) -> Result<Response<Body>, Ap
     let groups = groups(&catalog, &server.remotes.now());
     let groups: Vec<Value> =
         groups.iter().filter(|g| !g.name.is_empty()).map(|g| group_value(&g.name, &g.versions)).collect();
-    object(exchange, &json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}))
+    grouped(exchange, &json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}))
+}
+
+/// As [`object`], where upstream has no router that would refuse media types first.
+fn grouped(exchange: &Exchange, value: &Value) -> Result<Response<Body>, ApiError> {
+    object(exchange, value).map_err(|error| match error.message.strip_prefix("406: ") {
+        Some(_) => negotiate::not_acceptable(Offer { tables: false, protobuf: true, watch: false }),
+        None => error,
+    })
 }
 
 fn api_group(server: &Server, exchange: &Exchange, name: &str) -> Result<Response<Body>, ApiError> {
@@ -282,7 +296,7 @@ fn api_group(server: &Server, exchange: &Exchange, name: &str) -> Result<Respons
     let mut value = group_value(&group.name, &group.versions);
     value["kind"] = "APIGroup".into();
     value["apiVersion"] = "v1".into();
-    object(exchange, &value)
+    grouped(exchange, &value)
 }
 
 fn resource_list(
@@ -291,15 +305,19 @@ fn resource_list(
     group: &str,
     version: &str,
 ) -> Result<Response<Body>, ApiError> {
-    let catalog = server.rows.now();
+    let serving = server.rows.serving();
+    let catalog = &serving.catalog;
     let mut rows = catalog.version_rows(group, version).peekable();
     if rows.peek().is_none() {
         // A version that a known group does not have is told otherwise.
         let known = catalog.rows().iter().any(|row| row.group == group && !row.custom);
         return if known { Err(no_such_path(exchange)) } else { Ok(page_not_found()) };
     }
-    let mut resources: Vec<Value> = rows.flat_map(plain_entries).collect();
-    resources.sort_by(|a, b| a["name"].as_str().cmp(&b["name"].as_str()));
+    let mut resources: Vec<Value> = rows.flat_map(|row| plain_entries(&serving, row)).collect();
+    // Custom resources are listed each with its parts, the others all by name.
+    if catalog.version_rows(group, version).any(|row| !row.custom) {
+        resources.sort_by(|a, b| a["name"].as_str().cmp(&b["name"].as_str()));
+    }
     let mut list = json!({"kind": "APIResourceList",
         "groupVersion": api::meta::api_version(group, version), "resources": resources});
     // The oldest list never had one.
@@ -313,18 +331,46 @@ fn verbs(verbs: registry::Verbs) -> Vec<&'static str> {
     verbs.iter().map(registry::Verb::as_str).collect()
 }
 
-fn plain_entries(row: &Arc<Resource>) -> Vec<Value> {
+/// Kinds that upstream stores in another version than the one that is served.
+const STORED: &[(&str, &str, &str)] = &[
+    ("admissionregistration.k8s.io", "MutatingAdmissionPolicy", "admissionregistration.k8s.io/v1beta1"),
+    (
+        "admissionregistration.k8s.io",
+        "MutatingAdmissionPolicyBinding",
+        "admissionregistration.k8s.io/v1beta1",
+    ),
+    ("apiextensions.k8s.io", "CustomResourceDefinition", "apiextensions.k8s.io/v1beta1"),
+    ("autoscaling", "HorizontalPodAutoscaler", "autoscaling/v2"),
+    ("events.k8s.io", "Event", "/v1"),
+];
+
+/// What tells whether the form in which a kind is stored has changed.
+fn storage_hash(serving: &Serving, row: &Arc<Resource>) -> String {
+    use base64::Engine as _;
+    let stored = STORED.iter().find(|(group, kind, _)| *group == row.group && *kind == row.kind);
+    let version = match (stored, serving.custom(row)) {
+        (_, Some(custom)) => format!("{}/{}", row.group, custom.storage_version),
+        (Some((_, _, version)), None) => (*version).to_owned(),
+        (None, None) => format!("{}/{}", row.group, row.version),
+    };
+    let hash = Sha256::digest(format!("{version}/{}", row.kind));
+    base64::engine::general_purpose::STANDARD.encode(&hash[..8])
+}
+
+/// The verbs of custom resources, in the order in which upstream lists them.
+const CUSTOM_VERBS: &[&str] =
+    &["delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"];
+
+fn plain_entries(serving: &Serving, row: &Arc<Resource>) -> Vec<Value> {
     let mut entry = json!({"name": row.plural, "singularName": row.singular, "namespaced": row.namespaced,
-        "kind": row.kind, "verbs": verbs(row.verbs)});
+        "kind": row.kind, "verbs": if row.custom { CUSTOM_VERBS.to_vec() } else { verbs(row.verbs) }});
     for (key, list) in [("shortNames", &row.short_names), ("categories", &row.categories)] {
         if !list.is_empty() {
             entry[key] = json!(list);
         }
     }
     if row.verbs.has(registry::Verb::Watch) {
-        let hash = Sha256::digest(format!("{}/{}/{}", row.group, row.version, row.kind));
-        use base64::Engine as _;
-        entry["storageVersionHash"] = base64::engine::general_purpose::STANDARD.encode(&hash[..8]).into();
+        entry["storageVersionHash"] = storage_hash(serving, row).into();
     }
     let mut out = vec![entry];
     for sub in &row.subresources {
@@ -422,12 +468,17 @@ fn openapi_v2(server: &Server, exchange: &Exchange) -> Result<Response<Body>, Ap
     let made = server.documents.of(server);
     let (bytes, tag) = made.openapi.v2();
     let accept = exchange.headers().get(ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or("");
+    let spread = |mut response: Response<Body>| {
+        response.headers_mut().insert(VARY, HeaderValue::from_static("Accept-Encoding"));
+        response.headers_mut().append(VARY, HeaderValue::from_static("Accept"));
+        response
+    };
     if V2_PROTOBUF.iter().any(|media| accept.contains(media)) {
         let encoded = made.protobuf.get_or_init(|| machinery::openapi::v2_protobuf(bytes).into());
         // Always the second: the first, with its `@`, is no media type and clients refuse it.
-        return Ok(cached(exchange, V2_PROTOBUF[1], encoded.clone(), tag));
+        return Ok(spread(cached(exchange, V2_PROTOBUF[1], encoded.clone(), tag)));
     }
-    Ok(cached(exchange, negotiate::JSON, bytes.clone(), tag))
+    Ok(spread(cached(exchange, negotiate::JSON, bytes.clone(), tag)))
 }
 
 async fn openapi_v3(server: &Server, exchange: &Exchange, path: &str) -> Result<Response<Body>, ApiError> {

@@ -135,7 +135,7 @@ pub fn accept(headers: &HeaderMap, pretty: Option<bool>, offer: Offer) -> Result
     }
     let mut known = false;
     for clause in clauses(header) {
-        known |= matches!(clause.media, JSON | "*/*" | "application/*" | YAML | PROTOBUF);
+        known |= matches!(clause.media, JSON | "*/*" | YAML | PROTOBUF);
         // What every kind has can be had in protobuf of any kind.
         let transformed = clause.params.iter().any(|(key, _)| *key == "as");
         let format = match clause.media {
@@ -177,7 +177,8 @@ fn view(clause: &Clause<'_>, offer: Offer) -> Option<View> {
     }
 }
 
-fn not_acceptable(offer: Offer) -> ApiError {
+/// 406 for a form that could not be given.
+pub fn not_acceptable(offer: Offer) -> ApiError {
     let types: &[&str] = match (offer.watch, offer.protobuf) {
         (true, true) => {
             &["application/json;stream=watch", "application/vnd.kubernetes.protobuf;stream=watch"]

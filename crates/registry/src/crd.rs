@@ -56,6 +56,10 @@ impl Strategy for CustomStrategy {
     fn unconditional_update(&self) -> bool {
         false
     }
+
+    fn resets(&self, part: Part) -> Option<&'static [&'static str]> {
+        (part == Part::Status).then_some(&["metadata", "spec"])
+    }
 }
 
 /// Custom resources are compared as they are: an empty list is not an absent one.

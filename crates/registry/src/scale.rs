@@ -46,7 +46,8 @@ pub fn apply(
     scale: &Value,
 ) -> Result<(), ApiError> {
     let replicas = scale.int("spec.replicas");
-    if replicas < 0 {
+    // A custom resource is judged as a whole.
+    if replicas < 0 && !resource.custom {
         let mut errors = ErrorList::new();
         errors.push(FieldError::invalid(&Path::new("spec.replicas"), replicas, NEGATIVE));
         return Err(ApiError::invalid("autoscaling", "Scale", scale.text("metadata.name"), &errors));
@@ -65,9 +66,71 @@ pub fn apply(
     Ok(())
 }
 
+/// What is wrong with a custom resource's wanted replicas.
+pub fn check(paths: &ScalePaths, object: &Value) -> ErrorList {
+    let mut errors = ErrorList::new();
+    let at = Path::new(&format!(".{}", paths.spec_replicas));
+    match count(object, &paths.spec_replicas) {
+        Err(why) => errors.push(FieldError::invalid(&at, 0, why)),
+        Ok(count) if count < 0 => {
+            errors.push(FieldError::invalid(&at, count, "should be a non-negative integer"));
+        }
+        Ok(count) if count > i64::from(i32::MAX) => {
+            let detail = format!("should be less than or equal to {}", i32::MAX);
+            errors.push(FieldError::invalid(&at, count, detail));
+        }
+        Ok(_) => {}
+    }
+    errors
+}
+
+/// The number at a path, 0 when there is none, or what stands in the way in upstream's words.
+fn count(object: &Value, path: &str) -> Result<i64, String> {
+    let refused = |value: &Value, upto: &str, wanted: &str| {
+        let (shown, kind) = match value {
+            Value::String(text) => (text.clone(), "string"),
+            Value::Bool(set) => (set.to_string(), "bool"),
+            Value::Number(number) if number.is_i64() => (number.to_string(), "int64"),
+            Value::Number(number) => (number.to_string(), "float64"),
+            Value::Array(_) => (value.to_string(), "[]interface {}"),
+            _ => (value.to_string(), "map[string]interface {}"),
+        };
+        format!(".{upto} accessor error: {shown} is of the type {kind}, expected {wanted}")
+    };
+    let mut at = object;
+    for part in path.split('.') {
+        match at {
+            Value::Object(map) => match map.get(part) {
+                Some(inner) => at = inner,
+                None => return Ok(0),
+            },
+            other => return Err(refused(other, path, "map[string]interface{}")),
+        }
+    }
+    at.as_i64().ok_or_else(|| refused(at, path, "int64"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn replicas_of_custom_resources_are_counts() {
+        let paths = ScalePaths::workload();
+        for (spec, expect) in [
+            (json!({"replicas": 3}), ""),
+            (json!({}), ""),
+            (json!({"replicas": -1}), ".spec.replicas: Invalid value: -1: should be a non-negative integer"),
+            (
+                json!("x"),
+                ".spec.replicas: Invalid value: 0: .spec.replicas accessor error: x is of the type string, expected map[string]interface{}",
+            ),
+        ] {
+            let found: Vec<String> =
+                check(&paths, &json!({"spec": spec})).0.iter().map(ToString::to_string).collect();
+            assert_eq!(found.join("; "), expect);
+        }
+    }
 
     #[test]
     fn reads_both_kinds_of_selector() {

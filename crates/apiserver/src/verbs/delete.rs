@@ -156,7 +156,9 @@ fn unwrapped(mut error: ApiError) -> ApiError {
     ];
     for start in starts {
         if let Some(at) = error.message.find(start) {
-            error.message = error.message[at + start.len()..].to_owned();
+            let rest = &error.message[at + start.len()..];
+            // Nor does it show the body.
+            error.message = rest.rsplit_once(" (").map_or(rest, |(why, _)| why).to_owned();
         }
     }
     // These have a scheme of their own.
@@ -283,8 +285,11 @@ pub async fn delete_collection(call: &Call<'_>, body: Body) -> Result<Response<B
             items.extend(deleted?);
         }
     }
-    let list = json!({"kind": call.row().list_kind, "apiVersion": call.row().api_version(),
+    let mut list = json!({"kind": call.row().list_kind, "apiVersion": call.row().api_version(),
         "metadata": {"resourceVersion": call.server.store.revision().to_string()}, "items": []});
+    if call.row().custom {
+        list["metadata"]["continue"] = "".into();
+    }
     Ok(items.respond(list))
 }
 

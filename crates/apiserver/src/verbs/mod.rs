@@ -15,8 +15,8 @@ use api::validation::{ErrorKind, ErrorList, FieldError, Path};
 use base::http::Body;
 use http::Response;
 use machinery::cel::Budget;
-use machinery::schema::structural;
-use registry::{Context, Resource, Verb};
+use machinery::schema::structural::{self, Node};
+use registry::{Context, Resource, Role, Verb};
 use serde_json::Value;
 
 use crate::negotiate::Offer;
@@ -63,6 +63,10 @@ impl Call<'_> {
             None => structural::validate(&custom.node, new),
             Some(old) => structural::validate_update(&custom.node, new, old),
         };
+        if let Some(Role::Scale(paths)) = self.row().subresource("scale").map(|sub| &sub.role) {
+            errors.extend(registry::scale::check(paths, new));
+        }
+        embedded_metadata(&custom.node, new, &Path::root(), &mut errors);
         // Rules judge only what has the right shape.
         if !custom.rules.is_empty() {
             if errors.iter().any(|error| BLOCKING.contains(&error.kind)) {
@@ -116,10 +120,12 @@ pub async fn dispatch(server: &Server, exchange: &Exchange, body: Body) -> Resul
     }
     let call = Call { server, exchange, served: Served::new(row.clone(), serving.custom(row).cloned()) };
     let (body, place) = crate::bodies::admit(server, exchange, body).await?;
+    // On the heap: it holds what any verb could need, and requests that the server makes of itself nest.
+    let work = Box::pin(handle(&call, body));
     let answer = match place {
-        None => handle(&call, body).await,
+        None => work.await,
         // A large body can take seconds of a core.
-        Some(_place) => base::tasks::apart(handle(&call, body)).await,
+        Some(_place) => base::tasks::apart(work).await,
     };
     if !answer.as_ref().is_err_and(unserved) {
         warn_deprecated(row, exchange);
@@ -175,6 +181,26 @@ pub async fn part(call: &Call<'_>, part: registry::Part, body: Body) -> Result<R
 
 /// Subresources that are not shown as tables.
 const PLAIN_SUBRESOURCES: [&str; 3] = ["approval", "ephemeralcontainers", "resize"];
+
+/// What is wrong with the metadata of objects inside a custom resource.
+fn embedded_metadata(node: &Node, value: &Value, path: &Path, errors: &mut Vec<FieldError>) {
+    if let (Some(map), true) = (value.as_object(), node.embedded && *path != Path::root()) {
+        let meta = map.get("metadata").unwrap_or(&Value::Null);
+        let (mut found, at) = (ErrorList::new(), path.child("metadata"));
+        registry::validation::meta::labels(&mut found, &meta["labels"], &at.child("labels"));
+        registry::validation::meta::annotations(&mut found, &meta["annotations"], &at.child("annotations"));
+        registry::validation::meta::finalizers(&mut found, &meta["finalizers"], &at.child("finalizers"));
+        errors.extend(found);
+    }
+    for (name, inner) in value.as_object().into_iter().flatten() {
+        if let Some(place) = node.properties.get(name).or(node.additional.as_deref()) {
+            embedded_metadata(place, inner, &path.child(name), errors);
+        }
+    }
+    if let (Some(place), Some(items)) = (node.items.as_deref(), value.as_array()) {
+        items.iter().enumerate().for_each(|(i, item)| embedded_metadata(place, item, &path.index(i), errors));
+    }
+}
 
 /// What may be wrong with a custom resource so that its rules would not know what they judge.
 const BLOCKING: [ErrorKind; 5] = [

@@ -58,6 +58,12 @@ pub fn kind(call: &Call<'_>) -> Result<Kind, ApiError> {
         MERGE_PATCH => Ok(Kind::Merge),
         STRATEGIC if !call.row().custom => Ok(Kind::Strategic),
         APPLY_YAML => Ok(Kind::Apply),
+        // Custom resources have no router that would refuse it first.
+        _ if call.row().custom => {
+            let types = [JSON_PATCH, MERGE_PATCH, APPLY_YAML].join(", ");
+            let why = "the body of the request was in an unknown format - accepted media types include";
+            Err(ApiError::new(Reason::UnsupportedMediaType, format!("{why}: {types}")))
+        }
         _ => {
             let mut error = ApiError::new(Reason::UnsupportedMediaType, "415: Unsupported Media Type");
             error.details = Some(Box::default());

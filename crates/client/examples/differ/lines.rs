@@ -16,7 +16,7 @@ const MEDIA: &[(&str, &str)] = &[
     ("text", "text/plain"),
 ];
 /// As much of a line is part of the case's name.
-const NAME: usize = 160;
+const NAME: usize = 240;
 
 /// The sections of the file.
 pub fn sections() -> Vec<Section> {

@@ -180,6 +180,10 @@ fn index<'a>(at: &'a Value, inner: &str) -> Option<&'a Value> {
         return at.get(key);
     }
     let items = at.as_array()?;
+    // Of many, the first is shown.
+    if inner == "*" {
+        return items.first();
+    }
     let n: i64 = inner.parse().ok()?;
     let n = if n < 0 { n + items.len() as i64 } else { n };
     items.get(usize::try_from(n).ok()?)

@@ -126,6 +126,9 @@ fn check(node: &Node, value: &Value, old: Option<&Value>, path: &Path, errors: &
         let found = type_name(value);
         let detail = format!("{} must be of type {wanted}: {}", within(path), go_quote(found));
         errors.push(FieldError::type_invalid(path, found, detail));
+        if node.kind == NodeKind::Integer && value.is_number() {
+            errors.push(unchecked(path, "(default format)"));
+        }
         return;
     }
     junctors(node, value, path, errors);
@@ -195,20 +198,31 @@ fn junctors(node: &Node, value: &Value, path: &Path, errors: &mut Vec<FieldError
     let mut bad = |detail: String| errors.push(FieldError::invalid(&Path::root(), "", detail));
     if !checks.any_of.is_empty() && !checks.any_of.iter().any(|inner| holds(inner, value)) {
         bad(format!("{} must validate at least one schema (anyOf)", go_quote(&name)));
+        check(&checks.any_of[0], value, None, path, errors);
     }
+    // Upstream gives these no path, and goes on with what is wrong by the first alternative.
+    let mut bad = |detail: String| errors.push(FieldError::invalid(&Path::root(), "", detail));
+    let mut none = false;
     if !checks.one_of.is_empty() {
         match checks.one_of.iter().filter(|inner| holds(inner, value)).count() {
             1 => {}
-            0 => bad(format!(
-                "{} must validate one and only one schema (oneOf). Found none valid",
-                go_quote(&name)
-            )),
+            0 => {
+                none = true;
+                bad(format!(
+                    "{} must validate one and only one schema (oneOf). Found none valid",
+                    go_quote(&name)
+                ));
+            }
             many => bad(format!(
                 "{} must validate one and only one schema (oneOf). Found {many} valid alternatives",
                 go_quote(&name)
             )),
         }
     }
+    if none {
+        check(&checks.one_of[0], value, None, path, errors);
+    }
+    let mut bad = |detail: String| errors.push(FieldError::invalid(&Path::root(), "", detail));
     if checks.not.as_ref().is_some_and(|inner| holds(inner, value)) {
         bad(format!("{} must not validate the schema (not)", go_quote(&name)));
     }
@@ -310,8 +324,14 @@ fn check_number(checks: &Checks, value: &Value, path: &Path, errors: &mut Vec<Fi
         _ => (true, ""),
     };
     if !in_range {
-        bad(format!("must be of type {format}: {}", go_quote(type_name(value))));
+        errors.push(unchecked(path, &format!("with format {format}")));
     }
+}
+
+/// A number that upstream's reader of numbers does not take.
+fn unchecked(path: &Path, kind: &str) -> FieldError {
+    let detail = format!("Checked value must be of type integer {kind} in {path}");
+    FieldError::invalid(&Path::root(), "", detail)
 }
 
 fn check_list(node: &Node, items: &[Value], old: Option<&Value>, path: &Path, errors: &mut Vec<FieldError>) {
@@ -394,7 +414,7 @@ fn check_object(node: &Node, value: &Value, old: Option<&Value>, path: &Path, er
     if node.embedded {
         for name in ["apiVersion", "kind"] {
             if map.get(name).and_then(Value::as_str).is_none_or(str::is_empty) {
-                errors.push(FieldError::required(&path.child(name), "must not be empty"));
+                errors.push(FieldError::required(&path.child(name), ""));
             }
         }
     }
@@ -441,7 +461,7 @@ mod tests {
             (json!({"name": "a", "list": ["a", "b"]}), "spec.list: Too many: 2: must have at most 1 item"),
             (
                 json!({"name": "a", "either": {}}),
-                "<nil>: Invalid value: \"\": \"spec.either\" must validate at least one schema (anyOf)",
+                "<nil>: Invalid value: \"\": \"spec.either\" must validate at least one schema (anyOf); spec.either.a: Required value",
             ),
             (json!({"name": "a", "port": "x", "either": {"a": "y"}}), ""),
         ] {
