@@ -22,7 +22,7 @@ fn options() -> Option<(String, Plan)> {
     let mut plan = Plan {
         bytes: 10_000_000_000,
         port: 19_110,
-        only: String::new(),
+        only: Vec::new(),
         senders: 24,
         limit: Duration::from_secs(120),
         lasts: Duration::from_secs(15),
@@ -33,7 +33,7 @@ fn options() -> Option<(String, Plan)> {
         match flag.as_str() {
             "--gigabytes" => plan.bytes = (value.parse::<f64>().ok()? * 1e9) as u64,
             "--port" => plan.port = value.parse().ok()?,
-            "--only" => plan.only = value,
+            "--only" => plan.only.push(value),
             "--seconds" => plan.limit = Duration::from_secs(value.parse().ok()?),
             _ => return None,
         }

@@ -32,16 +32,22 @@ pub struct Plan {
     pub bytes: u64,
     /// Where the server listens.
     pub port: u16,
-    /// Only attacks whose name has this in it.
-    pub only: String,
+    /// Only attacks whose name has one of these in it; all when there is none.
+    pub only: Vec<String>,
     /// Connections that send bodies at one time.
     pub senders: usize,
-    /// No attack that sends bodies takes longer, whatever it has sent until then.
+    /// No attack that sends bodies begins a request later, whatever it has sent until then.
     pub limit: Duration,
-    /// How long an attack by what is not sent goes on.
+    /// How long an attack by what is not sent goes on, and how long others wait for their last answers.
     pub lasts: Duration,
     /// Each of those has this many times fewer connections than it might.
     pub fewer: usize,
+}
+
+impl Plan {
+    fn has(&self, name: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|part| name.contains(part))
+    }
 }
 
 /// What came of it.
@@ -225,7 +231,8 @@ async fn fire(peer: &Peer, shots: Vec<Shot>, bytes: u64, plan: &Plan) {
             }
         });
     }
-    while tasks.join_next().await.is_some() {}
+    let ended = async { while tasks.join_next().await.is_some() {} };
+    peer.clock.timeout(plan.limit + plan.lasts, ended).await;
 }
 
 /// Runs one attack under observation and prints its row.
@@ -279,14 +286,13 @@ async fn attack(plan: &Plan, pid: u32) -> Result<Outcome, String> {
     prepare(&fresh()).await?;
     println!("{} MB at first", resident_kb(pid) / 1024);
     let mut all = Outcome { fine: true, peak_mb: 0, served: 0, sent: 0 };
-    let attacks = bodies::all();
-    let parts: u64 = attacks.iter().map(|(_, part, _)| part).sum();
-    for (name, part, shots) in attacks.into_iter().filter(|attack| attack.0.contains(&plan.only)) {
+    let parts: u64 = bodies::ALL.iter().map(|(_, part, _)| part).sum();
+    for (name, part, make) in bodies::ALL.iter().filter(|attack| plan.has(attack.0)) {
         let peer = fresh();
-        let firing = fire(&peer, shots, plan.bytes * part / parts, plan);
+        let firing = fire(&peer, make(), plan.bytes * part / parts, plan);
         observe(&peer, pid, name, firing, &mut all).await;
     }
-    for (name, connections, kind) in slow::ALL.iter().filter(|attack| attack.0.contains(&plan.only)) {
+    for (name, connections, kind) in slow::ALL.iter().filter(|attack| plan.has(attack.0)) {
         let peer = fresh();
         let token = if name.contains("anonymous") { "" } else { "evil" };
         let holding = slow::run(&peer, token, connections / plan.fewer, *kind, plan.lasts);
