@@ -14,7 +14,6 @@ use super::agent::{self, Target};
 use crate::admission::{Operation, Review};
 use crate::object;
 use crate::request::Query;
-use crate::respond;
 use crate::verbs::Call;
 use crate::write::{FieldValidation, WriteOptions};
 
