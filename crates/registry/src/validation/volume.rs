@@ -190,7 +190,6 @@ fn one(errors: &mut ErrorList, kind: &str, body: &Value, at: &Path, is_pod: bool
 
 /// Sources of storage systems that CSI has replaced.
 fn old_source(errors: &mut ErrorList, kind: &str, body: &Value, path: &Path) {
-    let lun = || names::in_range(0, 255);
     match kind {
         "gcePersistentDisk" | "awsElasticBlockStore" => {
             let partition = body.int("partition");
@@ -216,32 +215,7 @@ fn old_source(errors: &mut ErrorList, kind: &str, body: &Value, path: &Path) {
             named_secret(errors, body, path);
         }
         "cinder" => named_secret(errors, body, path),
-        "iscsi" => {
-            errors.required_text(path, body, "targetPortal");
-            errors.required_text(path, body, "iqn");
-            let prefix = "must be valid format starting with iqn, eui, or naa";
-            let iqn = body.text("iqn");
-            match iscsi_problem(iqn).filter(|_| !iqn.is_empty()) {
-                Some(true) => errors.invalid(&path.child("iqn"), iqn, prefix),
-                Some(false) => errors.invalid(&path.child("iqn"), iqn, "must be valid format"),
-                None => {}
-            }
-            if !(0..=255).contains(&body.int("lun")) {
-                errors.invalid(&path.child("lun"), body.int("lun"), lun());
-            }
-            let chap = body.flag("chapAuthDiscovery") || body.flag("chapAuthSession");
-            if chap && !body.has("secretRef") {
-                errors.required(&path.child("secretRef"), "");
-            }
-            if let Some(initiator) = body.at("initiatorName").as_str() {
-                let at = path.child("initiatorname");
-                match iscsi_problem(initiator) {
-                    Some(true) => errors.invalid(&at, initiator, prefix),
-                    Some(false) => errors.invalid(&at, initiator, "must be valid format"),
-                    None => {}
-                }
-            }
-        }
+        "iscsi" => iscsi(errors, body, path),
         "fc" => fibre_channel(errors, body, path),
         "flocker" => {
             let (name, uuid) = (body.text("datasetName"), body.text("datasetUUID"));
@@ -276,6 +250,33 @@ fn old_source(errors: &mut ErrorList, kind: &str, body: &Value, path: &Path) {
 fn named_secret(errors: &mut ErrorList, body: &Value, path: &Path) {
     if body.has("secretRef") {
         errors.required_text(&path.child("secretRef"), body.at("secretRef"), "name");
+    }
+}
+
+fn iscsi(errors: &mut ErrorList, body: &Value, path: &Path) {
+    errors.required_text(path, body, "targetPortal");
+    errors.required_text(path, body, "iqn");
+    let prefix = "must be valid format starting with iqn, eui, or naa";
+    let iqn = body.text("iqn");
+    match iscsi_problem(iqn).filter(|_| !iqn.is_empty()) {
+        Some(true) => errors.invalid(&path.child("iqn"), iqn, prefix),
+        Some(false) => errors.invalid(&path.child("iqn"), iqn, "must be valid format"),
+        None => {}
+    }
+    if !(0..=255).contains(&body.int("lun")) {
+        errors.invalid(&path.child("lun"), body.int("lun"), names::in_range(0, 255));
+    }
+    let chap = body.flag("chapAuthDiscovery") || body.flag("chapAuthSession");
+    if chap && !body.has("secretRef") {
+        errors.required(&path.child("secretRef"), "");
+    }
+    if let Some(initiator) = body.at("initiatorName").as_str() {
+        let at = path.child("initiatorname");
+        match iscsi_problem(initiator) {
+            Some(true) => errors.invalid(&at, initiator, prefix),
+            Some(false) => errors.invalid(&at, initiator, "must be valid format"),
+            None => {}
+        }
     }
 }
 
