@@ -239,7 +239,8 @@ fn times_from_protobuf_have_years_that_text_can_tell() {
             left >>= 7;
         }
         varint.push(left.to_le_bytes()[0]);
-        let wrap = |tag: u8, inner: &[u8]| [&[tag, u8::try_from(inner.len()).expect("short")], inner].concat();
+        let wrap =
+            |tag: u8, inner: &[u8]| [&[tag, u8::try_from(inner.len()).expect("short")], inner].concat();
         let time = wrap(0x42, &[&[0x08][..], &varint].concat());
         wrap(0x0a, &time)
     };

@@ -614,6 +614,9 @@ fn text_function(name: &str, values: &[Value]) -> Outcome<Value> {
     Ok(Value::String(text))
 }
 
+/// The widest field that `printf` pads to; Go has a limit, too.
+const WIDEST: usize = 10_000;
+
 /// `%s`, `%v`, `%d`, `%q`, `%t`, `%f` and widths.
 fn printf(values: &[Value]) -> String {
     let format = values.first().and_then(Value::as_str).unwrap_or_default();
@@ -634,12 +637,14 @@ fn printf(values: &[Value]) -> String {
             Some(verb) => rest.next().map_or_else(|| format!("%!{verb}(MISSING)"), go_value),
             None => "%!(NOVERB)".to_owned(),
         };
-        let size = width.trim_start_matches('-').split('.').next().and_then(|n| n.parse().ok()).unwrap_or(0);
-        out.push_str(&if width.starts_with('-') {
-            format!("{text:<size$}")
-        } else {
-            format!("{text:>size$}")
-        });
+        let digits = width.trim_start_matches(['-', '+', ' ']).split('.').next().unwrap_or_default();
+        let size: usize = if digits.is_empty() { 0 } else { digits.parse().unwrap_or(WIDEST + 1) };
+        let padding = " ".repeat(size.saturating_sub(text.chars().count()));
+        match () {
+            () if size > WIDEST => out.push_str("%!(BADWIDTH)"),
+            () if width.starts_with('-') => out.extend([text, padding]),
+            () => out.extend([padding, text]),
+        }
     }
     out
 }
@@ -677,6 +682,8 @@ mod tests {
         check("a {{- .n -}} b{{/* note */}}", "a3b");
         check("{{$x := .n}}{{range .items}}{{$x}}{{end}}{{$.kind}}", "33List");
         check("{{printf \"%-4s|%d\" .kind .n}}", "List|3");
+        check("{{printf \"%-6s|%4d|%+d\" .kind .n .n}}", "List  |   3|3");
+        check("{{printf \"%99999999999999999999s|%70000d\" .kind .n}}", "%!(BADWIDTH)|%!(BADWIDTH)");
         check("{{not (or false .n)}}", "false");
     }
 
