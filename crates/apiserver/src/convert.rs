@@ -55,12 +55,33 @@ pub async fn to_storage(server: &Server, served: &Served, mut tree: Value) -> Re
     match &custom.conversion {
         Some(hook) => {
             let converted = ask(server, hook, &wanted, vec![tree]).await?;
-            Ok(converted.into_iter().next().unwrap_or_default())
+            let mut tree = converted.into_iter().next().unwrap_or_default();
+            prune_as_stored(server, served, &mut tree);
+            Ok(tree)
         }
         None => {
             tree["apiVersion"] = wanted.into();
             Ok(tree)
         }
+    }
+}
+
+/// Takes away what the stored version does not have, of an object whose versions differ in nothing but their schema:
+/// the answer shows it no more than later reads do.
+pub fn keep_what_is_stored(server: &Server, served: &Served, tree: &mut Value) {
+    if served.custom.as_ref().is_some_and(|custom| custom.conversion.is_none()) {
+        prune_as_stored(server, served, tree);
+    }
+}
+
+fn prune_as_stored(server: &Server, served: &Served, tree: &mut Value) {
+    let (row, Some(custom)) = (&served.row, &served.custom) else { return };
+    if custom.storage_version == row.version {
+        return;
+    }
+    let stored = server.rows.now().get(&row.group, &custom.storage_version, &row.plural).cloned();
+    if let Some(kind) = stored.and_then(|stored| server.rows.serving().custom(&stored).cloned()) {
+        structural::prune(&kind.node, tree);
     }
 }
 

@@ -386,6 +386,33 @@ async fn definitions_become_resources() {
     wait(|| async { api.get(widgets).await.code == 404 }).await;
 }
 
+#[tokio::test]
+async fn versions_of_custom_resources_share_what_the_stored_one_has() {
+    let api = Api::new().await;
+    let crds = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+    let version = |name: &str, field: &str, stored: bool| {
+        let fields = json!({"both": {"type": "string"}, field: {"type": "string"}});
+        let spec = json!({"type": "object", "properties": fields});
+        json!({"name": name, "served": true, "storage": stored,
+            "schema": {"openAPIV3Schema": {"type": "object", "properties": {"spec": spec}}}})
+    };
+    let crd = json!({"metadata": {"name": "gears.x.io"}, "spec": {"group": "x.io", "scope": "Namespaced",
+        "names": {"plural": "gears", "kind": "Gear"},
+        "versions": [version("v1", "old", true), version("v2", "new", false)]}});
+    assert_eq!(api.create(crds, crd).await.code, 201);
+    let gears = "/apis/x.io/v2/namespaces/default/gears";
+    wait(|| async { api.get(gears).await.code == 200 }).await;
+    let gear = json!({"apiVersion": "x.io/v2", "kind": "Gear", "metadata": {"name": "g"},
+        "spec": {"both": "a", "new": "b"}});
+    let made = api.create(gears, gear).await;
+    assert_eq!(made.json()["spec"], json!({"both": "a"}), "{}", made.message());
+    let merge = "application/merge-patch+json";
+    let path = format!("{gears}/g");
+    let changed = api.admin(Method::PATCH, &path, merge, r#"{"spec": {"both": "c", "new": "d"}}"#).await;
+    assert_eq!(changed.json()["spec"], json!({"both": "c"}), "{}", changed.message());
+    assert_eq!(api.get(&path).await.json()["spec"], json!({"both": "c"}));
+}
+
 async fn wait<F: Future<Output = bool>>(mut check: impl FnMut() -> F) {
     for _ in 0..500 {
         if check().await {

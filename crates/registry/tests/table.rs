@@ -71,7 +71,8 @@ fn printers() {
 #[test]
 fn every_row_has_facts() {
     let catalog = Catalog::builtin();
-    for row in catalog.rows() {
+    // The metrics API is another project's; its kinds are made here and never read.
+    for row in catalog.rows().iter().filter(|row| row.group != "metrics.k8s.io") {
         // Reviews and bindings are written, never listed.
         let listed = row.verbs.has(Verb::List).then_some(row.list_kind.as_str());
         for kind in std::iter::once(row.kind.as_str()).chain(listed) {

@@ -36,6 +36,8 @@ pub struct Weather {
     pub cut: u64,
     /// Chunks of a watch that come late, and all that follow.
     pub lag: u64,
+    /// A resource whose watches always lag behind the others, by up to [`Weather::slow_ms`]; empty for none.
+    pub late: &'static str,
     /// Resumed watches that begin with what was seen already.
     pub again: u64,
     /// Resumed watches that are told to list again.
@@ -217,6 +219,7 @@ impl Door {
             return Ok(refused);
         }
         let is_write = request.method() != Method::GET;
+        let resource = request.uri().path().rsplit('/').next().unwrap_or_default().to_owned();
         request.extensions_mut().insert(self.user.clone());
         let answer = ways.ask(request).await.ok_or_else(|| broken(&what))?;
         ways.travel().await;
@@ -227,7 +230,7 @@ impl Door {
             ways.clock.sleep(Duration::from_millis(ways.rng.below(5_000))).await;
             return Err(broken(&what));
         }
-        Ok(if is_watch { self.follow(answer, weather) } else { answer })
+        Ok(if is_watch { self.follow(answer, weather, resource) } else { answer })
     }
 
     /// Spoils the resumption of a watch: begins earlier, or is refused.
@@ -248,12 +251,12 @@ impl Door {
     }
 
     /// The body of a watch that may lag and break.
-    fn follow(&self, answer: Response<Body>, weather: Weather) -> Response<Body> {
+    fn follow(&self, answer: Response<Body>, weather: Weather, resource: String) -> Response<Body> {
         let ways = self.ways.clone();
         let cut = ways.happens(weather.cut).then(|| Duration::from_millis(ways.rng.below(120_000)));
         let ends = cut.map(|after| ways.clock.monotonic() + after);
         let (head, body) = answer.into_parts();
-        let stream = Stream { ways, who: self.who.clone(), body, ends };
+        let stream = Stream { ways, who: self.who.clone(), resource, body, ends };
         let chunks = futures::stream::unfold(Some(stream), |stream| async move {
             let mut stream = stream?;
             match stream.next().await {
@@ -270,6 +273,7 @@ impl Door {
 struct Stream {
     ways: Ways,
     who: Arc<str>,
+    resource: String,
     body: Body,
     ends: Option<Duration>,
 }
@@ -286,7 +290,7 @@ impl Stream {
         };
         let weather = self.ways.weather();
         let mut wait = self.ways.rng.below(3);
-        if self.ways.happens(weather.lag) {
+        if self.resource == weather.late || self.ways.happens(weather.lag) {
             wait += self.ways.rng.below(weather.slow_ms + 1);
         }
         self.ways.clock.sleep(Duration::from_millis(wait)).await;

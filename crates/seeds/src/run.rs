@@ -69,6 +69,9 @@ pub fn run(seed: u64, options: &Options) -> Outcome {
     outcome
 }
 
+/// Resources whose watches may lag behind all others for a whole seed.
+const LATE: [&str; 5] = ["pods", "pods", "replicasets", "poddisruptionbudgets", "endpointslices"];
+
 /// What a seed's faults are.
 struct Storm {
     weather: Weather,
@@ -90,6 +93,7 @@ fn storm(rng: &Rng) -> Storm {
         slow_ms: 1 + rng.below(5_000),
         cut: some(60, 6_000),
         lag: some(60, 1_500),
+        late: "",
         again: some(40, 4_000),
         expired: some(40, 4_000),
     };
@@ -98,6 +102,8 @@ fn storm(rng: &Rng) -> Storm {
         deaths[0] = 0;
         deaths[1] = 0;
     }
+    let late = some(40, LATE.len() as u64).checked_sub(1).and_then(|at| LATE.get(usize::try_from(at).ok()?));
+    let weather = Weather { late: late.unwrap_or(&""), ..weather };
     Storm { weather, strict: Strict { once }, deaths, tight: rng.below(3) == 0 }
 }
 

@@ -159,6 +159,7 @@ async fn create_once(
         return Ok(Some(Written::Dry(object)));
     }
     let claims = holds.claims(server, &object);
+    crate::convert::keep_what_is_stored(server, &call.served, &mut object);
     // A built-in kind's answer is what is stored.
     let shown = if row.custom { object.clone() } else { Value::Null };
     let stored = crate::convert::to_storage(server, &call.served, object).await?;

@@ -245,6 +245,7 @@ async fn change_once(
     let write = if goes {
         Write::delete(key, Expect::Revision(current.revision))
     } else {
+        crate::convert::keep_what_is_stored(server, &call.served, &mut new);
         // A built-in kind's answer is what is stored.
         let given = if row.custom { new.clone() } else { std::mem::take(&mut new) };
         let stored = crate::convert::to_storage(server, &call.served, given).await?;

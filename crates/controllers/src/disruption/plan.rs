@@ -222,7 +222,11 @@ mod tests {
         let budget =
             serde_json::from_value(json!({"metadata": {"name": "b"}, "spec": spec})).expect("a budget");
         let plan = plan(&budget, &pods, &scale, Timestamp::UNIX_EPOCH);
-        let client::Step::Update { object, .. } = plan.steps()[0] else { panic!("an update") };
+        let update = plan.steps().into_iter().find_map(|step| match step {
+            client::Step::Update { object, .. } => Some(object),
+            _ => None,
+        });
+        let object = update.expect("an update");
         assert_eq!(object["status"]["currentHealthy"], 2);
         assert_eq!(object["status"]["disruptionsAllowed"], 1);
     }
