@@ -52,8 +52,8 @@ fn strip(facts: &'static TypeFacts, value: &mut Value) {
 }
 
 fn survives_protobuf(facts: &'static TypeFacts, value: &Value) {
-    // Tables and their like are told in JSON only.
-    if facts.wire_order().next().is_none() {
+    // Tables and their like are told in JSON only, as is nothing at all.
+    if value.is_null() || facts.wire_order().next().is_none() {
         return;
     }
     let first = proto::decode(facts, &proto::encode(facts, value)).expect("protobuf of ours is read");
