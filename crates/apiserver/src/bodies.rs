@@ -22,29 +22,55 @@ const WAIT: Duration = Duration::from_secs(20);
 static READING: Semaphore = Semaphore::const_new(16);
 /// KB of larger bodies that are being handled at one time: as trees, 3 MB of text can take a hundred times that, and
 /// seconds of a core. One of the largest fits beside some smaller ones, so that not every thread is busy with them.
-static HANDLING: Semaphore = Semaphore::const_new(4 * 1024);
+const HANDLING_KB: u32 = 4 * 1024;
+static HANDLING: Semaphore = Semaphore::const_new(HANDLING_KB as usize);
+
+/// KB of larger objects that are being changed at one time: a change holds the object several times over, and the
+/// fields of many managers take a hundred times their text. A whole one of the largest is let in alone.
+const CHANGING_KB: u32 = 1536;
+static CHANGING: Semaphore = Semaphore::const_new(CHANGING_KB as usize);
 
 /// Subresources whose bodies are streams that go elsewhere.
 const STREAMS: [&str; 5] = ["proxy", "exec", "attach", "portforward", "log"];
 
-/// Lets a request with a large body in when there is room: the whole body, and the place to keep until the answer.
+/// What a large request holds until it is answered.
+pub struct Place(#[allow(dead_code, reason = "held, never looked at")] Vec<SemaphorePermit<'static>>);
+
+/// Lets a request in when there is room for what it brings and for what it changes, an object of `stored` bytes: the
+/// body, and the place to keep until the answer where one of the two is large.
 pub async fn admit(
     server: &Server,
     exchange: &Exchange,
     body: Body,
-) -> Result<(Body, Option<SemaphorePermit<'static>>), ApiError> {
+    stored: usize,
+) -> Result<(Body, Option<Place>), ApiError> {
+    let (body, mut held) = enter(server, exchange, body).await?;
+    if stored as u64 > SMALL_BYTES {
+        let kilobytes = u32::try_from(stored / 1024 + 1).unwrap_or(u32::MAX).min(CHANGING_KB);
+        held.push(place(server, &CHANGING, kilobytes).await?);
+    }
+    Ok((body, Some(Place(held)).filter(|place| !place.0.is_empty())))
+}
+
+async fn enter(
+    server: &Server,
+    exchange: &Exchange,
+    body: Body,
+) -> Result<(Body, Vec<SemaphorePermit<'static>>), ApiError> {
     let small = body.size_hint().upper().is_some_and(|most| most <= SMALL_BYTES);
     if small || STREAMS.contains(&exchange.info.subresource.as_str()) {
-        return Ok((body, None));
+        return Ok((body, Vec::new()));
     }
     let bytes = {
         let _reading = place(server, &READING, 1).await?;
         let read = server.clock.timeout(READ_TIME, crate::write::read_body(body)).await;
         read.unwrap_or_else(|| Err(ApiError::timeout("the request's body did not come in time")))?
     };
-    let kilobytes = u32::try_from(bytes.len() / 1024 + 1).unwrap_or(u32::MAX);
+    // Schemas become trees several times over.
+    let weight = if exchange.info.resource == "customresourcedefinitions" { 3 } else { 1 };
+    let kilobytes = u32::try_from(weight * (bytes.len() / 1024 + 1)).unwrap_or(u32::MAX).min(HANDLING_KB);
     let handling = place(server, &HANDLING, kilobytes).await?;
-    Ok((base::http::full(bytes), Some(handling)))
+    Ok((base::http::full(bytes), vec![handling]))
 }
 
 async fn place(

@@ -30,6 +30,9 @@ use crate::respond::{self, Include};
 /// does not read costs little.
 const CHUNK: usize = 128 * 1024;
 const FIRST_CHUNK: usize = 16 * 1024;
+/// From this length on an object is not copied into a chunk, but goes out in pieces of so many bytes: whoever does not
+/// read holds none of its own.
+const PIECE: usize = 32 * 1024;
 
 /// Label and field conditions of a list or watch.
 #[derive(Clone, Debug, Default)]
@@ -392,6 +395,7 @@ fn answer(call: &Call<'_>, accept: &Accept, page: Page, include: Include) -> Res
                 head: Some(head.into()),
                 objects: page.objects,
                 at: 0,
+                large: Bytes::new(),
                 chunk: FIRST_CHUNK,
                 ended: false,
             };
@@ -442,6 +446,8 @@ struct ListBody {
     head: Option<Bytes>,
     objects: Vec<Arc<Object>>,
     at: usize,
+    /// What is left of a large object.
+    large: Bytes,
     /// Bytes of the next chunk.
     chunk: usize,
     ended: bool,
@@ -460,6 +466,10 @@ impl http_body::Body for ListBody {
         if self.ended {
             return Poll::Ready(None);
         }
+        if !self.large.is_empty() {
+            let length = self.large.len().min(PIECE);
+            return Poll::Ready(Some(Ok(Frame::data(self.large.split_to(length)))));
+        }
         // Room for the object that crosses the mark, too: growing would copy.
         let mut out = BytesMut::with_capacity((2 * self.least + 512).min(self.chunk + self.chunk / 8));
         if let Some(head) = self.head.take() {
@@ -476,8 +486,12 @@ impl http_body::Body for ListBody {
             }
             let (open, rest) = self.served.item(object);
             out.put_slice(open);
-            out.put_slice(&rest);
             self.at += 1;
+            if rest.len() >= PIECE {
+                self.large = rest;
+                break;
+            }
+            out.put_slice(&rest);
         }
         self.chunk = (self.chunk * 2).min(CHUNK);
         Poll::Ready(Some(Ok(Frame::data(out.freeze()))))

@@ -107,6 +107,13 @@ impl Call<'_> {
     }
 }
 
+/// The length of the stored object that a request changes; zero when it changes none.
+fn changed_bytes(call: &Call<'_>) -> usize {
+    let changes = matches!(call.exchange.head.method, http::Method::PUT | http::Method::PATCH);
+    let key = changes.then(|| crate::write::key(call.row(), call.namespace(), call.name())).flatten();
+    key.and_then(|key| call.server.store.get(&key)).map_or(0, |object| object.json.len())
+}
+
 /// Finds row and verb, and runs the handler.
 pub async fn dispatch(server: &Server, exchange: &Exchange, body: Body) -> Result<Response<Body>, ApiError> {
     let info = &exchange.info;
@@ -119,7 +126,7 @@ pub async fn dispatch(server: &Server, exchange: &Exchange, body: Body) -> Resul
         return Err(method_not_allowed());
     }
     let call = Call { server, exchange, served: Served::new(row.clone(), serving.custom(row).cloned()) };
-    let (body, place) = crate::bodies::admit(server, exchange, body).await?;
+    let (body, place) = crate::bodies::admit(server, exchange, body, changed_bytes(&call)).await?;
     // On the heap: it holds what any verb could need, and requests that the server makes of itself nest.
     let work = Box::pin(handle(&call, body));
     let answer = match place {

@@ -658,7 +658,10 @@ fn decode_special(kind: Scalar, body: &[u8], depth: usize) -> Result<Value, Deco
         Scalar::Raw | Scalar::Json | Scalar::Fields => decode_embedded(blob(1).unwrap_or_default())?,
         Scalar::Unknown => decode_embedded(blob(2).unwrap_or_default())?,
         Scalar::Strs => {
-            Value::Array(blobs.iter().filter(|(n, _)| *n == 1).map(|(_, b)| Value::String(text(b))).collect())
+            let texts: Vec<Value> =
+                blobs.iter().filter(|(n, _)| *n == 1).map(|(_, b)| Value::String(text(b))).collect();
+            // An empty list and none are the same on the wire, and read as none.
+            if texts.is_empty() { Value::Null } else { Value::Array(texts) }
         }
         _ => decode_schema_or(kind, numbers, &blobs, depth)?,
     })

@@ -345,7 +345,7 @@ fn nested_values(errors: &mut ErrorList, schema: &Value, path: &Path) {
         nested(errors, schema.at("not"), false, &path.child("not"));
     }
     let pattern = schema.text("pattern");
-    if !pattern.is_empty() && regex::Regex::new(pattern).is_err() {
+    if !pattern.is_empty() && structural::compile_pattern(pattern).is_none() {
         let detail = "must be a valid regular expression";
         errors.invalid(&path.child("pattern"), pattern, detail);
     }

@@ -2,6 +2,8 @@
 //!
 //! CEL rules (`x-kubernetes-validations`) are only carried here; `cel` evaluates them.
 
+use std::sync::OnceLock;
+
 use api::validation::{FieldError, Path};
 use regex::Regex;
 use serde_json::Value;
@@ -27,11 +29,33 @@ pub struct Rule {
     pub optional_old_self: bool,
 }
 
+/// The largest compiled pattern, in bytes.
+const PATTERN_BYTES: usize = 1 << 20;
+
+/// A pattern of a schema as a regular expression; `None` for one that is broken or larger than any that is of use.
+pub fn compile_pattern(source: &str) -> Option<Regex> {
+    regex::RegexBuilder::new(source).size_limit(PATTERN_BYTES).build().ok()
+}
+
+/// A pattern, compiled when a text is first held against it: a schema may have thousands that never are.
+#[derive(Clone, Debug)]
+struct Pattern {
+    source: String,
+    compiled: OnceLock<Option<Regex>>,
+}
+
+impl Pattern {
+    fn allows(&self, text: &str) -> bool {
+        let compiled = self.compiled.get_or_init(|| compile_pattern(&self.source));
+        compiled.as_ref().is_none_or(|regex| regex.is_match(text))
+    }
+}
+
 /// Value checks of a node.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Checks {
     enumeration: Vec<Value>,
-    pattern: Option<(String, Regex)>,
+    pattern: Option<Pattern>,
     format: Option<String>,
     minimum: Option<(f64, bool)>,
     maximum: Option<(f64, bool)>,
@@ -83,7 +107,8 @@ impl Checks {
         };
         Checks {
             enumeration: schema.get("enum").and_then(Value::as_array).cloned().unwrap_or_default(),
-            pattern: text("pattern").and_then(|p| Some((p.to_string(), Regex::new(p).ok()?))),
+            pattern: text("pattern")
+                .map(|source| Pattern { source: source.to_string(), compiled: OnceLock::new() }),
             format: text("format").map(str::to_string),
             minimum: number("minimum").map(|n| (n, flag("exclusiveMinimum"))),
             maximum: number("maximum").map(|n| (n, flag("exclusiveMaximum"))),
@@ -250,10 +275,10 @@ fn check_string(checks: &Checks, text: &str, path: &Path, errors: &mut Vec<Field
         && length < least
     {
         bad(format!("should be at least {least} chars long"));
-    } else if let Some((source, regex)) = &checks.pattern
-        && !regex.is_match(text)
+    } else if let Some(pattern) = &checks.pattern
+        && !pattern.allows(text)
     {
-        bad(format!("should match '{source}'"));
+        bad(format!("should match '{}'", pattern.source));
     }
     check_format(checks, text, path, errors);
 }

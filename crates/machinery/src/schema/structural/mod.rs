@@ -14,7 +14,7 @@ mod checks;
 mod default;
 mod prune;
 
-pub use checks::{Rule, validate, validate_update};
+pub use checks::{Rule, compile_pattern, validate, validate_update};
 pub use default::apply_defaults;
 pub use prune::prune;
 
