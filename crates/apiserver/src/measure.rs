@@ -309,6 +309,24 @@ impl Measures {
         Some(AtWork(gauge))
     }
 
+    /// A watch has begun; it counts until what this returns is dropped.
+    pub fn running(&self, exchange: &Exchange) -> AtWork {
+        let info = &exchange.info;
+        let labels = [
+            ("component", "apiserver"),
+            ("group", info.group.as_str()),
+            ("resource", info.resource.as_str()),
+            ("scope", scope(info)),
+            ("subresource", info.subresource.as_str()),
+            ("verb", verb(exchange)),
+            ("version", info.version.as_str()),
+        ];
+        let name = "apiserver_longrunning_requests";
+        let gauge = self.metrics.gauge(name, "Watches open, by what they watch.", &labels);
+        gauge.inc();
+        AtWork(gauge)
+    }
+
     /// A request was answered, after so long, of which so much was spent waiting for others.
     pub fn answered(&self, exchange: &Exchange, response: &Response<Body>, took: Duration, waited: Duration) {
         let sort = self.sort(exchange, response);

@@ -21,6 +21,7 @@ use store::{Event, EventKind, HistoryError, Interest, Object, Watch, WatchFrom};
 use super::Call;
 use super::list::{Selection, candidates, selects_after_conversion};
 use super::read;
+use crate::measure::AtWork;
 use crate::negotiate::{Accept, Format, Offer, View};
 use crate::object::Served;
 use crate::respond::{self, Include};
@@ -95,6 +96,7 @@ pub async fn watch(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
         sent: 0,
         batch: Vec::new(),
         over: false,
+        _running: call.server.measures.running(call.exchange),
     };
     let frames = stream::unfold(state, |mut state| async move {
         state.next().await.map(|bytes| (Ok::<_, base::BoxError>(Frame::data(bytes)), state))
@@ -223,6 +225,8 @@ struct State {
     sent: u64,
     batch: Vec<Arc<Event>>,
     over: bool,
+    /// Counted while it lives.
+    _running: AtWork,
 }
 
 impl State {

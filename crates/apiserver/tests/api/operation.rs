@@ -1,6 +1,7 @@
 //! What the server tells of itself: metrics and health checks.
 
-use http::Method;
+use api::user::UserInfo;
+use http::{Method, Request};
 use serde_json::json;
 
 use crate::Api;
@@ -15,6 +16,9 @@ async fn metrics_tell_of_requests_objects_and_the_process() {
     api.get("/api/v1/namespaces/default/nosuch").await;
     api.get(&format!("{MAPS}/a/nosuch")).await;
     api.send(Method::GET, &format!("{MAPS}/a"), &[("authorization", "Bearer wrong")], "", None).await;
+    let mut watch = Request::get(format!("{MAPS}?watch=true")).body(base::http::empty()).expect("a request");
+    watch.extensions_mut().insert(UserInfo::component("admin", &["system:masters"]));
+    let watching = api.0.call(watch).await;
     let text = String::from_utf8(api.get("/metrics").await.bytes).expect("text");
     let value = |series: &str| -> f64 {
         let line =
@@ -41,6 +45,9 @@ async fn metrics_tell_of_requests_objects_and_the_process() {
         "apiserver_admission_controller_admission_duration_seconds_count{name=\"LimitRanger\",operation=\"CREATE\",rejected=\"false\",type=\"validate\"}",
         "process_resident_memory_bytes",
     ];
+    let running = "apiserver_longrunning_requests{component=\"apiserver\",group=\"\",resource=\"configmaps\",scope=\"namespace\",subresource=\"\",verb=\"WATCH\",version=\"v1\"}";
+    assert!(value(running) >= 1.0);
+    drop(watching);
     names.into_iter().for_each(|name| assert!(value(name) >= 1.0, "{name}"));
     assert!(value("apiserver_current_inflight_requests{request_kind=\"mutating\"}").abs() < f64::EPSILON);
 }

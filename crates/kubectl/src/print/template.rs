@@ -639,7 +639,7 @@ fn printf(values: &[Value]) -> String {
         };
         let digits = width.trim_start_matches(['-', '+', ' ']).split('.').next().unwrap_or_default();
         let size: usize = if digits.is_empty() { 0 } else { digits.parse().unwrap_or(WIDEST + 1) };
-        let padding = " ".repeat(size.saturating_sub(text.chars().count()));
+        let padding = " ".repeat(size.min(WIDEST).saturating_sub(text.chars().count()));
         match () {
             () if size > WIDEST => out.push_str("%!(BADWIDTH)"),
             () if width.starts_with('-') => out.extend([text, padding]),
@@ -684,6 +684,7 @@ mod tests {
         check("{{printf \"%-4s|%d\" .kind .n}}", "List|3");
         check("{{printf \"%-6s|%4d|%+d\" .kind .n .n}}", "List  |   3|3");
         check("{{printf \"%99999999999999999999s|%70000d\" .kind .n}}", "%!(BADWIDTH)|%!(BADWIDTH)");
+        check("{{printf \"%1111111111111111111s\" .kind}}", "%!(BADWIDTH)");
         check("{{not (or false .n)}}", "false");
     }
 

@@ -657,12 +657,7 @@ fn decode_special(kind: Scalar, body: &[u8], depth: usize) -> Result<Value, Deco
         }
         Scalar::Raw | Scalar::Json | Scalar::Fields => decode_embedded(blob(1).unwrap_or_default())?,
         Scalar::Unknown => decode_embedded(blob(2).unwrap_or_default())?,
-        Scalar::Strs => {
-            let texts: Vec<Value> =
-                blobs.iter().filter(|(n, _)| *n == 1).map(|(_, b)| Value::String(text(b))).collect();
-            // An empty list and none are the same on the wire, and read as none.
-            if texts.is_empty() { Value::Null } else { Value::Array(texts) }
-        }
+        Scalar::Strs => texts(blobs.iter().filter(|(number, _)| *number == 1).map(|(_, body)| *body)),
         _ => decode_schema_or(kind, numbers, &blobs, depth)?,
     })
 }
@@ -714,6 +709,12 @@ fn decode_schema_or(
     match kind {
         Scalar::SchemaOrBool => Ok(Value::Bool(numbers[1] != 0)),
         Scalar::SchemaOrArray => rest.map(schema).collect::<Result<_, _>>().map(Value::Array),
-        _ => Ok(Value::Array(rest.map(|body| Value::String(text(body))).collect())),
+        _ => Ok(texts(rest)),
     }
+}
+
+/// Texts that stand by themselves: an empty list and none are the same on the wire, and read as none.
+fn texts<'a>(bodies: impl Iterator<Item = &'a [u8]>) -> Value {
+    let texts: Vec<Value> = bodies.map(|body| Value::String(text(body))).collect();
+    if texts.is_empty() { Value::Null } else { Value::Array(texts) }
 }
