@@ -21,13 +21,13 @@ const WAIT: Duration = Duration::from_secs(20);
 /// and nobody with a small body. Memory is the process's, whatever servers run in it.
 static READING: Semaphore = Semaphore::const_new(16);
 /// KB of larger bodies that are being handled at one time: as trees, 3 MB of text can take a hundred times that, and
-/// seconds of a core. One of the largest fits beside some smaller ones, so that not every thread is busy with them.
-const HANDLING_KB: u32 = 4 * 1024;
+/// seconds of a core. One of the largest is let in alone.
+const HANDLING_KB: u32 = 3 * 1024;
 static HANDLING: Semaphore = Semaphore::const_new(HANDLING_KB as usize);
 
 /// KB of larger objects that are being changed at one time: a change holds the object several times over, and the
 /// fields of many managers take a hundred times their text. A whole one of the largest is let in alone.
-const CHANGING_KB: u32 = 1536;
+const CHANGING_KB: u32 = 1024;
 static CHANGING: Semaphore = Semaphore::const_new(CHANGING_KB as usize);
 
 /// Subresources whose bodies are streams that go elsewhere.
