@@ -66,8 +66,9 @@ async fn enter(
         let read = server.clock.timeout(READ_TIME, crate::write::read_body(body)).await;
         read.unwrap_or_else(|| Err(ApiError::timeout("the request's body did not come in time")))?
     };
-    // Schemas become trees several times over.
-    let weight = if exchange.info.resource == "customresourcedefinitions" { 3 } else { 1 };
+    // Schemas become trees several times over, and so do the fields that an apply claims.
+    let several = exchange.info.resource == "customresourcedefinitions" || exchange.is_apply();
+    let weight = if several { 3 } else { 1 };
     let kilobytes = u32::try_from(weight * (bytes.len() / 1024 + 1)).unwrap_or(u32::MAX).min(HANDLING_KB);
     let handling = place(server, &HANDLING, kilobytes).await?;
     Ok((base::http::full(bytes), vec![handling]))

@@ -220,17 +220,12 @@ fn verb(exchange: &Exchange) -> &'static str {
         "watch" => "WATCH",
         "create" | "post" => "POST",
         "update" | "put" => "PUT",
-        "patch" if applies(exchange) => "APPLY",
+        "patch" if exchange.is_apply() => "APPLY",
         "patch" => "PATCH",
         "delete" => "DELETE",
         "deletecollection" => "DELETECOLLECTION",
         _ => "other",
     }
-}
-
-fn applies(exchange: &Exchange) -> bool {
-    let kind = exchange.headers().get(http::header::CONTENT_TYPE);
-    kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/apply-patch"))
 }
 
 fn scope(info: &RequestInfo) -> &'static str {

@@ -121,6 +121,12 @@ impl Exchange {
         self.warnings.lock().insert(0, text.to_owned());
     }
 
+    /// Whether the body is an apply's.
+    pub fn is_apply(&self) -> bool {
+        let kind = self.headers().get(http::header::CONTENT_TYPE);
+        kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/apply-patch"))
+    }
+
     /// Time spent waiting for others.
     pub fn wait(&self, took: Duration) {
         let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
