@@ -106,8 +106,10 @@ fn pods(truth: &Truth, out: &mut Vec<String>) {
             let daemon = controlled_by(pod, "DaemonSet").is_some();
             let spread =
                 !pod["spec"]["affinity"].is_null() || !pod["spec"]["topologySpreadConstraints"].is_null();
-            let mut nodes = truth.all("nodes").map(|(_, node)| node);
-            if daemon || (!spread && nodes.any(|node| fits(truth, pod, node))) {
+            // A daemon's pod has one node only, which may be full.
+            let meant = |node: &&Value| !daemon || node["metadata"]["name"] == target(pod);
+            let mut nodes = truth.all("nodes").map(|(_, node)| &**node).filter(meant);
+            if (daemon || !spread) && nodes.any(|node| fits(truth, pod, node)) {
                 out.push(format!("pod {} could be bound", label(place)));
             }
         } else if truth.get("nodes", "", node).is_none() {
