@@ -242,8 +242,8 @@ impl Server {
 
     /// The request path. Decode, admit, validate, store and encode follow in [`verbs::dispatch`].
     async fn steps(&self, exchange: &mut Exchange, body: Body) -> Result<Response<Body>, ApiError> {
-        let (user, took) = self.clock.timed(authn::authenticate(self, exchange)).await;
-        self.measures.authenticated(user.is_ok(), took);
+        let (began, user) = (self.clock.monotonic(), authn::authenticate(self, exchange).await);
+        self.measures.authenticated(user.is_ok(), self.clock.monotonic().saturating_sub(began));
         exchange.user = user?;
         let body = match &self.audit {
             Some(audit) => audit.begin(exchange, body).await?,
@@ -252,8 +252,8 @@ impl Server {
         authn::impersonate(self, exchange).await?;
         exchange.turn = self.fairness.turn(self, exchange).await?;
         let _at_work = self.measures.at_work(exchange);
-        let (verdict, took) = self.clock.timed(authz::authorize(self, exchange)).await;
-        self.measures.authorized(verdict.is_ok(), took);
+        let (began, verdict) = (self.clock.monotonic(), authz::authorize(self, exchange).await);
+        self.measures.authorized(verdict.is_ok(), self.clock.monotonic().saturating_sub(began));
         verdict?;
         exchange.passed = true;
         let body = match crate::aggregate::serve(self, exchange, body).await? {

@@ -54,13 +54,6 @@ impl Clock {
         }
     }
 
-    /// Does the work, and says how long it took.
-    pub async fn timed<F: Future>(&self, work: F) -> (F::Output, Duration) {
-        let began = self.monotonic();
-        let done = work.await;
-        (done, self.monotonic().saturating_sub(began))
-    }
-
     /// Runs `work` for at most `limit`; `None` when the time ran out.
     pub async fn timeout<F: Future>(&self, limit: Duration, work: F) -> Option<F::Output> {
         tokio::time::timeout(limit, work).await.ok()

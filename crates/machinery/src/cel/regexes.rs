@@ -11,6 +11,8 @@ use super::value::Val;
 
 /// At most this many compiled patterns are kept per thread.
 const KEPT: usize = 256;
+/// Largest compiled pattern in bytes.
+const SIZE: usize = 1 << 20;
 
 thread_local! {
     static CACHE: RefCell<BTreeMap<String, Option<Regex>>> = const { RefCell::new(BTreeMap::new()) };
@@ -24,7 +26,7 @@ fn compiled(pattern: &str) -> Option<Regex> {
         if cache.len() >= KEPT {
             cache.clear();
         }
-        let made = crate::schema::structural::compile_pattern(pattern);
+        let made = regex::RegexBuilder::new(pattern).size_limit(SIZE).build().ok();
         cache.insert(pattern.to_string(), made.clone());
         made
     })
