@@ -83,10 +83,14 @@ pub fn plan(
     let status = job.status.clone().unwrap_or_default();
     let mut work = Work { job, spec, finished, active, terminating, status, now };
     let mut events = Vec::new();
-    work.begin_or_suspend(&mut events, &mut plan);
+    work.begin(&mut plan);
     work.count();
     let end = work.end();
     let suspended = spec.suspend == Some(true);
+    if end.is_none() {
+        // Only what has not ended can be held up.
+        work.suspend_or_resume(suspended, &mut events);
+    }
     let (mut create, mut delete) = (Vec::new(), Vec::new());
     if job.is_deleting() {
         // Its pods are the garbage collector's.
@@ -133,23 +137,25 @@ impl Work<'_> {
         Step::event(About::of(self.job), kind, reason, message)
     }
 
-    fn begin_or_suspend(&mut self, events: &mut Vec<Step>, plan: &mut Plan) {
+    fn begin(&mut self, plan: &mut Plan) {
         if self.spec.suspend == Some(true) {
+            return;
+        }
+        self.status.start_time.get_or_insert(Time(self.now));
+        if let Some(left) = self.deadline_left().filter(|left| !left.is_zero()) {
+            plan.requeue(left);
+        }
+    }
+
+    fn suspend_or_resume(&mut self, suspended: bool, events: &mut Vec<Step>) {
+        if suspended {
             if self.set_condition("Suspended", "True", "JobSuspended", "Job suspended") {
                 events.push(self.event(EventKind::Normal, "Suspended", "Job suspended"));
                 self.status.start_time = None;
             }
-            return;
-        }
-        if self.set_condition("Suspended", "False", "JobResumed", "Job resumed") {
+        } else if self.set_condition("Suspended", "False", "JobResumed", "Job resumed") {
             events.push(self.event(EventKind::Normal, "Resumed", "Job resumed"));
             self.status.start_time = Some(Time(self.now));
-        }
-        if self.status.start_time.is_none() {
-            self.status.start_time = Some(Time(self.now));
-        }
-        if let Some(left) = self.deadline_left().filter(|left| !left.is_zero()) {
-            plan.requeue(left);
         }
     }
 
@@ -259,6 +265,8 @@ impl Work<'_> {
     fn mark_end(&mut self, end: &End) {
         let kind = if end.success { "SuccessCriteriaMet" } else { "FailureTarget" };
         self.set_condition(kind, "True", end.reason, &end.message);
+        // Its last pods ended while it was suspended: what ended has begun.
+        self.status.start_time.get_or_insert(Time(self.now));
     }
 
     /// Ends the Job once all its pods have ended and are counted.

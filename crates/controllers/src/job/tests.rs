@@ -249,3 +249,20 @@ fn a_failure_stays_one_when_the_pod_ends_well_after_all() {
     assert_eq!(finished.pending.succeeded, None, "no pod is counted twice");
     assert_eq!((finished.new_successes, finished.new_failures, finished.release.len()), (0, 0, 1));
 }
+
+#[test]
+fn a_job_ends_while_it_is_suspended() {
+    let mut world = world(json!({}));
+    world.settle();
+    let mut last = world.pods[0].clone();
+    world.job.spec.as_mut().expect("a spec").suspend = Some(true);
+    world.settle();
+    assert!(world.status().start_time.is_none());
+    // It had ended before its deletion was seen.
+    last.metadata.deletion_timestamp = Some(api::k8s::apimachinery::pkg::apis::meta::v1::Time(world.now));
+    last.status.get_or_insert_default().phase = Some("Succeeded".to_owned());
+    world.pods.push(last);
+    world.settle();
+    assert_eq!(world.reason("Complete"), Some("CompletionsReached".into()));
+    assert!(world.status().start_time.is_some(), "a finished Job without startTime is invalid");
+}

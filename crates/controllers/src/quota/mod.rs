@@ -29,6 +29,8 @@ const RECOUNT: Duration = Duration::from_secs(60);
 /// Admission counts an object before it is stored, and a cache shows it later still: what a quota says is believed
 /// for this long, unless more is found.
 const SETTLE: Duration = Duration::from_secs(2);
+/// How soon to look again whether a cache that was behind a quota has caught up: a bookmark comes each minute.
+const CATCH_UP: Duration = Duration::from_secs(5);
 
 struct Counter {
     client: Client,
@@ -75,10 +77,11 @@ impl Counter {
             let count = self.count(namespace, resource, group).await?;
             used.count(resource, group, count);
         }
-        let (used, mut status) = (used.finish(), quota.status.clone().unwrap_or_default());
+        let (mut used, mut status) = (used.finish(), quota.status.clone().unwrap_or_default());
+        let late = hold(status.used.as_ref(), &mut used, |name| self.seen(name) < quota.revision());
         let same = status.hard.as_ref() == Some(&hard) && same_amounts(status.used.as_ref(), &used);
         if !same {
-            if shrinks(status.used.as_ref(), &used) {
+            if shrinks(status.used.as_ref(), &used).next().is_some() {
                 let left = (since + SETTLE).saturating_sub(self.clock.monotonic());
                 if !left.is_zero() {
                     return Ok(Some(left));
@@ -90,7 +93,23 @@ impl Counter {
             after.status = Some(status);
             self.client.update_status(&after).await?;
         }
-        Ok((!others.is_empty()).then_some(RECOUNT))
+        let recount = (!others.is_empty()).then_some(RECOUNT);
+        Ok(if late { Some(CATCH_UP) } else { recount })
+    }
+
+    /// The revision up to which the objects are known that count for this name of an amount.
+    fn seen(&self, name: &str) -> u64 {
+        match usage::resource_of(name) {
+            Some("pods") => self.pods.revision(),
+            Some("services") => self.services.revision(),
+            Some("persistentvolumeclaims") => self.claims.revision(),
+            Some("secrets") => self.secrets.revision(),
+            Some("configmaps") => self.maps.revision(),
+            Some("replicationcontrollers") => self.controllers.revision(),
+            Some("resourcequotas") => self.quotas.revision(),
+            // Counted at the server, just now.
+            _ => u64::MAX,
+        }
     }
 
     /// When this version of a quota was first counted.
@@ -123,15 +142,29 @@ impl Counter {
     }
 }
 
-/// True when anything is used less than was known.
-fn shrinks(known: Option<&Amounts>, used: &Amounts) -> bool {
-    let value = |amount: Option<&api::k8s::apimachinery::pkg::api::resource::Quantity>| {
-        amount.map(api::quantity::of).unwrap_or_default()
-    };
-    known.into_iter().flatten().any(|(name, amount)| value(used.get(name)) < value(Some(amount)))
+/// The names of which less is used than was known.
+fn shrinks<'a>(
+    known: Option<&'a Amounts>,
+    used: &'a Amounts,
+) -> impl Iterator<Item = (&'a String, &'a Amount)> {
+    let value = |amount: Option<&Amount>| amount.map(api::quantity::of).unwrap_or_default();
+    known.into_iter().flatten().filter(move |(name, amount)| value(used.get(*name)) < value(Some(amount)))
 }
 
-type Amounts = std::collections::BTreeMap<String, api::k8s::apimachinery::pkg::api::resource::Quantity>;
+/// Admission has counted what a cache behind the quota does not show yet: such amounts stay as they were known. True
+/// when there are any.
+fn hold(known: Option<&Amounts>, used: &mut Amounts, is_behind: impl Fn(&str) -> bool) -> bool {
+    let too_low: Amounts = shrinks(known, used)
+        .filter(|(name, _)| used.contains_key(*name) && is_behind(name))
+        .map(|(name, amount)| (name.clone(), amount.clone()))
+        .collect();
+    let late = !too_low.is_empty();
+    used.extend(too_low);
+    late
+}
+
+type Amount = api::k8s::apimachinery::pkg::api::resource::Quantity;
+type Amounts = BTreeMap<String, Amount>;
 
 fn same_amounts(known: Option<&Amounts>, used: &Amounts) -> bool {
     let Some(known) = known else { return false };
@@ -213,4 +246,40 @@ pub fn start(context: &Context) {
             async move { counter.sync(key).await }
         });
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn amounts(all: &[(&str, &str)]) -> Amounts {
+        all.iter()
+            .map(|(name, amount)| {
+                (
+                    (*name).to_owned(),
+                    api::k8s::apimachinery::pkg::api::resource::Quantity((*amount).to_owned()),
+                )
+            })
+            .collect()
+    }
+
+    #[test]
+    fn what_a_late_cache_does_not_show_stays_counted() {
+        let known = amounts(&[("pods", "3"), ("services", "2"), ("secrets", "1")]);
+        let counted = amounts(&[("pods", "0"), ("services", "1"), ("secrets", "4")]);
+        let pods_late = |name: &str| usage::resource_of(name) == Some("pods");
+        for (is_behind, late, expect) in [
+            (&pods_late as &dyn Fn(&str) -> bool, true, [("pods", "3"), ("services", "1"), ("secrets", "4")]),
+            (&|_| false, false, [("pods", "0"), ("services", "1"), ("secrets", "4")]),
+            (&|_| true, true, [("pods", "3"), ("services", "2"), ("secrets", "4")]),
+        ] {
+            let mut used = counted.clone();
+            assert_eq!(hold(Some(&known), &mut used, is_behind), late);
+            assert_eq!(used, amounts(&expect));
+        }
+        // A name that is no longer limited is no longer told.
+        let mut used = amounts(&[("pods", "3")]);
+        assert!(!hold(Some(&known), &mut used, |_| true));
+        assert_eq!(used, amounts(&[("pods", "3")]));
+    }
 }

@@ -126,6 +126,31 @@ pub fn is_for_pods_only(spec: &ResourceQuotaSpec) -> bool {
         || spec.scope_selector.as_ref().is_some_and(|selector| selector.match_expressions.is_some())
 }
 
+/// The resource whose objects count for an amount, if it is one of those that caches hold.
+pub fn resource_of(name: &str) -> Option<&str> {
+    const PLAIN: &[&str] = &[
+        "services",
+        "persistentvolumeclaims",
+        "secrets",
+        "configmaps",
+        "replicationcontrollers",
+        "resourcequotas",
+    ];
+    let plural = name.strip_prefix("count/");
+    let first = plural.unwrap_or(name).split('.').next().unwrap_or_default();
+    if name == "requests.storage" || name.contains(".storageclass.storage.k8s.io/") {
+        Some("persistentvolumeclaims")
+    } else if let Some(found) =
+        PLAIN.iter().find(|one| **one == first && (plural.is_none() || plural == Some(first)))
+    {
+        Some(found)
+    } else if plural.is_none_or(|plural| plural == "pods") {
+        Some("pods")
+    } else {
+        None
+    }
+}
+
 /// A sum over the names a quota limits.
 pub struct Usage {
     sums: BTreeMap<String, Quantity>,
@@ -231,6 +256,25 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn amounts_come_from_resources() {
+        for (name, resource) in [
+            ("pods", Some("pods")),
+            ("requests.cpu", Some("pods")),
+            ("requests.nvidia.com/gpu", Some("pods")),
+            ("count/pods", Some("pods")),
+            ("requests.storage", Some("persistentvolumeclaims")),
+            ("fast.storageclass.storage.k8s.io/requests.storage", Some("persistentvolumeclaims")),
+            ("services.nodeports", Some("services")),
+            ("count/services", Some("services")),
+            ("count/services.example.com", None),
+            ("count/deployments.apps", None),
+            ("secrets", Some("secrets")),
+        ] {
+            assert_eq!(resource_of(name), resource, "{name}");
+        }
+    }
 
     #[test]
     fn pods_are_summed_in_scope() {
