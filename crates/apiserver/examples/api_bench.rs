@@ -1,15 +1,17 @@
 //! CPU time of the commonest requests, in process over the memory store, without TLS:
 //! `cargo run --release -p apiserver --example api_bench`.
 
+mod support;
+
 use std::time::Duration;
 
-use api::user::UserInfo;
 use apiserver::{Config, Rows, Server};
 use base::{Clock, Rng, Tasks};
-use http::{Method, Request};
-use http_body_util::BodyExt;
+use http::Method;
 use serde_json::json;
 use store::{Engine, Options, Store};
+
+use support::{pod, send, status};
 
 /// The product's allocator.
 #[global_allocator]
@@ -19,19 +21,6 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const PODS: usize = 20_000;
 /// Pods whose status is patched.
 const PATCHED: usize = 10_000;
-
-async fn send(server: &Server, method: Method, path: &str, media: &'static str, body: String) -> usize {
-    let mut request = Request::new(base::http::full(body));
-    *request.method_mut() = method;
-    *request.uri_mut() = path.parse().expect("a path");
-    request.headers_mut().insert("content-type", http::HeaderValue::from_static(media));
-    request.extensions_mut().insert(UserInfo::component("admin", &["system:masters"]));
-    let response = server.call(request).await;
-    let code = response.status();
-    let bytes = response.into_body().collect().await.expect("a body").to_bytes();
-    assert!(code.is_success(), "{code} {}", String::from_utf8_lossy(&bytes));
-    bytes.len()
-}
 
 /// CPU time of this thread: others on the machine do not count.
 struct Cpu(u64);
@@ -45,30 +34,6 @@ impl Cpu {
     fn elapsed(&self) -> Duration {
         Duration::from_nanos(Cpu::now().0 - self.0)
     }
-}
-
-/// A pod that takes 3.3 KB as stored, like those of `cargo xtask bench api`.
-fn pod(at: usize) -> String {
-    json!({"apiVersion": "v1", "kind": "Pod",
-        "metadata": {"name": format!("pod-{at}"), "labels": {"app": format!("app-{}", at % 100), "tier": "bench"},
-            "annotations": {"example.com/owner": "team", "example.com/note": "a pod of the benchmark"}},
-        "spec": {"nodeName": format!("node-{}", at % 200), "terminationGracePeriodSeconds": 0,
-            "containers": [{"name": "main", "image": "example.com/app:1",
-                "env": [{"name": "SETTING", "value": format!("value-{at}")}],
-                "ports": [{"containerPort": 8080, "name": "http"}],
-                "resources": {"requests": {"cpu": "100m", "memory": "64Mi"}, "limits": {"memory": "128Mi"}},
-                "readinessProbe": {"httpGet": {"path": "/", "port": "http"}}}]}})
-    .to_string()
-}
-
-fn status(at: usize) -> String {
-    let since = "2026-01-01T00:00:00Z";
-    json!({"status": {"phase": "Running", "hostIP": "10.0.0.1", "startTime": since,
-        "podIP": format!("10.1.{}.{}", at / 250 % 250, at % 250), "message": format!("round {at}"),
-        "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": since}],
-        "containerStatuses": [{"name": "main", "ready": true, "restartCount": at, "image": "example.com/app:1",
-            "imageID": "sha256:0123", "state": {"running": {"startedAt": since}}}]}})
-    .to_string()
 }
 
 fn report(what: &str, count: usize, took: Duration) {
@@ -103,7 +68,10 @@ async fn main() {
     let start = Cpu::now();
     for at in 0..PATCHED {
         let path = format!("{pods}/pod-{at}/status");
-        send(&server, Method::PATCH, &path, "application/strategic-merge-patch+json", status(at)).await;
+        let mut patch = status(at);
+        patch["status"]["message"] = format!("round {at}").into();
+        let media = "application/strategic-merge-patch+json";
+        send(&server, Method::PATCH, &path, media, patch.to_string()).await;
     }
     report("patch pod status", PATCHED, start.elapsed());
     let start = Cpu::now();

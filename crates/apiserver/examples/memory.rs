@@ -2,13 +2,15 @@
 //! `cargo run --profile perf -p apiserver --example memory [PODS]`. (The binaries are static: heap profilers that are
 //! loaded before a program's libraries see nothing of them.)
 
-use api::user::UserInfo;
+mod support;
+
 use apiserver::{Config, Rows, Server};
 use base::{Clock, Rng, Tasks};
-use http::{Method, Request};
-use http_body_util::BodyExt;
+use http::Method;
 use serde_json::json;
 use store::{Engine, Options, Store};
+
+use support::{pod, send, status};
 
 /// The product's allocator.
 #[global_allocator]
@@ -17,41 +19,6 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// Pods made, when nothing is said.
 const PODS: usize = 20_000;
 const ALL: &str = "/api/v1/namespaces/default/pods";
-
-async fn send(server: &Server, method: Method, path: &str, media: &'static str, body: String) {
-    let mut request = Request::new(base::http::full(body));
-    *request.method_mut() = method;
-    *request.uri_mut() = path.parse().expect("a path");
-    request.headers_mut().insert("content-type", http::HeaderValue::from_static(media));
-    request.extensions_mut().insert(UserInfo::component("admin", &["system:masters"]));
-    let response = server.call(request).await;
-    let code = response.status();
-    let bytes = response.into_body().collect().await.expect("a body").to_bytes();
-    assert!(code.is_success(), "{code} {}", String::from_utf8_lossy(&bytes));
-}
-
-fn pod(at: usize) -> String {
-    json!({"apiVersion": "v1", "kind": "Pod",
-        "metadata": {"name": format!("pod-{at}"), "labels": {"app": format!("app-{}", at % 100), "tier": "bench"},
-            "annotations": {"example.com/owner": "team", "example.com/note": "a pod of the benchmark"}},
-        "spec": {"nodeName": format!("node-{}", at % 200), "terminationGracePeriodSeconds": 0,
-            "containers": [{"name": "main", "image": "example.com/app:1",
-                "env": [{"name": "SETTING", "value": format!("value-{at}")}],
-                "ports": [{"containerPort": 8080, "name": "http"}],
-                "resources": {"requests": {"cpu": "100m", "memory": "64Mi"}, "limits": {"memory": "128Mi"}},
-                "readinessProbe": {"httpGet": {"path": "/", "port": "http"}}}]}})
-    .to_string()
-}
-
-fn status(at: usize) -> String {
-    let since = "2026-01-01T00:00:00Z";
-    json!({"status": {"phase": "Running", "hostIP": "10.0.0.1", "startTime": since,
-        "podIP": format!("10.1.{}.{}", at / 250 % 250, at % 250),
-        "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": since}],
-        "containerStatuses": [{"name": "main", "ready": true, "restartCount": at, "image": "example.com/app:1",
-            "imageID": "sha256:0123", "state": {"running": {"startedAt": since}}}]}})
-    .to_string()
-}
 
 /// One line: what the process has for itself, and what the store counts.
 fn tell(server: &Server, when: &str) {
@@ -87,7 +54,8 @@ async fn main() {
     tell(&server, "pods made");
     for at in 0..pods / 2 {
         let path = format!("{ALL}/pod-{at}/status");
-        send(&server, Method::PATCH, &path, "application/strategic-merge-patch+json", status(at)).await;
+        send(&server, Method::PATCH, &path, "application/strategic-merge-patch+json", status(at).to_string())
+            .await;
     }
     tell(&server, "half patched");
 }

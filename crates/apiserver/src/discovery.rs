@@ -117,7 +117,7 @@ pub async fn serve(server: &Server, exchange: &Exchange) -> Result<Response<Body
         ["version"] => object(exchange, &version()),
         [kind @ ("healthz" | "livez" | "readyz"), rest @ ..] => {
             let answer = crate::health::serve(server, exchange, kind, &rest.join("/")).await;
-            answer.unwrap_or_else(|| Ok(page_not_found()))
+            Ok(answer.unwrap_or_else(page_not_found))
         }
         ["metrics"] => Ok(respond::bytes(
             StatusCode::OK,

@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use api::ApiError;
 use base::http::Body;
 use http::{Response, StatusCode};
 
@@ -84,63 +83,50 @@ pub fn paths() -> impl Iterator<Item = String> {
     })
 }
 
-/// What the checks look at, looked at once.
-struct Seen {
-    store: Result<(), String>,
-    started: bool,
-    staying: bool,
+/// Whether the store answers.
+async fn store(server: &Server) -> Result<(), String> {
+    match server.clock.timeout(STORE_LIMIT, server.store.check()).await {
+        Some(answer) => answer.map_err(|error| error.to_string()),
+        None => Err("context deadline exceeded".to_owned()),
+    }
 }
 
-impl Seen {
-    async fn of(server: &Server) -> Seen {
-        let store = match server.clock.timeout(STORE_LIMIT, server.store.check()).await {
-            Some(answer) => answer.map_err(|error| error.to_string()),
-            None => Err("context deadline exceeded".to_owned()),
-        };
-        let staying = !server.tasks.cancel_token().is_cancelled();
-        Seen { store, started: server.is_ready(), staying }
-    }
-
-    fn verdict(&self, source: Source) -> Result<(), String> {
-        match source {
-            Source::Alive => Ok(()),
-            Source::Store => self.store.clone(),
-            Source::Started if self.started => Ok(()),
-            Source::Started => Err("not finished".to_owned()),
-            Source::Staying if self.staying => Ok(()),
-            Source::Staying => Err("process is shutting down".to_owned()),
+/// What is known without asking anybody.
+fn here(server: &Server, source: Source) -> Result<(), String> {
+    match source {
+        Source::Started if !server.is_ready() => Err("not finished".to_owned()),
+        Source::Staying if server.tasks.cancel_token().is_cancelled() => {
+            Err("process is shutting down".to_owned())
         }
+        Source::Alive | Source::Store | Source::Started | Source::Staying => Ok(()),
     }
 }
 
-/// Answers `/{kind}` or `/{kind}/{check}`; `None` when there is no such check.
-pub async fn serve(
-    server: &Server,
-    exchange: &Exchange,
-    kind: &str,
-    check: &str,
-) -> Option<Result<Response<Body>, ApiError>> {
-    let seen = if check.is_empty() {
-        Seen::of(server).await
-    } else {
+/// Answers `/{kind}` or `/{kind}/{check}`; `None` when there is no such check. The store is asked once, and only for
+/// checks that look at it.
+pub async fn serve(server: &Server, exchange: &Exchange, kind: &str, check: &str) -> Option<Response<Body>> {
+    if !check.is_empty() {
         let (_, source) = checks(kind).find(|(name, _)| *name == check)?;
-        return Some(Ok(match Seen::of(server).await.verdict(source) {
+        let verdict = if source == Source::Store { store(server).await } else { here(server, source) };
+        return Some(match verdict {
             Ok(()) => respond::bytes(StatusCode::OK, "text/plain; charset=utf-8", "ok"),
             Err(why) => {
                 let text = format!("internal server error: {why}\n");
                 respond::plain(StatusCode::INTERNAL_SERVER_ERROR, text)
             }
-        }));
-    };
+        });
+    }
+    let store = store(server).await;
+    let verdict = |source| if source == Source::Store { store.clone() } else { here(server, source) };
     let excluded: Vec<&str> = exchange.query.all("exclude").collect();
-    let (lines, good) = report(kind, &excluded, |source| seen.verdict(source));
-    Some(Ok(if !good {
+    let (lines, good) = report(kind, &excluded, verdict);
+    Some(if !good {
         respond::plain(StatusCode::INTERNAL_SERVER_ERROR, format!("{lines}{kind} check failed\n"))
     } else if exchange.query.get("verbose").is_some() {
         respond::plain(StatusCode::OK, format!("{lines}{kind} check passed\n"))
     } else {
         respond::plain(StatusCode::OK, "ok")
-    }))
+    })
 }
 
 /// One line for each check; why one failed goes to the log, as anybody may ask.

@@ -238,6 +238,19 @@ fn scope(info: &RequestInfo) -> &'static str {
     }
 }
 
+/// What a request is about, by the names of upstream's labels, in their order.
+fn row_labels<'a>(info: &'a RequestInfo, verb: &'a str) -> [(&'static str, &'a str); 7] {
+    [
+        ("component", "apiserver"),
+        ("group", info.group.as_str()),
+        ("resource", info.resource.as_str()),
+        ("scope", scope(info)),
+        ("subresource", info.subresource.as_str()),
+        ("verb", verb),
+        ("version", info.version.as_str()),
+    ]
+}
+
 impl Measures {
     /// Nothing counted yet.
     pub fn new(metrics: &Metrics) -> Measures {
@@ -306,16 +319,7 @@ impl Measures {
 
     /// A watch has begun; it counts until what this returns is dropped.
     pub fn running(&self, exchange: &Exchange) -> AtWork {
-        let info = &exchange.info;
-        let labels = [
-            ("component", "apiserver"),
-            ("group", info.group.as_str()),
-            ("resource", info.resource.as_str()),
-            ("scope", scope(info)),
-            ("subresource", info.subresource.as_str()),
-            ("verb", verb(exchange)),
-            ("version", info.version.as_str()),
-        ];
+        let labels = row_labels(&exchange.info, verb(exchange));
         let name = "apiserver_longrunning_requests";
         let gauge = self.metrics.gauge(name, "Watches open, by what they watch.", &labels);
         gauge.inc();
@@ -353,20 +357,12 @@ impl Measures {
         if let Some(sort) = self.sorts.read().get(&key) {
             return sort.clone();
         }
-        let sort = Arc::new(self.new_sort(info, verb, scope, dry_run, code.as_str()));
+        let sort = Arc::new(self.new_sort(info, verb, dry_run, code.as_str()));
         self.sorts.write().entry(key).or_insert(sort).clone()
     }
 
-    fn new_sort(&self, info: &RequestInfo, verb: &str, scope: &str, dry_run: &str, code: &str) -> Sort {
-        let row = [
-            ("component", "apiserver"),
-            ("group", info.group.as_str()),
-            ("resource", info.resource.as_str()),
-            ("scope", scope),
-            ("subresource", info.subresource.as_str()),
-            ("verb", verb),
-            ("version", info.version.as_str()),
-        ];
+    fn new_sort(&self, info: &RequestInfo, verb: &str, dry_run: &str, code: &str) -> Sort {
+        let row = row_labels(info, verb);
         let dry = {
             let mut all = row.to_vec();
             all.insert(1, ("dry_run", dry_run));

@@ -11,10 +11,10 @@ use sha2::{Digest, Sha512};
 
 use crate::object::{CustomKind, Serving};
 
-/// One group and version, such as `apps/v1`.
+/// One group and version, such as `apps/v1`, or one document about what is served.
 struct Version {
-    group: String,
-    version: String,
+    /// `None` for what is no group and version.
+    gv: Option<(String, String)>,
     /// Follows from what is served: known before the document is made.
     hash: String,
     document: OnceLock<Bytes>,
@@ -32,14 +32,20 @@ impl Documents {
     /// Nothing made yet.
     pub fn new(serving: Arc<Serving>) -> Documents {
         let mut v3: BTreeMap<String, Version> = BTreeMap::new();
-        for group in serving.catalog.groups() {
+        let groups = serving.catalog.groups();
+        for path in openapi::v3_surface_names(groups.iter().map(|group| group.name.as_str())) {
+            let hash = hash(format!("{} {path}", env!("CARGO_PKG_VERSION")).as_bytes());
+            v3.insert(path, Version { gv: None, hash, document: OnceLock::new() });
+        }
+        for group in groups {
             for version in group.versions {
                 let path = match group.name.as_str() {
                     "" => format!("api/{version}"),
                     name => format!("apis/{name}/{version}"),
                 };
                 let hash = hash(described(&serving, &group.name, &version).as_bytes());
-                let entry = Version { group: group.name.clone(), version, hash, document: OnceLock::new() };
+                let gv = Some((group.name.clone(), version));
+                let entry = Version { gv, hash, document: OnceLock::new() };
                 v3.insert(path, entry);
             }
         }
@@ -69,9 +75,10 @@ impl Documents {
     pub fn v3(&self, path: &str) -> Option<(Bytes, &str)> {
         let entry = self.v3.get(path)?;
         let document = entry.document.get_or_init(|| {
-            let rows = self.serving.catalog.version_rows(&entry.group, &entry.version);
+            let Some((group, version)) = &entry.gv else { return Bytes::from(openapi::v3_surface(path)) };
+            let rows = self.serving.catalog.version_rows(group, version);
             let docs: Vec<ResourceDoc<'_>> = rows.map(|row| doc(row, self.serving.custom(row))).collect();
-            Bytes::from(openapi::v3(&entry.group, &entry.version, &docs))
+            Bytes::from(openapi::v3(group, version, &docs))
         });
         Some((document.clone(), &entry.hash))
     }
@@ -101,6 +108,7 @@ fn doc<'a>(row: &'a Resource, custom: Option<&'a Arc<CustomKind>>) -> ResourceDo
         plural: &row.plural,
         namespaced: row.namespaced,
         verbs: row.verbs.iter().map(registry::Verb::as_str).collect(),
+        returns_deleted: crate::verbs::returns_deleted(row),
         subresources: row
             .subresources
             .iter()

@@ -404,12 +404,17 @@ async fn versions_of_custom_resources_share_what_the_stored_one_has() {
     wait(|| async { api.get(gears).await.code == 200 }).await;
     let gear = json!({"apiVersion": "x.io/v2", "kind": "Gear", "metadata": {"name": "g"},
         "spec": {"both": "a", "new": "b"}});
-    let made = api.create(gears, gear).await;
-    assert_eq!(made.json()["spec"], json!({"both": "a"}), "{}", made.message());
     let merge = "application/merge-patch+json";
     let path = format!("{gears}/g");
-    let changed = api.admin(Method::PATCH, &path, merge, r#"{"spec": {"both": "c", "new": "d"}}"#).await;
-    assert_eq!(changed.json()["spec"], json!({"both": "c"}), "{}", changed.message());
+    for query in ["?dryRun=All", ""] {
+        let made = api.create(&format!("{gears}{query}"), gear.clone()).await;
+        assert_eq!(made.json()["spec"], json!({"both": "a"}), "{}", made.message());
+    }
+    for query in ["?dryRun=All", ""] {
+        let change = r#"{"spec": {"both": "c", "new": "d"}}"#;
+        let changed = api.admin(Method::PATCH, &format!("{path}{query}"), merge, change).await;
+        assert_eq!(changed.json()["spec"], json!({"both": "c"}), "{}", changed.message());
+    }
     assert_eq!(api.get(&path).await.json()["spec"], json!({"both": "c"}));
 }
 

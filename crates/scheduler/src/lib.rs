@@ -19,6 +19,7 @@ pub mod queue;
 pub mod run;
 pub mod snapshot;
 pub mod storage;
+mod victim;
 
 pub use config::{Config, Setup};
 pub use decide::{Decision, decide};

@@ -17,8 +17,7 @@ use api::labels::Selector;
 use base::{Clock, Rng, Tasks};
 use client::plan::About;
 use client::{
-    Change as CacheChange, Client, DeleteOptions, EventKind, Informer, Key, Kind, Meta, Patch, Recorder,
-    SharedInformers,
+    Change as CacheChange, Client, EventKind, Informer, Key, Kind, Meta, Patch, Recorder, SharedInformers,
 };
 use serde_json::json;
 use tokio::sync::{Semaphore, mpsc};
@@ -39,6 +38,7 @@ use crate::profile::Profile;
 use crate::queue::{Change, Queue};
 use crate::snapshot::{Devices, NodeInfo};
 use crate::storage::Storage;
+use crate::victim::Removal;
 
 /// Writes under way at one time; more would only queue in the server.
 const MAX_WRITES: usize = 128;
@@ -780,24 +780,13 @@ impl Scheduler {
                 "lastTransitionTime": api::time::format(self.clock.now()),
             });
             let body = json!({"metadata": {"uid": victim.uid}, "status": {"conditions": [condition]}});
-            let (client, writes, victim) = (self.client.clone(), self.binder.writes.clone(), victim.clone());
-            self.tasks.spawn("preempt", async move {
-                // The semaphore is never closed.
-                let _permit = writes.acquire().await;
-                let name = victim.pod.metadata.name.as_deref().unwrap_or_default();
-                let marked =
-                    client.patch_status::<Pod>(&victim.namespace, name, &Patch::Strategic(body)).await;
-                if let Err(error) = marked {
-                    tracing::debug!(pod = %victim.key, %error, "cannot mark the victim");
-                }
-                let options = DeleteOptions::uid(&victim.uid);
-                match client.delete::<Pod>(&victim.namespace, name, &options).await.map(drop) {
-                    Err(error) if !error.is_not_found() => {
-                        tracing::warn!(pod = %victim.key, %error, "cannot delete the victim");
-                    }
-                    _ => {}
-                }
-            });
+            let removal = Removal {
+                client: self.client.clone(),
+                writes: self.binder.writes.clone(),
+                victim: victim.clone(),
+                condition: Patch::Strategic(body),
+            };
+            self.tasks.spawn("preempt", removal.run(self.clock.clone()));
         }
     }
 }

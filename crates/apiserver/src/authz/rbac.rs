@@ -1,6 +1,6 @@
 //! RBAC: rules of roles reached through bindings. Roles are parsed once per version and kept by subject.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -202,6 +202,14 @@ struct Grant {
     /// Told as the reason: `ClusterRoleBinding "x" of ClusterRole "y" to User "z"`.
     origin: Arc<str>,
     rules: Arc<[Rule]>,
+    /// The role that the binding names and that is not there; then there are no rules.
+    missing: Option<Arc<str>>,
+}
+
+impl Grant {
+    fn reaches(&self, namespace: &str) -> bool {
+        self.namespace.is_empty() || *self.namespace == *namespace
+    }
 }
 
 #[derive(Default)]
@@ -314,7 +322,8 @@ impl Cache {
                         .get(&object.key.namespace, &binding.role_ref.name)
                         .map(|o| self.role(o).rules.clone()),
                 };
-                let Some(rules) = rules else { continue };
+                let missing = rules.is_none().then(|| not_found(&binding.role_ref));
+                let rules = rules.unwrap_or_default();
                 for subject in binding.subjects.unwrap_or_default() {
                     let place = if word == "RoleBinding" {
                         format!("{}/{}", object.key.name, object.key.namespace)
@@ -332,6 +341,7 @@ impl Cache {
                         namespace: object.key.namespace.clone(),
                         origin: format!("RBAC: allowed by {origin}").into(),
                         rules: rules.clone(),
+                        missing: missing.clone(),
                     };
                     add(&mut index, subject, grant);
                 }
@@ -340,35 +350,37 @@ impl Cache {
         index
     }
 
-    /// Allowed with a reason, or an empty refusal.
+    /// Allowed with a reason, or refused; the refusal names roles that bindings name and that are not there.
     pub fn decide(&self, server: &Server, user: &UserInfo, what: &Attributes) -> Result<String, String> {
         let index = self.index(server);
-        for grant in grants(&index, user) {
-            if !grant.namespace.is_empty() && *grant.namespace != *what.namespace {
-                continue;
-            }
-            // Rules of a role binding never reach other paths or cluster-scoped requests.
-            if !grant.namespace.is_empty() && !what.is_resource {
-                continue;
-            }
+        let mut missing = BTreeSet::new();
+        // Rules of a role binding never reach other paths or cluster-scoped requests.
+        let reaching = grants(&index, user).filter(|grant| {
+            grant.reaches(&what.namespace) && (grant.namespace.is_empty() || what.is_resource)
+        });
+        for grant in reaching {
             if grant.rules.iter().any(|rule| rule.allows(what)) {
                 return Ok(grant.origin.to_string());
             }
+            missing.extend(grant.missing.as_deref());
         }
-        Err(String::new())
+        Err(told(missing).map(|roles| format!("RBAC: {roles}")).unwrap_or_default())
     }
 
-    /// Every rule that a user has in a namespace.
-    pub fn rules_for(&self, server: &Server, user: &UserInfo, namespace: &str) -> Vec<Rule> {
+    /// Every rule that a user has in a namespace, and what is to be said of roles that are not there.
+    pub fn rules_for(
+        &self,
+        server: &Server,
+        user: &UserInfo,
+        namespace: &str,
+    ) -> (Vec<Rule>, Option<String>) {
         let index = self.index(server);
-        let mut out = Vec::new();
-        for grant in grants(&index, user) {
-            let here = grant.namespace.is_empty() || *grant.namespace == *namespace;
-            if here {
-                out.extend(grant.rules.iter().cloned());
-            }
+        let (mut rules, mut missing) = (Vec::new(), BTreeSet::new());
+        for grant in grants(&index, user).filter(|grant| grant.reaches(namespace)) {
+            rules.extend(grant.rules.iter().cloned());
+            missing.extend(grant.missing.as_deref());
         }
-        out
+        (rules, told(missing))
     }
 
     /// Rules of a role that a binding in `namespace` names.
@@ -387,6 +399,21 @@ impl Cache {
 fn grants<'a>(index: &'a Index, user: &'a UserInfo) -> impl Iterator<Item = &'a Grant> {
     let own = index.users.get(&user.name).into_iter().flatten();
     own.chain(user.groups.iter().filter_map(|group| index.groups.get(group)).flatten())
+}
+
+fn not_found(role: &RoleRef) -> Arc<str> {
+    let resource = if role.kind == "ClusterRole" { "clusterrole" } else { "role" };
+    format!("{resource}.rbac.authorization.k8s.io {:?} not found", role.name).into()
+}
+
+/// Several messages as one, in upstream's brackets.
+fn told(messages: BTreeSet<&str>) -> Option<String> {
+    let all: Vec<&str> = messages.into_iter().collect();
+    match all.as_slice() {
+        [] => None,
+        [one] => Some((*one).to_owned()),
+        several => Some(format!("[{}]", several.join(", "))),
+    }
 }
 
 fn shown(subject: &Subject) -> String {

@@ -195,7 +195,8 @@ fn rules(call: &Call<'_>, review: &mut Value) -> Result<(), ApiError> {
     }
     let user = &call.exchange.user;
     let (mut resources, mut urls) = (Vec::new(), Vec::new());
-    for rule in call.server.authorizer.rbac.rules_for(call.server, user, &namespace) {
+    let (rules, missing) = call.server.authorizer.rbac.rules_for(call.server, user, &namespace);
+    for rule in rules {
         if !rule.resources.is_empty() {
             let mut out =
                 json!({"verbs": rule.verbs, "apiGroups": rule.api_groups, "resources": rule.resources});
@@ -212,5 +213,8 @@ fn rules(call: &Call<'_>, review: &mut Value) -> Result<(), ApiError> {
     review["metadata"] = json!({});
     review["spec"] = json!({});
     review["status"] = json!({"resourceRules": resources, "nonResourceRules": urls, "incomplete": false});
+    if let Some(missing) = missing {
+        review["status"]["evaluationError"] = json!(missing);
+    }
     Ok(())
 }

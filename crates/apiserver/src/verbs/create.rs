@@ -152,6 +152,7 @@ async fn create_once(
     server.admission.validate(&review, Some(&object), None).await?;
     let name = object["metadata"]["name"].as_str().unwrap_or("").to_owned();
     let key = write::key(row, call.namespace(), &name).ok_or_else(ApiError::no_such_path)?;
+    crate::convert::keep_what_is_stored(server, &call.served, &mut object);
     if options.dry_run {
         if server.store.get(&key).is_some() {
             return Err(exists(call, &name));
@@ -159,7 +160,6 @@ async fn create_once(
         return Ok(Some(Written::Dry(object)));
     }
     let claims = holds.claims(server, &object);
-    crate::convert::keep_what_is_stored(server, &call.served, &mut object);
     // A built-in kind's answer is what is stored.
     let shown = if row.custom { object.clone() } else { Value::Null };
     let stored = crate::convert::to_storage(server, &call.served, object).await?;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use api::ApiError;
 use base::http::Body;
 use http::{Response, StatusCode};
+use registry::Resource;
 use registry::lifecycle::{self, Deletion};
 use serde_json::{Value, json};
 use store::{CommitError, Expect, Object, Write};
@@ -40,7 +41,7 @@ pub async fn delete(call: &Call<'_>, body: Body) -> Result<Response<Body>, ApiEr
     let include = Include::Metadata;
     let (object, whole) = match deleted {
         Deleted::Marked(object) => (object, true),
-        Deleted::Gone(object) => (object, returns_object(call)),
+        Deleted::Gone(object) => (object, returns_deleted(call.row())),
     };
     if whole {
         let columns = call.row().columns.clone();
@@ -75,8 +76,7 @@ fn plain(accept: &Accept) -> Accept {
 }
 
 /// Kinds whose deletion answers with the object (upstream's `ReturnDeletedObject`).
-fn returns_object(call: &Call<'_>) -> bool {
-    let row = call.row();
+pub fn returns_deleted(row: &Resource) -> bool {
     row.group.is_empty()
         && matches!(
             row.plural.as_str(),

@@ -25,7 +25,7 @@ use crate::server::{Exchange, Server};
 use crate::sub;
 
 pub use create::{Written, create_untracked};
-pub use delete::delete_named;
+pub use delete::{delete_named, returns_deleted};
 pub use list::Selection;
 pub use patch::{kind as patch_kind, patch_tree};
 pub use update::{change, change_untracked};

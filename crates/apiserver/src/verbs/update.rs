@@ -233,6 +233,9 @@ async fn change_once(
     if !goes && !stale && lifecycle::unchanged(&new, &old) {
         return Ok(Ok(Written::Stored(shown)));
     }
+    if !goes {
+        crate::convert::keep_what_is_stored(server, &call.served, &mut new);
+    }
     if options.dry_run {
         return Ok(Ok(Written::Dry(new)));
     }
@@ -245,7 +248,6 @@ async fn change_once(
     let write = if goes {
         Write::delete(key, Expect::Revision(current.revision))
     } else {
-        crate::convert::keep_what_is_stored(server, &call.served, &mut new);
         // A built-in kind's answer is what is stored.
         let given = if row.custom { new.clone() } else { std::mem::take(&mut new) };
         let stored = crate::convert::to_storage(server, &call.served, given).await?;

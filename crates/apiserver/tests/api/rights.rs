@@ -104,6 +104,29 @@ async fn nobody_grants_what_they_do_not_have() {
 }
 
 #[tokio::test]
+async fn roles_that_are_not_there_are_told_of() {
+    let api = api(Config::default()).await;
+    let bindings = format!("{RBAC}/namespaces/default/rolebindings");
+    for (name, kind, to) in [("a", "Role", "none"), ("b", "Role", "none"), ("c", "ClusterRole", "gone")] {
+        assert_eq!(api.create(&bindings, binding(name, kind, to)).await.code, 201);
+    }
+    let gone = "[clusterrole.rbac.authorization.k8s.io \"gone\" not found, role.rbac.authorization.k8s.io \"none\" not found]";
+    let pods = "/api/v1/namespaces/default/pods";
+    let refused = api.by("alice", Method::GET, pods, Value::Null).await;
+    assert_eq!(
+        (refused.code, refused.message().ends_with(&format!(": RBAC: {gone}"))),
+        (403, true),
+        "{}",
+        refused.message()
+    );
+    let other = api.by("alice", Method::GET, "/api/v1/namespaces/other/pods", Value::Null).await;
+    assert!(!other.message().contains("not found"), "{}", other.message());
+    let path = "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews";
+    let rules = api.by("alice", Method::POST, path, json!({"spec": {"namespace": "default"}})).await;
+    assert_eq!(rules.json()["status"]["evaluationError"], gone);
+}
+
+#[tokio::test]
 async fn impersonation_needs_a_right_for_each_part() {
     let api = api(Config::default()).await;
     let users = json!([{"verbs": ["impersonate"], "apiGroups": [""], "resources": ["users"], "resourceNames": ["bob"]}]);

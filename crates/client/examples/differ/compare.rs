@@ -123,6 +123,34 @@ fn scrub(value: &mut Value, descriptions: bool) {
     }
 }
 
+/// What an OpenAPI v2 document says, whatever way it says it: an operation has all its parameters, by place and name,
+/// and what is required is a set. Names of shared parameters mean nothing.
+fn settle_openapi(document: &mut Value) {
+    let shared = document["parameters"].take();
+    let resolve = |given: &Value| -> Vec<Value> {
+        let one = |parameter: &Value| match parameter["$ref"].as_str() {
+            Some(name) => shared[name.trim_start_matches("#/parameters/")].clone(),
+            None => parameter.clone(),
+        };
+        given.as_array().into_iter().flatten().map(one).collect()
+    };
+    for item in document["paths"].as_object_mut().into_iter().flat_map(|paths| paths.values_mut()) {
+        let Value::Object(item) = item else { continue };
+        let common = item.remove("parameters").unwrap_or_default();
+        for operation in item.values_mut() {
+            let own = operation["parameters"].take();
+            let all = resolve(&own).into_iter().chain(resolve(&common));
+            let named = |one: Value| (format!("{}:{}", one["in"], one["name"]), one);
+            operation["parameters"] = Value::Object(all.map(named).collect());
+        }
+    }
+    for definition in document["definitions"].as_object_mut().into_iter().flat_map(|all| all.values_mut()) {
+        if let Some(Value::Array(required)) = definition.get_mut("required") {
+            required.sort_by_key(Value::to_string);
+        }
+    }
+}
+
 /// The body as a tree: JSON, protobuf and streams of JSON are read, all else is its lines.
 fn tree(case: &Case, run: &str, answer: &Answer) -> Value {
     let bytes = &answer.bytes;
@@ -148,6 +176,9 @@ fn tree(case: &Case, run: &str, answer: &Answer) -> Value {
         }
         Err(_) => text.lines().map(Value::from).collect(),
     };
+    if value["swagger"].is_string() {
+        settle_openapi(&mut value);
+    }
     scrub(&mut value, !case.path.starts_with("/openapi"));
     value
 }

@@ -11,8 +11,6 @@ use super::value::Val;
 
 /// At most this many compiled patterns are kept per thread.
 const KEPT: usize = 256;
-/// Largest compiled pattern in bytes.
-const SIZE: usize = 1 << 20;
 
 thread_local! {
     static CACHE: RefCell<BTreeMap<String, Option<Regex>>> = const { RefCell::new(BTreeMap::new()) };
@@ -26,7 +24,7 @@ fn compiled(pattern: &str) -> Option<Regex> {
         if cache.len() >= KEPT {
             cache.clear();
         }
-        let made = regex::RegexBuilder::new(pattern).size_limit(SIZE).build().ok();
+        let made = crate::schema::structural::compile_pattern(pattern);
         cache.insert(pattern.to_string(), made.clone());
         made
     })

@@ -81,7 +81,15 @@ pub fn from_json(kind: Scalar, value: Value, number: Option<&str>) -> Result<Val
         (Scalar::SchemaOrBool, value @ (Value::Bool(_) | Value::Object(_))) => Ok(value),
         (Scalar::SchemaOrBool, _) => Err(ScalarError::Message("boolean or JSON schema expected".to_string())),
         (Scalar::SchemaOrArray, value @ (Value::Object(_) | Value::Array(_))) => Ok(value),
-        (Scalar::SchemaOrStrings, value @ (Value::Object(_) | Value::Array(_))) => Ok(value),
+        (Scalar::SchemaOrStrings, value @ Value::Object(_)) => Ok(value),
+        (Scalar::SchemaOrStrings, Value::Array(all)) => {
+            let text = |one| match one {
+                Value::Null => Ok(Value::String(String::new())),
+                Value::String(_) => Ok(one),
+                other => Err(mismatch(&other, Some("string"))),
+            };
+            all.into_iter().map(text).collect::<Result<_, _>>().map(Value::Array)
+        }
         // Upstream's readers pass over what is neither.
         (Scalar::SchemaOrArray | Scalar::SchemaOrStrings, _) => Ok(Value::Null),
         (Scalar::Raw | Scalar::Unknown | Scalar::Any | Scalar::Json | Scalar::Fields, value) => Ok(value),
@@ -242,6 +250,21 @@ pub use api::validation::go_quote;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn dependencies_are_schemas_or_texts() {
+        use serde_json::json;
+        for (value, read) in [
+            (json!({"type": "string"}), Some(json!({"type": "string"}))),
+            (json!(["a", null]), Some(json!(["a", ""]))),
+            (json!("a"), Some(Value::Null)),
+            (json!([{}]), None),
+            (json!(["a", 1]), None),
+        ] {
+            let found = from_json(Scalar::SchemaOrStrings, value.clone(), None);
+            assert_eq!(found.ok(), read, "{value}");
+        }
+    }
 
     #[test]
     fn durations() {

@@ -12,6 +12,27 @@ use crate::schema::{Base, FieldFacts, ListKind, Scalar, Schema, Shape, TypeFacts
 pub(super) const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
 const EXTENSIONS: &str = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1";
 
+/// Types of which one field is set: name, the field that says which (if there is one), and what it says for each.
+type Union = (&'static str, &'static str, &'static [(&'static str, &'static str)]);
+
+const LOCALHOST: &[(&str, &str)] = &[("localhostProfile", "LocalhostProfile")];
+const UNIONS: [Union; 6] = [
+    ("io.k8s.api.core.v1.AppArmorProfile", "type", LOCALHOST),
+    ("io.k8s.api.core.v1.PodSchedulingGroup", "", &[("podGroupName", "PodGroupName")]),
+    ("io.k8s.api.core.v1.SeccompProfile", "type", LOCALHOST),
+    ("io.k8s.api.flowcontrol.v1.LimitResponse", "type", &[("queuing", "Queuing")]),
+    (
+        "io.k8s.api.flowcontrol.v1.PriorityLevelConfigurationSpec",
+        "type",
+        &[("exempt", "Exempt"), ("limited", "Limited")],
+    ),
+    (
+        "io.k8s.api.flowcontrol.v1.Subject",
+        "kind",
+        &[("group", "Group"), ("serviceAccount", "ServiceAccount"), ("user", "User")],
+    ),
+];
+
 /// The definitions of a document, with what they refer to.
 pub(super) struct Definitions<'a> {
     served: &'a [(&'a str, &'a str)],
@@ -91,6 +112,15 @@ impl<'a> Definitions<'a> {
         if facts.atomic {
             out.insert("x-kubernetes-map-type".to_string(), json!("atomic"));
         }
+        if let Some((_, discriminator, fields)) = UNIONS.iter().find(|(name, ..)| *name == facts.name) {
+            let fields: Map<String, Value> =
+                fields.iter().map(|(field, value)| (field.to_string(), json!(value))).collect();
+            let mut union = json!({"fields-to-discriminateBy": fields});
+            if !discriminator.is_empty() {
+                union["discriminator"] = json!(discriminator);
+            }
+            out.insert("x-kubernetes-unions".to_string(), json!([union]));
+        }
         let mut kinds = facts.gvks.clone();
         if matches!(facts.go_name, "DeleteOptions" | "WatchEvent") && facts.name.starts_with(META) {
             kinds.extend(
@@ -164,8 +194,11 @@ impl<'a> Definitions<'a> {
             }
             None => {}
         }
-        if field.map_atomic {
-            put("x-kubernetes-map-type", json!("atomic"));
+        match field.base {
+            Base::Scalar(Scalar::Bytes) if field.map_atomic => put("x-kubernetes-list-type", json!("atomic")),
+            _ if field.map_atomic => put("x-kubernetes-map-type", json!("atomic")),
+            _ if field.map_granular => put("x-kubernetes-map-type", json!("granular")),
+            _ => {}
         }
         let marks = field.patch;
         let strategies =

@@ -13,7 +13,7 @@ pub use protobuf::v2_protobuf;
 
 use serde_json::{Map, Value, json};
 
-use definitions::Definitions;
+use definitions::{Definitions, META};
 
 /// A served resource, as far as OpenAPI shows it.
 #[derive(Debug, Clone)]
@@ -32,6 +32,8 @@ pub struct ResourceDoc<'a> {
     pub namespaced: bool,
     /// `get`, `list`, `watch`, `create`, `update`, `patch`, `delete`, `deletecollection`.
     pub verbs: Vec<&'a str>,
+    /// Whether its deletion answers with the object; a Status otherwise.
+    pub returns_deleted: bool,
     /// Its subresources.
     pub subresources: Vec<SubresourceDoc<'a>>,
     /// Set for custom resources.
@@ -51,6 +53,13 @@ pub struct SubresourceDoc<'a> {
     pub kind: &'a str,
     /// Verbs it serves.
     pub verbs: Vec<&'a str>,
+}
+
+impl SubresourceDoc<'_> {
+    /// True for connections to a pod, service or node (`exec`, `proxy`).
+    fn is_connected(&self) -> bool {
+        self.kind.ends_with("Options")
+    }
 }
 
 /// What a custom resource adds.
@@ -106,7 +115,11 @@ impl Dialect {
 /// version only.
 pub fn v3(group: &str, version: &str, resources: &[ResourceDoc<'_>]) -> Vec<u8> {
     let (definitions, paths) = parts(Dialect::V3, resources, &[(group, version)]);
-    let document = json!({
+    v3_document(definitions, paths)
+}
+
+fn v3_document(definitions: Value, paths: Value) -> Vec<u8> {
+    to_bytes(&json!({
         "openapi": "3.0.0",
         "info": info(),
         "paths": paths,
@@ -114,8 +127,27 @@ pub fn v3(group: &str, version: &str, resources: &[ResourceDoc<'_>]) -> Vec<u8> 
             "schemas": definitions,
             "securitySchemes": {"BearerToken": bearer()},
         },
-    });
-    to_bytes(&document)
+    }))
+}
+
+/// The names of the OpenAPI v3 documents about what is served: `api`, `apis`, `apis/apps`, `version` and so on.
+pub fn v3_surface_names<'a>(groups: impl Iterator<Item = &'a str>) -> Vec<String> {
+    paths::surface_names(groups)
+}
+
+/// The OpenAPI v3 document of that name, as JSON bytes.
+pub fn v3_surface(name: &str) -> Vec<u8> {
+    let group = name.strip_prefix("apis/").unwrap_or_default();
+    let paths = paths::surface_paths(Dialect::V3, &[group], Some(name));
+    let mut definitions = Definitions::new(Dialect::V3, &[]);
+    match name {
+        "version" => definitions.put(paths::VERSION.to_owned(), version_info()),
+        "api" => definitions.need(&format!("{META}.APIVersions")),
+        "apis" => definitions.need(&format!("{META}.APIGroupList")),
+        _ if !group.is_empty() => definitions.need(&format!("{META}.APIGroup")),
+        _ => {}
+    }
+    v3_document(definitions.finish(), paths)
 }
 
 /// The OpenAPI v2 document of everything served, as JSON bytes.
@@ -159,7 +191,7 @@ fn parts(dialect: Dialect, resources: &[ResourceDoc<'_>], served: &[(&str, &str)
                 }
             }
         }
-        for subresource in &resource.subresources {
+        for subresource in resource.subresources.iter().filter(|sub| !sub.is_connected()) {
             definitions.need(&definition_name(
                 subresource.group,
                 subresource.version,
@@ -171,8 +203,45 @@ fn parts(dialect: Dialect, resources: &[ResourceDoc<'_>], served: &[(&str, &str)
     for name in ["Status", "DeleteOptions", "Patch", "APIResourceList", "WatchEvent"] {
         definitions.need(&format!("io.k8s.apimachinery.pkg.apis.meta.v1.{name}"));
     }
-    let paths = paths::paths(dialect, resources, served);
+    let mut paths = paths::paths(dialect, resources, served);
+    if dialect == Dialect::V2 {
+        let mut groups: Vec<&str> = served.iter().map(|(group, _)| *group).collect();
+        groups.dedup();
+        need_surface(&mut definitions);
+        if let (Value::Object(all), Value::Object(surface)) =
+            (&mut paths, paths::surface_paths(dialect, &groups, None))
+        {
+            all.extend(surface);
+        }
+    }
     (definitions.finish(), paths)
+}
+
+/// What the documents about what is served refer to.
+fn need_surface(definitions: &mut Definitions<'_>) {
+    for name in ["APIVersions", "APIGroupList"] {
+        definitions.need(&format!("{META}.{name}"));
+    }
+    definitions.put(paths::VERSION.to_owned(), version_info());
+}
+
+fn version_info() -> Value {
+    const ALWAYS: [&str; 9] = [
+        "major",
+        "minor",
+        "gitVersion",
+        "gitCommit",
+        "gitTreeState",
+        "buildDate",
+        "goVersion",
+        "compiler",
+        "platform",
+    ];
+    const MAYBE: [&str; 4] =
+        ["emulationMajor", "emulationMinor", "minCompatibilityMajor", "minCompatibilityMinor"];
+    let properties: Map<String, Value> =
+        ALWAYS.iter().chain(&MAYBE).map(|name| ((*name).to_owned(), json!({"type": "string"}))).collect();
+    json!({"type": "object", "description": "Which build of the server answers.", "required": ALWAYS, "properties": properties})
 }
 
 fn info() -> Value {
@@ -200,6 +269,7 @@ mod tests {
             plural: "deployments",
             namespaced: true,
             verbs: vec!["get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"],
+            returns_deleted: false,
             subresources: vec![SubresourceDoc {
                 name: "scale",
                 group: "autoscaling",

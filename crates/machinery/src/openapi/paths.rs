@@ -4,6 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::definitions::META;
 use super::{Dialect, ResourceDoc, SubresourceDoc, definition_name};
+use crate::schema::{Base, Scalar, Shape, facts};
 
 /// Query parameters: name, type, what it does.
 const PARAMETERS: [(&str, &str, &str); 20] = [
@@ -51,6 +52,41 @@ const DELETE: [&str; 5] = [
     "orphanDependents",
     "propagationPolicy",
 ];
+const DELETE_COLLECTION: [&str; 14] = [
+    "continue",
+    "dryRun",
+    "fieldSelector",
+    "gracePeriodSeconds",
+    "ignoreStoreReadErrorWithClusterBreakingPotential",
+    "labelSelector",
+    "limit",
+    "orphanDependents",
+    "propagationPolicy",
+    "resourceVersion",
+    "resourceVersionMatch",
+    "sendInitialEvents",
+    "shardSelector",
+    "timeoutSeconds",
+];
+
+const JSON: &str = "application/json";
+const YAML: &str = "application/yaml";
+const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+const STREAMS: [&str; 2] =
+    ["application/json;stream=watch", "application/vnd.kubernetes.protobuf;stream=watch"];
+const OBJECTS: &[&str] = &[JSON, YAML, PROTOBUF];
+const LISTS: &[&str] = &[JSON, YAML, PROTOBUF, STREAMS[0], STREAMS[1]];
+/// Custom resources have no protobuf form.
+const CUSTOM_OBJECTS: &[&str] = &[JSON, YAML];
+const ANY: &[&str] = &["*/*"];
+const PATCHES: &[&str] = &[
+    "application/json-patch+json",
+    "application/merge-patch+json",
+    "application/strategic-merge-patch+json",
+    "application/apply-patch+yaml",
+];
+const CUSTOM_PATCHES: &[&str] =
+    &["application/json-patch+json", "application/merge-patch+json", "application/apply-patch+yaml"];
 
 /// The parameters that v2 operations refer to.
 pub(super) fn shared_parameters() -> Value {
@@ -65,6 +101,10 @@ pub(super) fn shared_parameters() -> Value {
 fn parameter(dialect: Dialect, name: &str) -> Value {
     let (_, kind, text) =
         PARAMETERS.iter().find(|(known, ..)| *known == name).expect("a parameter of the table");
+    query_parameter(dialect, name, kind, text)
+}
+
+fn query_parameter(dialect: Dialect, name: &str, kind: &str, text: &str) -> Value {
     match dialect {
         Dialect::V2 => {
             json!({"in": "query", "name": name, "description": text, "type": kind, "uniqueItems": true})
@@ -106,37 +146,158 @@ fn refer_path(dialect: Dialect, name: &str) -> Value {
     }
 }
 
+/// The options of `exec`, `log` and the like are query parameters: those fields of their kind that a query can hold.
+fn option_parameters(dialect: Dialect, kind: &str) -> Vec<Value> {
+    let Some(kind) = facts().by_gvk("", "v1", kind) else { return Vec::new() };
+    let typed = kind.flat().into_iter().filter_map(|flat| {
+        let kind = match flat.field.base {
+            Base::Scalar(Scalar::Str) => "string",
+            Base::Scalar(Scalar::Bool) => "boolean",
+            Base::Scalar(Scalar::I32 | Scalar::I64) => "integer",
+            _ => return None,
+        };
+        let is_option = flat.field.shape != Shape::Map && !matches!(flat.field.json, "kind" | "apiVersion");
+        is_option.then_some((flat.field.json, kind))
+    });
+    let mut all: Vec<(&str, &str)> = typed.collect();
+    all.sort_unstable();
+    all.into_iter()
+        .map(|(name, kind)| query_parameter(dialect, name, kind, &format!("Sets {name} of the options.")))
+        .collect()
+}
+
+/// What names and parameters a path has for all its operations.
+struct Place<'a> {
+    path: String,
+    names: &'a [&'a str],
+    pretty: bool,
+    /// A kind whose fields are parameters.
+    options: Option<&'a str>,
+}
+
+impl<'a> Place<'a> {
+    fn of(path: String, names: &'a [&'a str]) -> Self {
+        Place { path, names, pretty: true, options: None }
+    }
+}
+
 /// One operation to be written.
+#[derive(Clone)]
 struct Operation<'a> {
     method: &'a str,
+    /// `x-kubernetes-action`; empty for documents that are no resources.
     action: &'a str,
-    /// Verb in the operation's id, such as `replace`.
-    word: &'a str,
+    text: String,
     gvk: (&'a str, &'a str, &'a str),
     id: String,
     tag: &'a str,
     parameters: &'a [&'a str],
     body: Option<String>,
+    /// The definition of the answer; without one it is text.
     answer: Option<String>,
+    /// Good answers beside 200.
+    also: &'a [(&'a str, &'a str)],
+    consumes: &'a [&'a str],
+    produces: &'a [&'a str],
+}
+
+const CREATED: (&str, &str) = ("201", "Created");
+const ACCEPTED: (&str, &str) = ("202", "Accepted");
+
+/// Documents that are no resources: path, tag, id, what they are, definition of the answer, its types.
+const SURFACE: [(&str, &str, &str, &str, Option<&str>, &[&str]); 5] = [
+    (
+        "/.well-known/openid-configuration/",
+        "WellKnown",
+        "getServiceAccountIssuerOpenIDConfiguration",
+        "what verifies tokens of service accounts",
+        None,
+        &[JSON],
+    ),
+    ("/api/", "core", "getCoreAPIVersions", "versions of the core group", Some("APIVersions"), OBJECTS),
+    ("/apis/", "apis", "getAPIVersions", "groups that are served", Some("APIGroupList"), OBJECTS),
+    (
+        "/openid/v1/jwks/",
+        "openid",
+        "getServiceAccountIssuerOpenIDKeyset",
+        "keys that verify tokens of service accounts",
+        None,
+        &["application/jwk-set+json"],
+    ),
+    ("/version/", "version", "getCodeVersion", "version of this server", Some("Info"), &[JSON]),
+];
+
+/// The definition of the answer of `/version/`.
+pub(super) const VERSION: &str = "io.k8s.apimachinery.pkg.version.Info";
+
+fn surface<'a>(
+    (path, tag, id, text, answer, types): &(
+        &'a str,
+        &'a str,
+        &'a str,
+        &'a str,
+        Option<&'a str>,
+        &'a [&'a str],
+    ),
+) -> (String, Operation<'a>) {
+    let definition = |name: &str| match name {
+        "Info" => VERSION.to_owned(),
+        name => format!("{META}.{name}"),
+    };
+    let operation = Operation {
+        method: "get",
+        action: "",
+        text: format!("get {text}"),
+        gvk: ("", "", ""),
+        id: (*id).to_owned(),
+        tag,
+        parameters: &[],
+        body: None,
+        answer: answer.map(definition),
+        also: &[],
+        consumes: if answer.is_some() { types } else { &[] },
+        produces: types,
+    };
+    ((*path).to_owned(), operation)
+}
+
+/// The paths of the documents about what is served, which are no resources: the general ones, and one for each group.
+/// `only` leaves all but one out.
+pub(super) fn surface_paths(dialect: Dialect, groups: &[&str], only: Option<&str>) -> Value {
+    let mut out = Map::new();
+    let mut put = |path: String, operation: &Operation<'_>| {
+        if only.is_none_or(|only| path.trim_matches('/') == only) {
+            let place = Place { pretty: false, ..Place::of(path, &[]) };
+            add(dialect, &mut out, &place, operation);
+        }
+    };
+    for entry in &SURFACE {
+        let (path, operation) = surface(entry);
+        put(path, &operation);
+    }
+    for group in groups.iter().filter(|group| !group.is_empty()) {
+        let (tag, id) = (short_group(group), format!("get{}APIGroup", capital(&short_group(group))));
+        let entry = ("", tag.as_str(), id.as_str(), "versions of the group", Some("APIGroup"), OBJECTS);
+        put(format!("/apis/{group}/"), &surface(&entry).1);
+    }
+    Value::Object(out)
+}
+
+/// The names of the documents that [`surface_paths`] tells apart, without slashes around.
+pub(super) fn surface_names<'a>(groups: impl Iterator<Item = &'a str>) -> Vec<String> {
+    let general = SURFACE.iter().map(|entry| entry.0.trim_matches('/').to_owned());
+    general.chain(groups.filter(|group| !group.is_empty()).map(|group| format!("apis/{group}"))).collect()
 }
 
 pub(super) fn paths(dialect: Dialect, resources: &[ResourceDoc<'_>], served: &[(&str, &str)]) -> Value {
     let mut out = Map::new();
     for (group, version) in served {
-        let root = root(group, version);
         let tag = tag(group, version);
-        let discovery = Operation {
-            method: "get",
-            action: "",
-            word: "get",
-            gvk: (group, version, ""),
-            id: format!("get{}APIResources", camel(group, version)),
-            tag: &tag,
-            parameters: &[],
-            body: None,
-            answer: Some(format!("{META}.APIResourceList")),
-        };
-        add(dialect, &mut out, format!("{root}/"), &discovery, &[]);
+        let id = format!("get{}APIResources", camel(group, version));
+        let entry =
+            ("", tag.as_str(), id.as_str(), "resources of this version", Some("APIResourceList"), OBJECTS);
+        let place = Place { pretty: false, ..Place::of(format!("{}/", root(group, version)), &[]) };
+        add(dialect, &mut out, &place, &surface(&entry).1);
     }
     for resource in resources {
         resource_paths(dialect, resource, &mut out);
@@ -177,16 +338,12 @@ fn camel(group: &str, version: &str) -> String {
     format!("{}{}", capital(&group), capital(version))
 }
 
-fn add(
-    dialect: Dialect,
-    out: &mut Map<String, Value>,
-    path: String,
-    operation: &Operation<'_>,
-    path_names: &[&str],
-) {
-    let entry = out.entry(path).or_insert_with(|| {
-        let mut shared: Vec<Value> = path_names.iter().map(|name| refer_path(dialect, name)).collect();
-        if !path_names.is_empty() || !operation.action.is_empty() {
+fn add(dialect: Dialect, out: &mut Map<String, Value>, place: &Place<'_>, operation: &Operation<'_>) {
+    let entry = out.entry(place.path.clone()).or_insert_with(|| {
+        let mut shared: Vec<Value> =
+            place.options.map(|kind| option_parameters(dialect, kind)).unwrap_or_default();
+        shared.extend(place.names.iter().map(|name| refer_path(dialect, name)));
+        if place.pretty {
             shared.push(refer(dialect, "pretty"));
         }
         match shared.is_empty() {
@@ -197,46 +354,42 @@ fn add(
     entry[operation.method] = render(dialect, operation);
 }
 
-const PRODUCED: [&str; 3] = ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
-const PATCHES: [&str; 4] = [
-    "application/json-patch+json",
-    "application/merge-patch+json",
-    "application/strategic-merge-patch+json",
-    "application/apply-patch+yaml",
-];
-
 fn render(dialect: Dialect, operation: &Operation<'_>) -> Value {
-    let consumed: &[&str] = if operation.action == "patch" { &PATCHES } else { &["*/*"] };
     let mut parameters: Vec<Value> = operation.parameters.iter().map(|name| refer(dialect, name)).collect();
-    let mut out = json!({
-        "description": format!("{} {}", operation.word, operation.gvk.2),
-        "operationId": operation.id,
-        "tags": [operation.tag],
-    });
-    let content = |types: &[&str], name: &str| -> Value {
-        let schema = json!({"schema": dialect.reference(name)});
+    let mut out =
+        json!({"description": operation.text, "operationId": operation.id, "tags": [operation.tag]});
+    let content = |types: &[&str], schema: Value| -> Value {
+        let schema = json!({"schema": schema});
         Value::Object(types.iter().map(|kind| (kind.to_string(), schema.clone())).collect())
     };
-    let ok = match (&operation.answer, dialect) {
-        (Some(name), Dialect::V2) => json!({"description": "OK", "schema": dialect.reference(name)}),
-        (Some(name), Dialect::V3) => json!({"description": "OK", "content": content(&PRODUCED, name)}),
-        (None, Dialect::V2) => json!({"description": "OK", "schema": {"type": "string"}}),
-        (None, Dialect::V3) => {
-            json!({"description": "OK", "content": {"*/*": {"schema": {"type": "string"}}}})
-        }
+    let schema = match &operation.answer {
+        Some(name) => dialect.reference(name),
+        None => json!({"type": "string"}),
     };
-    let mut responses = json!({"200": ok, "401": {"description": "Unauthorized"}});
-    if matches!(operation.action, "post" | "put" | "patch") {
-        responses["201"] = responses["200"].clone();
-        responses["201"]["description"] = json!("Created");
+    let mut responses = json!({"401": {"description": "Unauthorized"}});
+    for (code, text) in [("200", "OK")].iter().chain(operation.also) {
+        responses[*code] = match dialect {
+            Dialect::V2 => json!({"description": text, "schema": schema}),
+            Dialect::V3 => {
+                json!({"description": text, "content": content(operation.produces, schema.clone())})
+            }
+        };
     }
     out["responses"] = responses;
+    let required = operation.method != "delete";
     match (&operation.body, dialect) {
-        (Some(name), Dialect::V2) => parameters.push(json!({
-            "in": "body", "name": "body", "required": operation.action != "delete", "schema": dialect.reference(name),
-        })),
+        (Some(name), Dialect::V2) => {
+            let mut body = json!({"in": "body", "name": "body", "schema": dialect.reference(name)});
+            if required {
+                body["required"] = json!(true);
+            }
+            parameters.insert(0, body);
+        }
         (Some(name), Dialect::V3) => {
-            out["requestBody"] = json!({"content": content(consumed, name), "required": operation.action != "delete"});
+            out["requestBody"] = json!({"content": content(operation.consumes, dialect.reference(name))});
+            if required {
+                out["requestBody"]["required"] = json!(true);
+            }
         }
         (None, _) => {}
     }
@@ -244,8 +397,10 @@ fn render(dialect: Dialect, operation: &Operation<'_>) -> Value {
         out["parameters"] = Value::Array(parameters);
     }
     if dialect == Dialect::V2 {
-        out["consumes"] = json!(consumed);
-        out["produces"] = json!(PRODUCED);
+        if !operation.consumes.is_empty() {
+            out["consumes"] = json!(operation.consumes);
+        }
+        out["produces"] = json!(operation.produces);
         out["schemes"] = json!(["https"]);
     }
     if !operation.action.is_empty() {
@@ -256,134 +411,245 @@ fn render(dialect: Dialect, operation: &Operation<'_>) -> Value {
     out
 }
 
-/// How a verb appears: method, action, word of the description, word of the operation's id, whether it is on
-/// the collection, and its parameters.
-type VerbRow = (&'static str, &'static str, &'static str, &'static str, bool, &'static [&'static str]);
+/// How a verb appears: method, action, words of the description, what the operation's id begins with and what stands
+/// before its kind, whether it is on the collection, and its parameters.
+type VerbRow =
+    (&'static str, &'static str, &'static str, (&'static str, &'static str), bool, &'static [&'static str]);
 
 const VERBS: [(&str, VerbRow); 7] = [
-    ("list", ("get", "list", "list or watch", "list", true, &LIST)),
-    ("create", ("post", "post", "create", "create", true, &WRITE)),
+    ("list", ("get", "list", "list or watch", ("list", ""), true, &LIST)),
+    ("create", ("post", "post", "create", ("create", ""), true, &WRITE)),
     (
         "deletecollection",
-        ("delete", "deletecollection", "delete collection of", "deleteCollection", true, &DELETE),
+        (
+            "delete",
+            "deletecollection",
+            "delete collection of",
+            ("delete", "Collection"),
+            true,
+            &DELETE_COLLECTION,
+        ),
     ),
-    ("get", ("get", "get", "read", "read", false, &[])),
-    ("update", ("put", "put", "replace", "replace", false, &WRITE)),
-    ("patch", ("patch", "patch", "partially update", "patch", false, &PATCH)),
-    ("delete", ("delete", "delete", "delete", "delete", false, &DELETE)),
+    ("get", ("get", "get", "read", ("read", ""), false, &[])),
+    ("update", ("put", "put", "replace", ("replace", ""), false, &WRITE)),
+    ("patch", ("patch", "patch", "partially update", ("patch", ""), false, &PATCH)),
+    ("delete", ("delete", "delete", "delete", ("delete", ""), false, &DELETE)),
 ];
 
 fn resource_paths(dialect: Dialect, resource: &ResourceDoc<'_>, out: &mut Map<String, Value>) {
     let root = root(resource.group, resource.version);
     let tag = tag(resource.group, resource.version);
     let names = camel(resource.group, resource.version);
-    let scope = if resource.namespaced { "Namespaced" } else { "" };
-    let (collection, path_names): (String, &[&str]) = match resource.namespaced {
-        true => (format!("{root}/namespaces/{{namespace}}/{}", resource.plural), &["namespace"]),
-        false => (format!("{root}/{}", resource.plural), &[]),
+    let (scope, scopes): (_, &[&str]) =
+        if resource.namespaced { ("Namespaced", &["namespace"]) } else { ("", &[]) };
+    let below = match resource.namespaced {
+        true => format!("namespaces/{{namespace}}/{}", resource.plural),
+        false => resource.plural.to_owned(),
     };
-    let item = format!("{collection}/{{name}}");
+    let collection = Place::of(format!("{root}/{below}"), scopes);
     let item_names: &[&str] = if resource.namespaced { &["name", "namespace"] } else { &["name"] };
-    let gvk = (resource.group, resource.version, resource.kind);
+    let item = Place::of(format!("{root}/{below}/{{name}}"), item_names);
+    let is_custom = resource.custom.is_some();
     let own = Some(resource.definition());
-    let mut base = None;
-    for (verb, (method, action, word, id, on_collection, parameters)) in VERBS {
+    let base = Operation {
+        method: "get",
+        action: "get",
+        text: String::new(),
+        gvk: (resource.group, resource.version, resource.kind),
+        id: String::new(),
+        tag: &tag,
+        parameters: &[],
+        body: None,
+        answer: own.clone(),
+        also: &[],
+        consumes: consumed("get", is_custom),
+        produces: if is_custom { CUSTOM_OBJECTS } else { OBJECTS },
+    };
+    for (verb, (method, action, word, (start, middle), on_collection, parameters)) in VERBS {
+        if !resource.verbs.contains(&verb) {
+            continue;
+        }
         let operation = Operation {
             method,
             action,
-            word,
-            gvk,
-            id: format!("{id}{names}{scope}{}", resource.kind),
-            tag: &tag,
+            text: format!("{word} {}", resource.kind),
+            id: format!("{start}{names}{middle}{scope}{}", resource.kind),
             parameters,
-            body: match action {
-                "post" | "put" => own.clone(),
-                "patch" => Some(format!("{META}.Patch")),
-                "delete" | "deletecollection" => Some(format!("{META}.DeleteOptions")),
-                _ => None,
-            },
+            body: body_of(action, &own),
             answer: match action {
                 "list" => Some(resource.list_definition()),
+                "delete" if resource.returns_deleted => own.clone(),
                 "delete" | "deletecollection" => Some(format!("{META}.Status")),
                 _ => own.clone(),
             },
+            also: also(action),
+            consumes: consumed(action, is_custom),
+            produces: if action == "list" && !is_custom { LISTS } else { base.produces },
+            ..base.clone()
         };
-        if resource.verbs.contains(&verb) {
-            if verb == "list" && resource.namespaced {
-                let id = format!("list{names}{}ForAllNamespaces", resource.kind);
-                let everywhere = Operation { id, ..base_of(&operation) };
-                add(dialect, out, format!("{root}/{}", resource.plural), &everywhere, &[]);
-            }
-            let (path, names) = if on_collection { (&collection, path_names) } else { (&item, item_names) };
-            add(dialect, out, path.clone(), &operation, names);
+        if verb == "list" && resource.namespaced {
+            let id = format!("list{names}{}ForAllNamespaces", resource.kind);
+            let everywhere = Operation { id, ..operation.clone() };
+            add(dialect, out, &Place::of(format!("{root}/{}", resource.plural), &[]), &everywhere);
         }
-        base = Some(operation);
+        add(dialect, out, if on_collection { &collection } else { &item }, &operation);
     }
-    let Some(base) = base else { return };
+    if resource.verbs.contains(&"watch") && !is_custom {
+        watch_paths(dialect, resource, &root, &below, item_names, &base, out);
+    }
     for subresource in &resource.subresources {
-        subresource_paths(dialect, resource, subresource, &item, item_names, &base, out);
+        subresource_paths(dialect, resource, subresource, &item, &base, out);
     }
 }
 
-fn base_of<'a>(base: &Operation<'a>) -> Operation<'a> {
-    Operation { id: base.id.clone(), body: base.body.clone(), answer: base.answer.clone(), ..*base }
+fn body_of(action: &str, own: &Option<String>) -> Option<String> {
+    match action {
+        "post" | "put" => own.clone(),
+        "patch" => Some(format!("{META}.Patch")),
+        "delete" | "deletecollection" => Some(format!("{META}.DeleteOptions")),
+        _ => None,
+    }
 }
+
+fn also(action: &str) -> &'static [(&'static str, &'static str)] {
+    match action {
+        "post" => &[CREATED, ACCEPTED],
+        "put" | "patch" => &[CREATED],
+        "delete" => &[ACCEPTED],
+        _ => &[],
+    }
+}
+
+fn consumed(action: &str, is_custom: bool) -> &'static [&'static str] {
+    match (action, is_custom) {
+        ("patch", false) => PATCHES,
+        ("patch", true) => CUSTOM_PATCHES,
+        (_, true) => CUSTOM_OBJECTS,
+        _ => ANY,
+    }
+}
+
+/// The old paths of watches, `/api/v1/watch/…`.
+fn watch_paths(
+    dialect: Dialect,
+    resource: &ResourceDoc<'_>,
+    root: &str,
+    below: &str,
+    item_names: &[&str],
+    base: &Operation<'_>,
+    out: &mut Map<String, Value>,
+) {
+    let (names, kind) = (camel(resource.group, resource.version), resource.kind);
+    let scope = if resource.namespaced { "Namespaced" } else { "" };
+    let all = (
+        resource.namespaced,
+        resource.plural.to_owned(),
+        "watchlist",
+        format!("{kind}ListForAllNamespaces"),
+        0,
+    );
+    let list = (true, below.to_owned(), "watchlist", format!("{scope}{kind}List"), item_names.len() - 1);
+    let one = (true, format!("{below}/{{name}}"), "watch", format!("{scope}{kind}"), item_names.len());
+    for (exists, path, action, id, count) in [all, list, one] {
+        if !exists {
+            continue;
+        }
+        let operation = Operation {
+            action,
+            text: format!("watch {kind}; deprecated: list with the parameter watch instead"),
+            id: format!("watch{names}{id}"),
+            parameters: &LIST,
+            answer: Some(format!("{META}.WatchEvent")),
+            produces: LISTS,
+            ..base.clone()
+        };
+        let place_names =
+            if count == item_names.len() { item_names } else { &item_names[item_names.len() - count..] };
+        add(dialect, out, &Place::of(format!("{root}/watch/{path}"), place_names), &operation);
+    }
+}
+
+/// The methods of a path that is passed on to somebody else.
+const PROXIED: [&str; 7] = ["get", "put", "post", "delete", "options", "head", "patch"];
 
 fn subresource_paths(
     dialect: Dialect,
     resource: &ResourceDoc<'_>,
     subresource: &SubresourceDoc<'_>,
-    item: &str,
-    item_names: &[&str],
+    item: &Place<'_>,
     base: &Operation<'_>,
     out: &mut Map<String, Value>,
 ) {
     let names = camel(resource.group, resource.version);
     let scope = if resource.namespaced { "Namespaced" } else { "" };
     let suffix = format!("{names}{scope}{}{}", resource.kind, capital(subresource.name));
-    let own_kind = subresource.kind == resource.kind;
-    let definition = match own_kind {
+    let definition = match subresource.kind == resource.kind {
         true => resource.definition(),
         false => definition_name(subresource.group, subresource.version, subresource.kind, false),
     };
     let gvk = (subresource.group, subresource.version, subresource.kind);
-    let connect = subresource.kind.ends_with("Options");
-    let text = connect || subresource.name == "log";
-    for verb in &subresource.verbs {
-        let (method, action, word) = match *verb {
-            "get" => ("get", "get", "read"),
-            "create" => ("post", "post", "create"),
-            "update" => ("put", "put", "replace"),
-            "patch" => ("patch", "patch", "patch"),
-            "delete" => ("delete", "delete", "delete"),
-            _ => continue,
+    let path = format!("{}/{}", item.path, subresource.name);
+    if subresource.is_connected() {
+        let methods: Vec<&str> = match subresource.name {
+            "proxy" => PROXIED.to_vec(),
+            _ => vec!["get", "post"],
         };
-        let body = match action {
-            _ if text => None,
-            "patch" => Some(format!("{META}.Patch")),
-            "post" | "put" => Some(definition.clone()),
-            _ => None,
+        let rest: Vec<&str> = item.names.iter().copied().chain(["path"]).collect();
+        let options = Some(subresource.kind);
+        let mut places = vec![(Place { path: path.clone(), pretty: false, options, ..*item }, "")];
+        if subresource.name == "proxy" {
+            let path = format!("{path}/{{path}}");
+            places.push((Place { path, names: &rest, pretty: false, options }, "WithPath"));
+        }
+        for (place, end) in &places {
+            for method in &methods {
+                let camel_method = capital(method);
+                let id = format!(
+                    "connect{names}{camel_method}{scope}{}{}{end}",
+                    resource.kind,
+                    capital(subresource.name)
+                );
+                let text = format!("connect to {} of {}", subresource.name, resource.kind);
+                let operation = Operation {
+                    method,
+                    action: "connect",
+                    text,
+                    gvk,
+                    id,
+                    answer: None,
+                    produces: ANY,
+                    ..base.clone()
+                };
+                add(dialect, out, place, &operation);
+            }
+        }
+        return;
+    }
+    let is_log = subresource.name == "log";
+    let place = Place { path, options: is_log.then_some("PodLogOptions"), ..*item };
+    for verb in &subresource.verbs {
+        let (method, word, parameters): (_, _, &[&str]) = match *verb {
+            "get" => ("get", "read", &[]),
+            "create" => ("post", "create", &WRITE),
+            "update" => ("put", "replace", &WRITE),
+            "patch" => ("patch", "patch", &PATCH),
+            "delete" => ("delete", "delete", &DELETE),
+            _ => continue,
         };
         let operation = Operation {
             method,
-            action: if connect { "connect" } else { action },
-            word: if connect { "connect to" } else { word },
+            action: method,
+            text: format!("{word} {} of {}", subresource.name, resource.kind),
             gvk,
-            id: if connect {
-                format!("connect{}{suffix}", capital(method))
-            } else {
-                format!("{word}{suffix}")
-            },
-            parameters: match action {
-                _ if text => &[],
-                "patch" => &PATCH,
-                "post" | "put" => &WRITE,
-                _ => &[],
-            },
-            body,
-            answer: (!text).then(|| definition.clone()),
-            ..base_of(base)
+            id: format!("{word}{suffix}"),
+            parameters,
+            body: body_of(method, &Some(definition.clone())),
+            answer: (!is_log).then(|| definition.clone()),
+            also: also(method),
+            consumes: consumed(method, resource.custom.is_some()),
+            produces: if is_log { &["text/plain", JSON, YAML, PROTOBUF] } else { base.produces },
+            ..base.clone()
         };
-        add(dialect, out, format!("{item}/{}", subresource.name), &operation, item_names);
+        add(dialect, out, &place, &operation);
     }
 }

@@ -120,6 +120,8 @@ pub struct FieldFacts {
     pub list: Option<ListKind>,
     /// Whether server-side apply replaces the map or object as a whole.
     pub map_atomic: bool,
+    /// Whether OpenAPI says in so many words that server-side apply merges the map or object.
+    pub map_granular: bool,
     /// Strategic-merge markers.
     pub patch: PatchMarks<'static>,
     /// The default as JSON text.
@@ -406,6 +408,7 @@ fn parse_field(
         required: false,
         list: None,
         map_atomic: false,
+        map_granular: false,
         patch: PatchMarks::default(),
         default: None,
         enumeration: None,
@@ -439,6 +442,7 @@ fn parse_flag(word: &'static str, field: &mut FieldFacts) {
             "s" => field.list = Some(ListKind::Set),
             "a" if field.shape == Shape::List => field.list = Some(ListKind::Atomic),
             "a" => field.map_atomic = true,
+            "g" => field.map_granular = true,
             other => unreachable!("unknown flag {other} in facts.txt"),
         },
     }

@@ -67,14 +67,15 @@ fn binding(review: &Review<'_>, object: &Value, old: Option<&Value>) -> Result<(
 
 fn covered(review: &Review<'_>, object: &Value, namespace: &str, rules: &[Rule]) -> Result<(), ApiError> {
     let user = &review.exchange.user;
-    let owned = review.server.authorizer.rbac.rules_for(review.server, user, namespace);
+    let (owned, unknown) = review.server.authorizer.rbac.rules_for(review.server, user, namespace);
     let missing = uncovered(&owned, rules);
     if missing.is_empty() {
         return Ok(());
     }
     let shown: Vec<String> = missing.iter().map(compact).collect();
+    let unknown = unknown.map(|unknown| format!("; resolution errors: [{unknown}]")).unwrap_or_default();
     let why = format!(
-        "user {:?} (groups={}) is attempting to grant RBAC permissions not currently held:\n{}",
+        "user {:?} (groups={}) is attempting to grant RBAC permissions not currently held:\n{}{unknown}",
         user.name,
         quoted(&user.groups),
         shown.join("\n")
