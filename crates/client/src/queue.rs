@@ -10,8 +10,9 @@ use base::{Backoff, Clock};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-/// First and longest delay of a failing key, as upstream's default rate limiter.
-const BACKOFF: Backoff = Backoff::doubling(Duration::from_millis(5), Duration::from_secs(1_000));
+/// First and longest delay of a failing key. The longest is that of upstream's Jobs (its other controllers wait up to
+/// 1,000 s): what a full quota held up goes on within a minute after there is room.
+const BACKOFF: Backoff = Backoff::doubling(Duration::from_millis(5), Duration::from_secs(60));
 
 struct State<T> {
     ready: VecDeque<T>,
@@ -40,7 +41,7 @@ impl<T> Clone for Queue<T> {
 }
 
 impl<T: Ord + Clone> Queue<T> {
-    /// An empty queue with upstream's back-off (5 ms doubling to 1,000 s).
+    /// An empty queue whose failing keys come again after 5 ms, doubling to a minute.
     pub fn new(clock: Clock) -> Self {
         Queue::with_backoff(clock, BACKOFF)
     }
