@@ -2,6 +2,7 @@
 //! refused here.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv6Addr};
 
 use api::names;
 use serde_json::Value;
@@ -72,6 +73,24 @@ const TEMPLATES: &[(&str, &str, &str, bool)] = &[
     ("batch", "CronJob", "spec.jobTemplate.spec.template", true),
 ];
 
+/// Where addresses stand, and (the last flag) ranges of them: group, kind, path; `[]` stands for each of a list.
+const ADDRESSES: &[(&str, &str, &str, bool)] = &[
+    ("", "Pod", "spec.dnsConfig.nameservers[]", false),
+    ("", "Pod", "spec.hostAliases[].ip", false),
+    ("", "Service", "spec.clusterIPs[]", false),
+    ("", "Service", "spec.externalIPs[]", false),
+    ("", "Service", "spec.loadBalancerIP", false),
+    ("", "Service", "spec.loadBalancerSourceRanges[]", true),
+    ("", "Node", "spec.podCIDRs[]", true),
+    ("", "Endpoints", "subsets[].addresses[].ip", false),
+    ("", "Endpoints", "subsets[].notReadyAddresses[].ip", false),
+    ("discovery.k8s.io", "EndpointSlice", "endpoints[].addresses[]", false),
+    ("networking.k8s.io", "NetworkPolicy", "spec.ingress[].from[].ipBlock.cidr", true),
+    ("networking.k8s.io", "NetworkPolicy", "spec.ingress[].from[].ipBlock.except[]", true),
+    ("networking.k8s.io", "NetworkPolicy", "spec.egress[].to[].ipBlock.cidr", true),
+    ("networking.k8s.io", "NetworkPolicy", "spec.egress[].to[].ipBlock.except[]", true),
+];
+
 /// The warnings of a write of the object itself.
 pub fn of(resource: &Resource, new: &Value, old: Option<&Value>) -> Vec<String> {
     let mut out = Vec::new();
@@ -111,6 +130,9 @@ pub fn of(resource: &Resource, new: &Value, old: Option<&Value>) -> Vec<String> 
                 out.push("spec.externalID: this field is deprecated, and is unused by Kubernetes".to_owned());
             }
         }
+        ("discovery.k8s.io", "EndpointSlice") if old.is_none() && new.text("addressType") == "FQDN" => {
+            out.push("spec.addressType: FQDN endpoints are deprecated".to_owned());
+        }
         ("networking.k8s.io", "Ingress") if old.is_none() => {
             let annotation = "kubernetes.io/ingress.class";
             if new.at("metadata.annotations").get(annotation).is_some() {
@@ -126,6 +148,94 @@ pub fn of(resource: &Resource, new: &Value, old: Option<&Value>) -> Vec<String> 
             }
         }
         _ => {}
+    }
+    if kind != "Pod" {
+        addresses(&mut out, (group, kind), new, "");
+    }
+    out
+}
+
+/// Addresses in forms that are not the usual ones; `at` is the object's path with a dot behind it.
+fn addresses(out: &mut Vec<String>, of: (&str, &str), object: &Value, at: &str) {
+    for (_, _, path, range) in ADDRESSES.iter().filter(|row| (row.0, row.1) == of) {
+        each(object, path, at.to_owned(), &mut |at, text| match range {
+            true => out.extend(unusual_range(at, text)),
+            false => out.extend(unusual_address(at, text)),
+        });
+    }
+}
+
+/// Hands out the texts at a path, with the place of each.
+fn each(value: &Value, path: &str, at: String, to: &mut impl FnMut(&str, &str)) {
+    if path.is_empty() {
+        if let Some(text) = value.as_str() {
+            to(at.trim_end_matches('.'), text);
+        }
+        return;
+    }
+    let (step, rest) = path.split_once('.').unwrap_or((path, ""));
+    match step.strip_suffix("[]") {
+        None => each(value.at(step), rest, format!("{at}{step}."), to),
+        Some(list) => {
+            for (i, item) in value.list(list).iter().enumerate() {
+                each(item, rest, format!("{at}{list}[{i}]."), to);
+            }
+        }
+    }
+}
+
+fn unusual_address(at: &str, text: &str) -> Option<String> {
+    let usual = usual_address(text)?;
+    match text.parse::<IpAddr>() {
+        Ok(IpAddr::V6(address)) if address.to_ipv4_mapped().is_none() => (usual != text).then(|| {
+            format!("{at}: IPv6 address {text:?} should be in RFC 5952 canonical format ({usual:?})")
+        }),
+        Ok(IpAddr::V4(_)) => None,
+        _ => Some(format!("{at}: non-standard IP address {text:?} is invalid: use {usual:?}")),
+    }
+}
+
+/// An address as it should be written: without zeros in front, IPv4 as such.
+fn usual_address(text: &str) -> Option<String> {
+    let without_zeros = || {
+        let parts = text.split('.').map(|part| part.parse::<u8>().ok().map(|part| part.to_string()));
+        parts.collect::<Option<Vec<_>>>().filter(|parts| parts.len() == 4).map(|parts| parts.join("."))
+    };
+    match text.parse::<IpAddr>() {
+        Ok(address) => Some(address.to_canonical().to_string()),
+        Err(_) => without_zeros(),
+    }
+}
+
+fn unusual_range(at: &str, text: &str) -> Vec<String> {
+    let Some((address, bits)) = text.split_once('/') else { return Vec::new() };
+    let (Some(usual), Ok(length)) = (usual_address(address), bits.parse::<u32>()) else { return Vec::new() };
+    let is_mapped = address.parse::<Ipv6Addr>().is_ok_and(|address| address.to_ipv4_mapped().is_some());
+    let length = if is_mapped { length.saturating_sub(96) } else { length };
+    let Ok(parsed) = usual.parse::<IpAddr>() else { return Vec::new() };
+    let first = match parsed {
+        IpAddr::V4(v4) => {
+            IpAddr::V4((u32::from(v4) & u32::MAX.checked_shl(32 - length.min(32)).unwrap_or(0)).into())
+        }
+        IpAddr::V6(v6) => {
+            IpAddr::V6((u128::from(v6) & u128::MAX.checked_shl(128 - length.min(128)).unwrap_or(0)).into())
+        }
+    };
+    let mut out = Vec::new();
+    let network = format!("{first}/{length}");
+    if first != parsed {
+        let whole = if parsed.is_ipv4() { 32 } else { 128 };
+        out.push(format!(
+            "{at}: CIDR value {text:?} is ambiguous in this context (should be {network:?} or \"{parsed}/{whole}\"?)"
+        ));
+    }
+    if is_mapped || address.parse::<IpAddr>().is_err() {
+        out.push(format!("{at}: non-standard CIDR value {text:?} is invalid: use {network:?}"));
+    }
+    if out.is_empty() && parsed.is_ipv6() && network != text {
+        out.push(format!(
+            "{at}: IPv6 CIDR value {text:?} should be in RFC 5952 canonical format ({network:?})"
+        ));
     }
     out
 }
@@ -191,6 +301,7 @@ fn pod(out: &mut Vec<String>, pod: &Value, at: &str) {
         ));
     }
     affinity(out, spec.at("affinity"), &format!("{at}spec.affinity"));
+    addresses(out, ("", "Pod"), pod, at);
 }
 
 fn containers<'a>(spec: &'a Value, at: &str) -> Vec<(&'a Value, String)> {
@@ -375,6 +486,45 @@ mod tests {
 
     use super::*;
     use crate::Catalog;
+
+    #[test]
+    fn unusual_addresses_are_told() {
+        let catalog = Catalog::builtin();
+        for ((group, plural), object, expect) in [
+            (
+                ("", "services"),
+                json!({"spec": {"type": "ClusterIP", "clusterIPs": ["fd00:0::1"], "loadBalancerSourceRanges": ["10.0.0.1/8"]}}),
+                vec![
+                    r#"spec.clusterIPs[0]: IPv6 address "fd00:0::1" should be in RFC 5952 canonical format ("fd00::1")"#,
+                    r#"spec.loadBalancerSourceRanges[0]: CIDR value "10.0.0.1/8" is ambiguous in this context (should be "10.0.0.0/8" or "10.0.0.1/32"?)"#,
+                ],
+            ),
+            (
+                ("", "pods"),
+                json!({"metadata": {"name": "p"}, "spec": {"hostAliases": [{"ip": "010.1.0.1"}, {"ip": "10.0.0.1"}, {"ip": "::ffff:1.2.3.4"}]}}),
+                vec![
+                    r#"spec.hostAliases[0].ip: non-standard IP address "010.1.0.1" is invalid: use "10.1.0.1""#,
+                    r#"spec.hostAliases[2].ip: non-standard IP address "::ffff:1.2.3.4" is invalid: use "1.2.3.4""#,
+                ],
+            ),
+            (
+                ("discovery.k8s.io", "endpointslices"),
+                json!({"addressType": "FQDN", "endpoints": [{"addresses": ["example.com"]}]}),
+                vec!["spec.addressType: FQDN endpoints are deprecated"],
+            ),
+            (
+                ("networking.k8s.io", "networkpolicies"),
+                json!({"spec": {"egress": [{"to": [{"ipBlock": {"cidr": "2001:DB8::/32", "except": ["2001:db8:1::/48", "001.0.0.0/8"]}}]}]}}),
+                vec![
+                    r#"spec.egress[0].to[0].ipBlock.cidr: IPv6 CIDR value "2001:DB8::/32" should be in RFC 5952 canonical format ("2001:db8::/32")"#,
+                    r#"spec.egress[0].to[0].ipBlock.except[1]: non-standard CIDR value "001.0.0.0/8" is invalid: use "1.0.0.0/8""#,
+                ],
+            ),
+        ] {
+            let row = catalog.get(group, "v1", plural).expect("a row");
+            assert_eq!(of(row, &object, None), expect, "{plural}");
+        }
+    }
 
     #[test]
     fn what_is_hardly_meant_is_told() {
