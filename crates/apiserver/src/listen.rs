@@ -89,7 +89,8 @@ impl Server {
         let server = self.clone();
         let service = service_fn(move |request: Request<Incoming>| {
             let (server, peer) = (server.clone(), peer.clone());
-            async move {
+            // In a box of its own: a connection or stream that goes on for hours, as watches do, keeps the answer only.
+            Box::pin(async move {
                 let mut request = request.map(base::http::wrap);
                 request.extensions_mut().insert(peer);
                 if let Some(address) = address {
@@ -97,7 +98,7 @@ impl Server {
                 }
                 let response = server.call(request).await;
                 Ok::<_, std::convert::Infallible>(response.map(|body| body.map_err(Broken).boxed_unsync()))
-            }
+            })
         });
         let mut builder = auto::Builder::new(TokioExecutor::new());
         builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(HEADER_BYTES);

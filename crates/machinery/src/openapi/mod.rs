@@ -305,6 +305,90 @@ mod tests {
     }
 
     #[test]
+    fn v2_has_every_operation() {
+        let sub = |name, kind, verbs: &[&'static str]| SubresourceDoc {
+            name,
+            group: "",
+            version: "v1",
+            kind,
+            verbs: verbs.to_vec(),
+        };
+        let pods = ResourceDoc {
+            group: "",
+            kind: "Pod",
+            list_kind: "PodList",
+            plural: "pods",
+            returns_deleted: true,
+            subresources: vec![
+                sub("exec", "PodExecOptions", &["get", "create"]),
+                sub("proxy", "PodProxyOptions", &["get"]),
+                sub("log", "Pod", &["get"]),
+            ],
+            ..deployment()
+        };
+        let document: Value = serde_json::from_slice(&v2(&[pods, deployment()])).expect("json");
+        let at = |path: &str, method: &str| document["paths"][path][method].clone();
+        let collection = "/api/v1/namespaces/{namespace}/pods";
+        let item = format!("{collection}/{{name}}");
+        for (path, method, id) in [
+            (collection, "delete", "deleteCoreV1CollectionNamespacedPod"),
+            ("/api/v1/pods", "get", "listCoreV1PodForAllNamespaces"),
+            ("/api/v1/watch/pods", "get", "watchCoreV1PodListForAllNamespaces"),
+            ("/api/v1/watch/namespaces/{namespace}/pods", "get", "watchCoreV1NamespacedPodList"),
+            ("/api/v1/watch/namespaces/{namespace}/pods/{name}", "get", "watchCoreV1NamespacedPod"),
+            (&format!("{item}/exec"), "post", "connectCoreV1PostNamespacedPodExec"),
+            (&format!("{item}/proxy/{{path}}"), "head", "connectCoreV1HeadNamespacedPodProxyWithPath"),
+            (&format!("{item}/log"), "get", "readCoreV1NamespacedPodLog"),
+            ("/apis/apps/", "get", "getAppsAPIGroup"),
+            ("/apis/apps/v1/", "get", "getAppsV1APIResources"),
+            ("/version/", "get", "getCodeVersion"),
+        ] {
+            assert_eq!(at(path, method)["operationId"], id, "{path}");
+        }
+        let answer = |path: &str, code: &str| at(path, "delete")["responses"][code]["schema"]["$ref"].clone();
+        assert_eq!(answer(&item, "202"), "#/definitions/io.k8s.api.core.v1.Pod");
+        let other = "/apis/apps/v1/namespaces/{namespace}/deployments/{name}";
+        assert_eq!(answer(other, "200"), "#/definitions/io.k8s.apimachinery.pkg.apis.meta.v1.Status");
+        let parameters = |path: &str| {
+            let all = document["paths"][path]["parameters"].as_array().cloned().unwrap_or_default();
+            all.iter()
+                .filter_map(|one| Some(format!("{} {}", one["name"].as_str()?, one["type"].as_str()?)))
+                .collect::<Vec<_>>()
+        };
+        let exec = [
+            "command string",
+            "container string",
+            "stderr boolean",
+            "stdin boolean",
+            "stdout boolean",
+            "tty boolean",
+        ];
+        assert_eq!(parameters(&format!("{item}/exec")), exec);
+        assert!(parameters(&format!("{item}/log")).contains(&"tailLines integer".to_owned()));
+        // Options of connections are parameters, no objects.
+        assert_eq!(document["definitions"].get("io.k8s.api.core.v1.PodExecOptions"), None);
+    }
+
+    #[test]
+    fn v3_has_a_document_for_each_thing_served() {
+        let names = v3_surface_names(["", "apps"].into_iter());
+        assert_eq!(
+            names,
+            [".well-known/openid-configuration", "api", "apis", "openid/v1/jwks", "version", "apis/apps"]
+        );
+        for name in names {
+            let document: Value = serde_json::from_slice(&v3_surface(&name)).expect("json");
+            let paths: Vec<&String> = document["paths"].as_object().expect("an object").keys().collect();
+            assert_eq!(paths, [&format!("/{name}/")]);
+            let text = document.to_string();
+            for reference in text.split("#/components/schemas/").skip(1) {
+                let target = reference.split('"').next().unwrap_or_default();
+                assert!(document["components"]["schemas"].get(target).is_some(), "{name}: {target}");
+            }
+        }
+    }
+
+    #[test]
     fn custom_resources_are_published_as_v2_can_say_them() {
         let schema = json!({"type": "object", "description": "Foo", "properties": {
             "spec": {"type": "object", "required": ["a", "n"], "properties": {

@@ -149,7 +149,7 @@ fn refer_path(dialect: Dialect, name: &str) -> Value {
 /// The options of `exec`, `log` and the like are query parameters: those fields of their kind that a query can hold.
 fn option_parameters(dialect: Dialect, kind: &str) -> Vec<Value> {
     let Some(kind) = facts().by_gvk("", "v1", kind) else { return Vec::new() };
-    let typed = kind.flat().into_iter().filter_map(|flat| {
+    let typed = kind.flat().iter().filter_map(|flat| {
         let kind = match flat.field.base {
             Base::Scalar(Scalar::Str) => "string",
             Base::Scalar(Scalar::Bool) => "boolean",
@@ -204,8 +204,10 @@ struct Operation<'a> {
 const CREATED: (&str, &str) = ("201", "Created");
 const ACCEPTED: (&str, &str) = ("202", "Accepted");
 
-/// Documents that are no resources: path, tag, id, what they are, definition of the answer, its types.
-const SURFACE: [(&str, &str, &str, &str, Option<&str>, &[&str]); 5] = [
+/// A document that is no resource: path, tag, id, what it is, definition of the answer, its types.
+type Surface<'a> = (&'a str, &'a str, &'a str, &'a str, Option<&'a str>, &'a [&'a str]);
+
+const SURFACE: [Surface<'_>; 5] = [
     (
         "/.well-known/openid-configuration/",
         "WellKnown",
@@ -230,16 +232,7 @@ const SURFACE: [(&str, &str, &str, &str, Option<&str>, &[&str]); 5] = [
 /// The definition of the answer of `/version/`.
 pub(super) const VERSION: &str = "io.k8s.apimachinery.pkg.version.Info";
 
-fn surface<'a>(
-    (path, tag, id, text, answer, types): &(
-        &'a str,
-        &'a str,
-        &'a str,
-        &'a str,
-        Option<&'a str>,
-        &'a [&'a str],
-    ),
-) -> (String, Operation<'a>) {
+fn surface<'a>((path, tag, id, text, answer, types): &Surface<'a>) -> (String, Operation<'a>) {
     let definition = |name: &str| match name {
         "Info" => VERSION.to_owned(),
         name => format!("{META}.{name}"),
@@ -590,40 +583,7 @@ fn subresource_paths(
     let gvk = (subresource.group, subresource.version, subresource.kind);
     let path = format!("{}/{}", item.path, subresource.name);
     if subresource.is_connected() {
-        let methods: Vec<&str> = match subresource.name {
-            "proxy" => PROXIED.to_vec(),
-            _ => vec!["get", "post"],
-        };
-        let rest: Vec<&str> = item.names.iter().copied().chain(["path"]).collect();
-        let options = Some(subresource.kind);
-        let mut places = vec![(Place { path: path.clone(), pretty: false, options, ..*item }, "")];
-        if subresource.name == "proxy" {
-            let path = format!("{path}/{{path}}");
-            places.push((Place { path, names: &rest, pretty: false, options }, "WithPath"));
-        }
-        for (place, end) in &places {
-            for method in &methods {
-                let camel_method = capital(method);
-                let id = format!(
-                    "connect{names}{camel_method}{scope}{}{}{end}",
-                    resource.kind,
-                    capital(subresource.name)
-                );
-                let text = format!("connect to {} of {}", subresource.name, resource.kind);
-                let operation = Operation {
-                    method,
-                    action: "connect",
-                    text,
-                    gvk,
-                    id,
-                    answer: None,
-                    produces: ANY,
-                    ..base.clone()
-                };
-                add(dialect, out, place, &operation);
-            }
-        }
-        return;
+        return connect_paths(dialect, resource, subresource, item, base, out);
     }
     let is_log = subresource.name == "log";
     let place = Place { path, options: is_log.then_some("PodLogOptions"), ..*item };
@@ -651,5 +611,53 @@ fn subresource_paths(
             ..base.clone()
         };
         add(dialect, out, &place, &operation);
+    }
+}
+
+/// Connections to a pod, service or node: their options are parameters, what comes back is anything.
+fn connect_paths(
+    dialect: Dialect,
+    resource: &ResourceDoc<'_>,
+    subresource: &SubresourceDoc<'_>,
+    item: &Place<'_>,
+    base: &Operation<'_>,
+    out: &mut Map<String, Value>,
+) {
+    let names = camel(resource.group, resource.version);
+    let scope = if resource.namespaced { "Namespaced" } else { "" };
+    let gvk = (subresource.group, subresource.version, subresource.kind);
+    let path = format!("{}/{}", item.path, subresource.name);
+    let methods: Vec<&str> = match subresource.name {
+        "proxy" => PROXIED.to_vec(),
+        _ => vec!["get", "post"],
+    };
+    let rest: Vec<&str> = item.names.iter().copied().chain(["path"]).collect();
+    let options = Some(subresource.kind);
+    let mut places = vec![(Place { path: path.clone(), pretty: false, options, ..*item }, "")];
+    if subresource.name == "proxy" {
+        let path = format!("{path}/{{path}}");
+        places.push((Place { path, names: &rest, pretty: false, options }, "WithPath"));
+    }
+    for (place, end) in &places {
+        for method in &methods {
+            let camel_method = capital(method);
+            let id = format!(
+                "connect{names}{camel_method}{scope}{}{}{end}",
+                resource.kind,
+                capital(subresource.name)
+            );
+            let text = format!("connect to {} of {}", subresource.name, resource.kind);
+            let operation = Operation {
+                method,
+                action: "connect",
+                text,
+                gvk,
+                id,
+                answer: None,
+                produces: ANY,
+                ..base.clone()
+            };
+            add(dialect, out, place, &operation);
+        }
     }
 }
