@@ -237,6 +237,17 @@ impl fmt::Display for FieldError {
     }
 }
 
+/// Messages in one line: a single one alone, several in brackets, repeated ones once.
+pub fn aggregate(messages: impl Iterator<Item = String>) -> String {
+    let mut seen: Vec<String> = Vec::new();
+    for text in messages {
+        if !seen.contains(&text) {
+            seen.push(text);
+        }
+    }
+    if seen.len() == 1 { seen.remove(0) } else { format!("[{}]", seen.join(", ")) }
+}
+
 /// Field errors in the order found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ErrorList(pub Vec<FieldError>);
@@ -264,14 +275,7 @@ impl ErrorList {
 
     /// One line: a single error alone, several in brackets, repeated ones once.
     pub fn aggregate(&self) -> String {
-        let mut seen: Vec<String> = Vec::new();
-        for error in &self.0 {
-            let text = error.to_string();
-            if !seen.contains(&text) {
-                seen.push(text);
-            }
-        }
-        if seen.len() == 1 { seen.remove(0) } else { format!("[{}]", seen.join(", ")) }
+        aggregate(self.0.iter().map(FieldError::to_string))
     }
 
     /// As `Status.details.causes`.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
 
 use api::names;
+use ipnet::IpNet;
 use serde_json::Value;
 
 use crate::resource::Resource;
@@ -73,10 +74,11 @@ const TEMPLATES: &[(&str, &str, &str, bool)] = &[
     ("batch", "CronJob", "spec.jobTemplate.spec.template", true),
 ];
 
-/// Where addresses stand, and (the last flag) ranges of them: group, kind, path; `[]` stands for each of a list.
+/// Where addresses stand in pods and their templates; `[]` stands for each of a list.
+const POD_ADDRESSES: [&str; 2] = ["spec.dnsConfig.nameservers[]", "spec.hostAliases[].ip"];
+
+/// Where addresses, and (the last flag) ranges of them, stand in other kinds: group, kind, path.
 const ADDRESSES: &[(&str, &str, &str, bool)] = &[
-    ("", "Pod", "spec.dnsConfig.nameservers[]", false),
-    ("", "Pod", "spec.hostAliases[].ip", false),
     ("", "Service", "spec.clusterIPs[]", false),
     ("", "Service", "spec.externalIPs[]", false),
     ("", "Service", "spec.loadBalancerIP", false),
@@ -149,20 +151,18 @@ pub fn of(resource: &Resource, new: &Value, old: Option<&Value>) -> Vec<String> 
         }
         _ => {}
     }
-    if kind != "Pod" {
-        addresses(&mut out, (group, kind), new, "");
+    for (.., path, range) in ADDRESSES.iter().filter(|row| row.0 == group && row.1 == kind) {
+        addresses(&mut out, new, (path, *range), "");
     }
     out
 }
 
-/// Addresses in forms that are not the usual ones; `at` is the object's path with a dot behind it.
-fn addresses(out: &mut Vec<String>, of: (&str, &str), object: &Value, at: &str) {
-    for (_, _, path, range) in ADDRESSES.iter().filter(|row| (row.0, row.1) == of) {
-        each(object, path, at.to_owned(), &mut |at, text| match range {
-            true => out.extend(unusual_range(at, text)),
-            false => out.extend(unusual_address(at, text)),
-        });
-    }
+/// Addresses in forms that are not the usual ones, at one path; `at` is the object's path with a dot behind it.
+fn addresses(out: &mut Vec<String>, object: &Value, (path, range): (&str, bool), at: &str) {
+    each(object, path, at.to_owned(), &mut |at, text| match range {
+        true => out.extend(unusual_range(at, text)),
+        false => out.extend(unusual_address(at, text)),
+    });
 }
 
 /// Hands out the texts at a path, with the place of each.
@@ -209,30 +209,22 @@ fn usual_address(text: &str) -> Option<String> {
 
 fn unusual_range(at: &str, text: &str) -> Vec<String> {
     let Some((address, bits)) = text.split_once('/') else { return Vec::new() };
-    let (Some(usual), Ok(length)) = (usual_address(address), bits.parse::<u32>()) else { return Vec::new() };
+    let (Some(usual), Ok(length)) = (usual_address(address), bits.parse::<u8>()) else { return Vec::new() };
     let is_mapped = address.parse::<Ipv6Addr>().is_ok_and(|address| address.to_ipv4_mapped().is_some());
     let length = if is_mapped { length.saturating_sub(96) } else { length };
-    let Ok(parsed) = usual.parse::<IpAddr>() else { return Vec::new() };
-    let first = match parsed {
-        IpAddr::V4(v4) => {
-            IpAddr::V4((u32::from(v4) & u32::MAX.checked_shl(32 - length.min(32)).unwrap_or(0)).into())
-        }
-        IpAddr::V6(v6) => {
-            IpAddr::V6((u128::from(v6) & u128::MAX.checked_shl(128 - length.min(128)).unwrap_or(0)).into())
-        }
-    };
+    let Ok(parsed) = format!("{usual}/{length}").parse::<IpNet>() else { return Vec::new() };
     let mut out = Vec::new();
-    let network = format!("{first}/{length}");
-    if first != parsed {
-        let whole = if parsed.is_ipv4() { 32 } else { 128 };
+    let network = parsed.trunc().to_string();
+    if parsed.trunc() != parsed {
         out.push(format!(
-            "{at}: CIDR value {text:?} is ambiguous in this context (should be {network:?} or \"{parsed}/{whole}\"?)"
+            "{at}: CIDR value {text:?} is ambiguous in this context (should be {network:?} or \"{usual}/{}\"?)",
+            parsed.max_prefix_len()
         ));
     }
     if is_mapped || address.parse::<IpAddr>().is_err() {
         out.push(format!("{at}: non-standard CIDR value {text:?} is invalid: use {network:?}"));
     }
-    if out.is_empty() && parsed.is_ipv6() && network != text {
+    if out.is_empty() && parsed.addr().is_ipv6() && network != text {
         out.push(format!(
             "{at}: IPv6 CIDR value {text:?} should be in RFC 5952 canonical format ({network:?})"
         ));
@@ -301,7 +293,7 @@ fn pod(out: &mut Vec<String>, pod: &Value, at: &str) {
         ));
     }
     affinity(out, spec.at("affinity"), &format!("{at}spec.affinity"));
-    addresses(out, ("", "Pod"), pod, at);
+    POD_ADDRESSES.iter().for_each(|path| addresses(out, pod, (path, false), at));
 }
 
 fn containers<'a>(spec: &'a Value, at: &str) -> Vec<(&'a Value, String)> {

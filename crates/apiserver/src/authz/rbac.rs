@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use api::user::UserInfo;
+use api::validation::aggregate;
 use parking_lot::RwLock;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -406,14 +407,8 @@ fn not_found(role: &RoleRef) -> Arc<str> {
     format!("{resource}.rbac.authorization.k8s.io {:?} not found", role.name).into()
 }
 
-/// Several messages as one, in upstream's brackets.
-fn told(messages: BTreeSet<&str>) -> Option<String> {
-    let all: Vec<&str> = messages.into_iter().collect();
-    match all.as_slice() {
-        [] => None,
-        [one] => Some((*one).to_owned()),
-        several => Some(format!("[{}]", several.join(", "))),
-    }
+fn told(missing: BTreeSet<&str>) -> Option<String> {
+    (!missing.is_empty()).then(|| aggregate(missing.into_iter().map(str::to_owned)))
 }
 
 fn shown(subject: &Subject) -> String {

@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::Dialect;
 use super::descriptions::Descriptions;
+use super::paths::VERSION;
 use crate::codec::canonical;
 use crate::schema::{Base, FieldFacts, ListKind, Scalar, Schema, Shape, TypeFacts, facts};
 
@@ -249,6 +250,9 @@ impl<'a> Definitions<'a> {
 
     /// Types that are not objects, or whose JSON form is their own.
     fn leaf(&self, name: &str) -> Value {
+        if name == VERSION {
+            return version_info();
+        }
         let short = name.rsplit('.').next().unwrap_or_default();
         let mut schema = match short {
             "Time" | "MicroTime" => json!({"type": "string", "format": "date-time"}),
@@ -269,6 +273,25 @@ impl<'a> Definitions<'a> {
         }
         schema
     }
+}
+
+fn version_info() -> Value {
+    const ALWAYS: [&str; 9] = [
+        "major",
+        "minor",
+        "gitVersion",
+        "gitCommit",
+        "gitTreeState",
+        "buildDate",
+        "goVersion",
+        "compiler",
+        "platform",
+    ];
+    const MAYBE: [&str; 4] =
+        ["emulationMajor", "emulationMinor", "minCompatibilityMajor", "minCompatibilityMinor"];
+    let properties: Map<String, Value> =
+        ALWAYS.iter().chain(&MAYBE).map(|name| ((*name).to_owned(), json!({"type": "string"}))).collect();
+    json!({"type": "object", "description": "Which build of the server answers.", "required": ALWAYS, "properties": properties})
 }
 
 /// In v3 a reference stands alone or in `allOf`: siblings of `$ref` are not allowed, and a described field has

@@ -13,7 +13,7 @@ pub use protobuf::v2_protobuf;
 
 use serde_json::{Map, Value, json};
 
-use definitions::{Definitions, META};
+use definitions::Definitions;
 
 /// A served resource, as far as OpenAPI shows it.
 #[derive(Debug, Clone)]
@@ -140,13 +140,7 @@ pub fn v3_surface(name: &str) -> Vec<u8> {
     let group = name.strip_prefix("apis/").unwrap_or_default();
     let paths = paths::surface_paths(Dialect::V3, &[group], Some(name));
     let mut definitions = Definitions::new(Dialect::V3, &[]);
-    match name {
-        "version" => definitions.put(paths::VERSION.to_owned(), version_info()),
-        "api" => definitions.need(&format!("{META}.APIVersions")),
-        "apis" => definitions.need(&format!("{META}.APIGroupList")),
-        _ if !group.is_empty() => definitions.need(&format!("{META}.APIGroup")),
-        _ => {}
-    }
+    paths::surface_answer(name).iter().for_each(|answer| definitions.need(answer));
     v3_document(definitions.finish(), paths)
 }
 
@@ -207,7 +201,9 @@ fn parts(dialect: Dialect, resources: &[ResourceDoc<'_>], served: &[(&str, &str)
     if dialect == Dialect::V2 {
         let mut groups: Vec<&str> = served.iter().map(|(group, _)| *group).collect();
         groups.dedup();
-        need_surface(&mut definitions);
+        for name in paths::surface_names(groups.iter().copied()) {
+            paths::surface_answer(&name).iter().for_each(|answer| definitions.need(answer));
+        }
         if let (Value::Object(all), Value::Object(surface)) =
             (&mut paths, paths::surface_paths(dialect, &groups, None))
         {
@@ -215,33 +211,6 @@ fn parts(dialect: Dialect, resources: &[ResourceDoc<'_>], served: &[(&str, &str)
         }
     }
     (definitions.finish(), paths)
-}
-
-/// What the documents about what is served refer to.
-fn need_surface(definitions: &mut Definitions<'_>) {
-    for name in ["APIVersions", "APIGroupList"] {
-        definitions.need(&format!("{META}.{name}"));
-    }
-    definitions.put(paths::VERSION.to_owned(), version_info());
-}
-
-fn version_info() -> Value {
-    const ALWAYS: [&str; 9] = [
-        "major",
-        "minor",
-        "gitVersion",
-        "gitCommit",
-        "gitTreeState",
-        "buildDate",
-        "goVersion",
-        "compiler",
-        "platform",
-    ];
-    const MAYBE: [&str; 4] =
-        ["emulationMajor", "emulationMinor", "minCompatibilityMajor", "minCompatibilityMinor"];
-    let properties: Map<String, Value> =
-        ALWAYS.iter().chain(&MAYBE).map(|name| ((*name).to_owned(), json!({"type": "string"}))).collect();
-    json!({"type": "object", "description": "Which build of the server answers.", "required": ALWAYS, "properties": properties})
 }
 
 fn info() -> Value {

@@ -282,6 +282,14 @@ pub(super) fn surface_names<'a>(groups: impl Iterator<Item = &'a str>) -> Vec<St
     general.chain(groups.filter(|group| !group.is_empty()).map(|group| format!("apis/{group}"))).collect()
 }
 
+/// The definition of the answer of the document of that name; none where it is text.
+pub(super) fn surface_answer(name: &str) -> Option<String> {
+    match SURFACE.iter().find(|entry| entry.0.trim_matches('/') == name) {
+        Some(entry) => surface(entry).1.answer,
+        None => Some(format!("{META}.APIGroup")),
+    }
+}
+
 pub(super) fn paths(dialect: Dialect, resources: &[ResourceDoc<'_>], served: &[(&str, &str)]) -> Value {
     let mut out = Map::new();
     for (group, version) in served {
@@ -556,9 +564,8 @@ fn watch_paths(
             produces: LISTS,
             ..base.clone()
         };
-        let place_names =
-            if count == item_names.len() { item_names } else { &item_names[item_names.len() - count..] };
-        add(dialect, out, &Place::of(format!("{root}/watch/{path}"), place_names), &operation);
+        let names = &item_names[item_names.len() - count..];
+        add(dialect, out, &Place::of(format!("{root}/watch/{path}"), names), &operation);
     }
 }
 
